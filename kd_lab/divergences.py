@@ -1,0 +1,268 @@
+"""The mathematics of distillation: how far a student q is from its teacher p at one position.
+
+Every function takes log-probabilities of shape [..., V] and returns nats of shape [...]. p is the
+teacher and comes first: ``forward_kl(teacher_logp, student_logp)`` reads as D(p‖q). float32 and
+float64 are computed as they are; bfloat16 and float16 are widened to float32, which comes back.
+
+Two habits hold everywhere in this file.
+
+*Zeros are zeros.* A log-probability of -inf is a probability of exactly 0 and adds what the limit
+says: 0·log(0/q) = 0, and p·log(p/0) = inf. No epsilon stands inside a logarithm.
+
+*Differences are summed, sums are not subtracted.* For distributions, D(a‖b) = Σ a·log(a/b) is also
+Σ [a·log(a/b) - a + b], since both sum to one. The second form (the generalised KL, or I-divergence)
+has no negative term and no first-order sensitivity to the rounding of a log-softmax, so that a
+divergence of 1e-6 nats over 151,936 words is still read off correctly in float32.
+"""
+
+import inspect
+import math
+from collections.abc import Callable
+from difflib import get_close_matches
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Divergence = Callable[[Tensor, Tensor], Tensor]
+
+
+def forward_kl(teacher_logp: Tensor, student_logp: Tensor) -> Tensor:
+    """D(p‖q) = Σ p·log(p/q): large where the teacher is likely and the student is not.
+
+    Args:
+        teacher_logp, student_logp: log-probabilities, [..., V].
+    Returns:
+        nats, [...]; inf where q = 0 and p > 0.
+    """
+    return _relative_entropy(_widen(teacher_logp), _widen(student_logp))
+
+
+def reverse_kl(teacher_logp: Tensor, student_logp: Tensor) -> Tensor:
+    """D(q‖p) = Σ q·log(q/p): large where the student is likely and the teacher is not.
+
+    Args:
+        teacher_logp, student_logp: log-probabilities, [..., V].
+    Returns:
+        nats, [...]; inf where p = 0 and q > 0.
+    """
+    return _relative_entropy(_widen(student_logp), _widen(teacher_logp))
+
+
+def jensen_shannon(teacher_logp: Tensor, student_logp: Tensor, beta: float = 0.5) -> Tensor:
+    """Generalised Jensen-Shannon: β·D(p‖m) + (1-β)·D(q‖m) with m = β·p + (1-β)·q.
+
+    GKD, arXiv 2306.13649, Eq. 1. Its value goes to 0 as β goes to 0 or 1; the KLs are the limits of
+    the *ratio*: JSD(β)/β -> D(p‖q) as β -> 0, JSD(β)/(1-β) -> D(q‖p) as β -> 1.
+
+    Args:
+        teacher_logp, student_logp: log-probabilities, [..., V].
+        beta: the teacher's share of the mixture, in [0, 1].
+    Returns:
+        nats, [...], at most log 2.
+    Raises:
+        ValueError: beta outside [0, 1].
+    """
+    _check_share("beta", beta)
+    teacher_logp, student_logp = torch.broadcast_tensors(_widen(teacher_logp), _widen(student_logp))
+    if beta in (0, 1):  # m is q or p itself, and the other term has no share, even where it is inf
+        return _relative_entropy(student_logp, student_logp)
+    mixture_logp = _log_mixture(teacher_logp, student_logp, beta)
+    return beta * _relative_entropy(teacher_logp, mixture_logp) + (1 - beta) * _relative_entropy(
+        student_logp, mixture_logp
+    )
+
+
+def adaptive_kl(
+    teacher_logp: Tensor, student_logp: Tensor, mu: float = 0.5, crossing: str = "head"
+) -> Tensor:
+    """AKL: w·D(p‖q) + (1-w)·D(q‖p), weighted to where the two still differ.
+
+    Wu et al. 2024, arXiv 2404.02657, §4.2. The head is the smallest set of the teacher's most
+    likely tokens whose mass reaches ``mu``. With the gaps g_head and g_tail, Σ|p - q| over head and
+    over tail, w = g_head / (g_head + g_tail): forward KL works on the head, reverse KL on the tail.
+    No gradient flows through w.
+
+    Args:
+        teacher_logp, student_logp: log-probabilities, [..., V].
+        mu: the teacher's mass that the head must reach, in [0, 1].
+        crossing: which side the token belongs to at which the mass reaches ``mu``. ``"head"`` is
+            the paper's text; ``"tail"`` is what its published code does (it keeps the tokens whose
+            running mass has not passed ``mu``, and the most likely one always).
+    Returns:
+        nats, [...]; 0 where p = q.
+    Raises:
+        ValueError: mu outside [0, 1], or an unknown ``crossing``.
+    """
+    _check_share("mu", mu)
+    if crossing not in ("head", "tail"):
+        raise ValueError(f"crossing must be 'head' or 'tail', not {crossing!r}")
+    teacher_logp, student_logp = torch.broadcast_tensors(_widen(teacher_logp), _widen(student_logp))
+    with torch.no_grad():
+        p = teacher_logp.exp()
+        gap = (p - student_logp.exp()).abs()  # [..., V]
+        head = head_mask(p, mu, crossing)
+        head_gap = torch.where(head, gap, 0).sum(-1)  # [...]
+        tail_gap = torch.where(head, 0, gap).sum(-1)
+        all_gap = head_gap + tail_gap
+        head_weight = torch.where(all_gap > 0, head_gap / all_gap, 0.5)
+        tail_weight = torch.where(all_gap > 0, tail_gap / all_gap, 0.5)
+    forward = forward_kl(teacher_logp, student_logp)
+    reverse = reverse_kl(teacher_logp, student_logp)
+    # A head without weight must silence an infinite D(p‖q), and 0·inf is NaN. D(q‖p) is infinite
+    # only where a token of p = 0 has q > 0: a gap, and in the tail, so that it keeps its weight.
+    return torch.where(head_weight > 0, head_weight * forward, 0) + tail_weight * reverse
+
+
+def skew_forward_kl(teacher_logp: Tensor, student_logp: Tensor, alpha: float = 0.1) -> Tensor:
+    """D(p‖α·p + (1-α)·q): forward KL, bounded (DistiLLM, arXiv 2402.03898, §3.1).
+
+    Args:
+        teacher_logp, student_logp: log-probabilities, [..., V].
+        alpha: the teacher's share of the mixture, in [0, 1]; 0 is forward KL, 1 is identically 0.
+    Returns:
+        nats, [...], at most -log(alpha).
+    Raises:
+        ValueError: alpha outside [0, 1].
+    """
+    _check_share("alpha", alpha)
+    teacher_logp, student_logp = _widen(teacher_logp), _widen(student_logp)
+    return _relative_entropy(teacher_logp, _log_mixture(teacher_logp, student_logp, alpha))
+
+
+def skew_reverse_kl(teacher_logp: Tensor, student_logp: Tensor, alpha: float = 0.1) -> Tensor:
+    """D(q‖(1-α)·p + α·q): reverse KL, bounded (DistiLLM, arXiv 2402.03898, §3.1).
+
+    Args:
+        teacher_logp, student_logp: log-probabilities, [..., V].
+        alpha: the student's share of the mixture, in [0, 1]; 0 is reverse KL, 1 is identically 0.
+    Returns:
+        nats, [...], at most -log(alpha).
+    Raises:
+        ValueError: alpha outside [0, 1].
+    """
+    _check_share("alpha", alpha)
+    teacher_logp, student_logp = _widen(teacher_logp), _widen(student_logp)
+    return _relative_entropy(student_logp, _log_mixture(student_logp, teacher_logp, alpha))
+
+
+def total_variation(teacher_logp: Tensor, student_logp: Tensor) -> Tensor:
+    """TVD = ½·Σ|p - q|: the largest difference in probability over all events; between 0 and 1.
+
+    Not in nats, but tied to them by Pinsker's inequality: TVD <= sqrt(D(p‖q) / 2).
+
+    Args:
+        teacher_logp, student_logp: log-probabilities, [..., V].
+    Returns:
+        a probability, [...].
+    """
+    return 0.5 * (_widen(teacher_logp).exp() - _widen(student_logp).exp()).abs().sum(-1)
+
+
+DIVERGENCES: dict[str, Callable[..., Tensor]] = {
+    function.__name__: function
+    for function in (
+        forward_kl,
+        reverse_kl,
+        jensen_shannon,
+        adaptive_kl,
+        skew_forward_kl,
+        skew_reverse_kl,
+        total_variation,
+    )
+}
+
+
+def get_divergence(name: str, **settings: float | str) -> Divergence:
+    """A divergence by name, its settings bound: ``get_divergence("adaptive_kl", mu=0.4)``.
+
+    Settings are checked here, before anything is computed with them.
+
+    Returns:
+        a callable (teacher_logp [..., V], student_logp [..., V]) -> nats [...].
+    Raises:
+        ValueError: an unknown name (the known ones are listed), a setting that the divergence does
+            not have, or a setting out of its range.
+    """
+    if name not in DIVERGENCES:
+        near = get_close_matches(name, DIVERGENCES, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"unknown divergence {name!r}{hint} (known: {', '.join(DIVERGENCES)})")
+    function = DIVERGENCES[name]
+    known = list(inspect.signature(function).parameters)[2:]
+    for setting in settings:
+        if setting not in known:
+            raise ValueError(
+                f"{name} has no setting {setting!r} (it has: {', '.join(known) or 'none'})"
+            )
+    divergence = partial(function, **settings) if settings else function
+    divergence(torch.zeros(1), torch.zeros(1))  # raises if a setting is out of range
+    return divergence
+
+
+def head_mask(p: Tensor, mu: float, crossing: str = "head") -> Tensor:
+    """The smallest set of most likely tokens whose mass reaches ``mu`` (see ``adaptive_kl``).
+
+    A teacher that knows what comes next has a head of a few tokens, so a full sort of V entries is
+    almost always wasted: look at the 64 largest, then at eight times as many in those rows alone
+    whose head is longer.
+
+    Args:
+        p: probabilities, [..., V].
+    Returns:
+        a mask of the head, bool, [..., V].
+    """
+    vocab_size = p.shape[-1]
+    rows = p.reshape(-1, vocab_size)  # [R, V]
+    head = torch.zeros_like(rows, dtype=torch.bool)
+    unfinished = torch.arange(len(rows), device=p.device)
+    k = min(64, vocab_size)
+    while len(unfinished):
+        top, token = (rows if len(unfinished) == len(rows) else rows[unfinished]).topk(k)  # [R', k]
+        mass = top.cumsum(-1)
+        mass_before = F.pad(mass[:, :-1], (1, 0))
+        if crossing == "head":
+            in_head = mass_before < mu
+        else:
+            in_head = mass <= mu
+            in_head[:, 0] = True
+        # A token of probability 0 helps no set to reach mu, though the rounded mass may ask for it.
+        in_head &= top > 0
+        finished = (mass[:, -1] > mu) if k < vocab_size else torch.ones_like(mass[:, 0]).bool()
+        done = unfinished[finished]
+        head[done] = head[done].scatter(-1, token[finished], in_head[finished])
+        unfinished = unfinished[~finished]
+        k = min(8 * k, vocab_size)
+    return head.view(p.shape)
+
+
+def _relative_entropy(a_logp: Tensor, b_logp: Tensor) -> Tensor:
+    """D(a‖b), [...], as the sum of a·log(a/b) - a + b (see the top of the file)."""
+    a, b = a_logp.exp(), b_logp.exp()
+    # Where a is 0 the term is 0 whatever b is, and -inf - (-inf) would be NaN.
+    log_ratio = torch.where(a > 0, a_logp - b_logp, 0)
+    return (a * log_ratio + (b - a)).sum(-1)
+
+
+def _log_mixture(a_logp: Tensor, b_logp: Tensor, share: float) -> Tensor:
+    """log(share·a + (1-share)·b), [..., V]."""
+    a_logp, b_logp = torch.broadcast_tensors(a_logp, b_logp)
+    if share == 0:
+        return b_logp
+    if share == 1:
+        return a_logp
+    # logaddexp's gradient is NaN where both are -inf; exp() takes this floor to 0 just as well.
+    floor = torch.finfo(torch.float32).min / 4
+    return torch.logaddexp(
+        a_logp.clamp(min=floor) + math.log(share), b_logp.clamp(min=floor) + math.log1p(-share)
+    )
+
+
+def _widen(logp: Tensor) -> Tensor:
+    return logp.float() if logp.dtype in (torch.bfloat16, torch.float16) else logp
+
+
+def _check_share(name: str, value: float) -> None:
+    if not (isinstance(value, int | float) and 0 <= value <= 1):
+        raise ValueError(f"{name} must be a number in [0, 1], not {value!r}")

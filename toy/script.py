@@ -1,0 +1,59 @@
+"""What every script of this folder does alike: refuse in one line, and never leave half a file."""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def script_parser(description: str | None, out: str = "assets") -> argparse.ArgumentParser:
+    """A parser with the options all scripts share: ``--out`` and ``--seed``."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path(out), metavar="DIR", help=f"output folder (default: {out})"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
+    return parser
+
+
+def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
+    """Run ``main``; what it refuses (ValueError, OSError) is one line on stderr and exit code 2."""
+    try:
+        main(None)
+    except (ValueError, OSError) as refusal:
+        print(f"{Path(sys.argv[0]).name}: error: {refusal}", file=sys.stderr)
+        sys.exit(2)
+
+
+def writable_folder(folder: Path) -> Path:
+    """Make the folder if need be and prove that it can be written, before any work is done.
+
+    Raises:
+        ValueError: it cannot be made or written; the message says why.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"cannot write to output folder {folder}: {error.strerror}") from error
+    return folder
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place only if the block ends well.
+
+    An interrupted or failed run leaves the old file as it was and no half-written one.
+    """
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
