@@ -1,0 +1,328 @@
+"""The fused loss against its floor and its peers, on the same tensors in one process.
+
+    python benchmarks/fused_loss.py                      # the table, and the figure in assets/
+    python benchmarks/fused_loss.py --dtype bfloat16 --no-figure
+    python benchmarks/fused_loss.py --tokens 256 --vocab 32000 --repeats 5
+
+floor     the four bare matrix products that any such loss needs, at the chunk size fastest for them
+ours      kd_lab's fused loss at its one default chunk size; forward KL, alpha 0.5
+liger     Liger's LigerFusedLinearJSDLoss (beta 0, both parts), at the chunk size fastest for it
+trl_kernel  TRL's ChunkedDivergenceFunction (beta 0), which has no cross-entropy part
+trl_gkd   TRL's GKDTrainer.generalized_jsd_loss (beta 0) on whole logits, no cross-entropy part
+dense     the plain way: whole logits, log_softmax, autograd
+
+Every contender runs forward and backward to the student's hidden states and head. Runs are
+interleaved, and medians are compared, since machines drift. Peak memory is the process's high-water
+mark, reset before each run, above what was there before and without the two gradients themselves.
+"""
+
+import argparse
+import gc
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from liger_kernel.chunked_loss import LigerFusedLinearJSDLoss
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from torch import Tensor
+from trl.experimental.gkd import GKDTrainer
+from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
+
+from kd_lab.divergences import DIVERGENCES, forward_kl
+from kd_lab.fused_loss import CHUNK_SIZE, fused_linear_distillation_loss
+from toy.script import run_script, whole_file
+
+STUDENT_WIDTH, TEACHER_WIDTH = 896, 1536  # Qwen2.5-0.5B and 1.5B
+CONTENDERS = ("floor", "ours", "liger", "trl_kernel", "trl_gkd", "dense")
+CHUNKS = (64, 128, 256, 512, 1024)
+MIB = 2**20
+Run = Callable[[], None]
+
+
+class Inputs:
+    """A student's and a teacher's last hidden states and heads, as after initialisation."""
+
+    def __init__(self, tokens: int, vocab: int, dtype: torch.dtype) -> None:
+        torch.manual_seed(0)
+        self.labels = torch.randint(0, vocab, (tokens,))
+        self.student_hidden = torch.randn(tokens, STUDENT_WIDTH).to(dtype).requires_grad_()
+        self.teacher_hidden = torch.randn(tokens, TEACHER_WIDTH).to(dtype)
+        self.student_head = (torch.randn(vocab, STUDENT_WIDTH) / STUDENT_WIDTH**0.5).to(dtype)
+        self.student_head.requires_grad_()
+        self.teacher_head = (torch.randn(vocab, TEACHER_WIDTH) / TEACHER_WIDTH**0.5).to(dtype)
+
+    def clear(self) -> None:
+        self.student_hidden.grad = self.student_head.grad = None
+        gc.collect()
+
+    def logits(self) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            teacher = self.teacher_hidden @ self.teacher_head.t()
+        return self.student_hidden @ self.student_head.t(), teacher
+
+
+def floor(data: Inputs, chunk_size: int) -> None:
+    hidden, head = data.student_hidden.detach(), data.student_head.detach()
+    hidden_grad, head_grad = torch.empty_like(hidden), torch.empty_like(head)
+    student, teacher = (hidden.new_empty(chunk_size, len(head)) for _ in range(2))
+    for start in range(0, len(hidden), chunk_size):
+        some = slice(start, start + chunk_size)
+        size = len(hidden[some])
+        torch.mm(hidden[some], head.t(), out=student[:size])
+        torch.mm(data.teacher_hidden[some], data.teacher_head.t(), out=teacher[:size])
+        torch.mm(student[:size], head, out=hidden_grad[some])
+        head_grad.addmm_(student[:size].t(), hidden[some], beta=0 if start == 0 else 1)
+    data.student_hidden.grad, data.student_head.grad = hidden_grad, head_grad
+
+
+def ours(data: Inputs, divergence: str = "forward_kl") -> None:
+    fused_linear_distillation_loss(
+        data.student_hidden, data.student_head, data.teacher_hidden, data.teacher_head,
+        data.labels, divergence=divergence,
+    ).loss.backward()  # fmt: skip
+
+
+def liger(data: Inputs, chunk_size: int) -> None:
+    loss = LigerFusedLinearJSDLoss(beta=0.0, compiled=False, chunk_size=chunk_size)
+    loss(
+        data.student_hidden, data.student_head, data.teacher_hidden, data.teacher_head, data.labels
+    ).backward()
+
+
+def trl_kernel(data: Inputs) -> None:
+    per_token, _ = ChunkedDivergenceFunction.apply(
+        data.student_hidden, data.student_head, None,
+        data.teacher_hidden, data.teacher_head, None, 0.0,
+    )  # fmt: skip
+    per_token.mean().backward()
+
+
+def trl_gkd(data: Inputs) -> None:
+    student, teacher = data.logits()
+    labels = data.labels[None]
+    GKDTrainer.generalized_jsd_loss(student[None], teacher[None], labels, beta=0.0).backward()
+
+
+def dense(data: Inputs) -> None:
+    student, teacher = data.logits()
+    divergence = forward_kl_plain(teacher.float(), student.float())
+    (0.5 * divergence + 0.5 * F.cross_entropy(student.float(), data.labels)).backward()
+
+
+def forward_kl_plain(teacher: Tensor, student: Tensor) -> Tensor:
+    return F.kl_div(
+        student.log_softmax(-1), teacher.log_softmax(-1), log_target=True, reduction="batchmean"
+    )
+
+
+def measure(data: Inputs, run: Run) -> tuple[float, float]:
+    """Seconds, and the peak MiB above the inputs and the gradients."""
+    data.clear()
+    before = high_water_mark(reset=True)
+    start = time.perf_counter()
+    run()
+    seconds = time.perf_counter() - start
+    gradients = sum(
+        tensor.grad.numel() * tensor.grad.element_size()
+        for tensor in (data.student_hidden, data.student_head)
+        if tensor.grad is not None
+    )
+    return seconds, (high_water_mark() - before - gradients) / MIB
+
+
+def high_water_mark(reset: bool = False) -> int:
+    """Peak resident bytes of this process since the last reset (Linux)."""
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) * 1024
+    raise ValueError("this system has no VmHWM in /proc/self/status; run it on Linux")
+
+
+def fastest_chunk(data: Inputs, run: Callable[[Inputs, int], None], advance: Run) -> int:
+    seconds = {}
+    for chunk_size in CHUNKS:
+        seconds[chunk_size] = measure(data, lambda size=chunk_size: run(data, size))[0]
+        advance()
+    return min(seconds, key=lambda size: seconds[size])
+
+
+def check_that_all_compute_the_same(vocab: int) -> None:
+    """Gradients to the head of the contenders that have both parts, before any is timed."""
+    data = Inputs(8, min(vocab, 1000), torch.float32)
+    gradients = []
+    for run in (ours, lambda data: liger(data, 4), dense):
+        data.clear()
+        run(data)
+        gradients.append(data.student_head.grad)
+    for gradient in gradients[1:]:
+        torch.testing.assert_close(gradient, gradients[0], rtol=1e-4, atol=1e-7)
+
+
+def compare(tokens: int, vocab: int, dtype: torch.dtype, repeats: int) -> dict:
+    """Every contender ``repeats`` times in turn, and our other divergences."""
+    check_that_all_compute_the_same(vocab)
+    data = Inputs(tokens, vocab, dtype)
+    others = [name for name in DIVERGENCES if name != forward_kl.__name__]
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True) as progress:
+        total = 2 * len(CHUNKS) + repeats * (len(CONTENDERS) + len(others))
+        task = progress.add_task("fused loss", total=total)
+        advance = lambda: progress.advance(task)  # noqa: E731
+        floor_chunk = fastest_chunk(data, floor, advance)
+        liger_chunk = fastest_chunk(data, liger, advance)
+        contenders: dict[str, Run] = {
+            "floor": lambda: floor(data, floor_chunk),
+            "ours": lambda: ours(data),
+            "liger": lambda: liger(data, liger_chunk),
+            "trl_kernel": lambda: trl_kernel(data),
+            "trl_gkd": lambda: trl_gkd(data),
+            "dense": lambda: dense(data),
+        }
+        for name in others:
+            contenders[name] = lambda name=name: ours(data, name)
+        measured: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
+        for _ in range(repeats):
+            for name, run in contenders.items():
+                measured[name].append(measure(data, run))
+                advance()
+    seconds = {name: [run[0] for run in runs] for name, runs in measured.items()}
+    return {
+        "settings": {
+            "tokens": tokens,
+            "vocab": vocab,
+            "widths": [STUDENT_WIDTH, TEACHER_WIDTH],
+            "dtype": str(dtype).removeprefix("torch."),
+            "repeats": repeats,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "chunk_sizes": {"ours": CHUNK_SIZE, "floor": floor_chunk, "liger": liger_chunk},
+        },
+        "time": {name: statistics.median(seconds[name]) for name in CONTENDERS},
+        "peak_mib": {
+            name: statistics.median(run[1] for run in measured[name]) for name in CONTENDERS
+        },
+        "ours_over": {
+            name: statistics.median(
+                mine / other for mine, other in zip(seconds["ours"], seconds[name], strict=True)
+            )
+            for name in CONTENDERS
+            if name != "ours"
+        },
+        "over_floor": {
+            name: statistics.median(
+                run / least for run, least in zip(seconds[name], seconds["floor"], strict=True)
+            )
+            for name in (*CONTENDERS, *others)
+        },
+    }
+
+
+def memory_by_tokens(vocab: int, dtype: torch.dtype, liger_chunk: int) -> dict:
+    """Peak MiB of each contender at several numbers of tokens; whole logits only up to 2,048."""
+    contenders: dict[str, Callable[[Inputs], None]] = {
+        "ours": ours,
+        "liger": lambda data: liger(data, liger_chunk),
+        "trl_kernel": trl_kernel,
+        "dense": dense,
+    }
+    peaks: dict[str, dict[int, float]] = {name: {} for name in contenders}
+    for tokens in (256, 512, 1024, 2048, 4096):
+        data = Inputs(tokens, vocab, dtype)
+        for name, run in contenders.items():
+            if tokens <= 1024 or name == "ours" or (name != "dense" and tokens == 2048):
+                peaks[name][tokens] = measure(data, lambda run=run, data=data: run(data))[1]
+    return peaks
+
+
+def draw_memory(peaks: dict, vocab: int, path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    plt.style.use("kd_lab.figures")
+    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    labels = {
+        "dense": "whole logits, autograd",
+        "liger": "Liger fused JSD",
+        "trl_kernel": "TRL chunked divergence",
+        "ours": "kd_lab fused loss",
+    }
+    for name, label in labels.items():
+        tokens, mib = zip(*sorted(peaks[name].items()), strict=True)
+        (line,) = axes.plot(tokens, [m / 1024 for m in mib], marker="o", label=label)
+        if name == "ours":
+            line.set_linewidth(3)
+    axes.set(xlabel="tokens in the batch", ylabel="peak memory, GiB", ylim=(0, None), xscale="log")
+    axes.set_xticks([256, 512, 1024, 2048, 4096], labels=["256", "512", "1,024", "2,048", "4,096"])
+    axes.minorticks_off()
+    axes.set_title(
+        f"Memory of a distillation loss at {vocab:,} words\n(above inputs and gradients)"
+    )
+    figure.legend(loc="outside lower center", ncols=2)
+    with whole_file(path) as part:
+        figure.savefig(part, dpi=110)
+    plt.close(figure)
+
+
+def show(result: dict) -> None:
+    settings = result["settings"]
+    table = Table(
+        title=f"{settings['tokens']} tokens, {settings['vocab']:,} words, {settings['dtype']}, "
+        f"{settings['threads']} threads, median of {settings['repeats']}"
+    )
+    for column in ("forward KL, alpha 0.5", "seconds", "x floor", "ours / it", "MiB", "ours / it"):
+        table.add_column(column, justify="left" if column.startswith("forward") else "right")
+    for name, seconds in result["time"].items():
+        peak, ratio = result["peak_mib"][name], result["ours_over"].get(name)
+        table.add_row(
+            name,
+            f"{seconds:.2f}",
+            f"{result['over_floor'][name]:.2f}",
+            f"{ratio:.2f}" if ratio else "",
+            f"{peak:,.0f}",
+            f"{result['peak_mib']['ours'] / peak:.2f}" if ratio else "",
+        )
+    console = Console()
+    console.print(table)
+    others = {name: x for name, x in result["over_floor"].items() if name not in CONTENDERS}
+    console.print("ours, x floor: " + ", ".join(f"{name} {x:.2f}" for name, x in others.items()))
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tokens", type=int, default=1024)
+    parser.add_argument("--vocab", type=int, default=151_936)
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("assets"), help="folder of the figure")
+    parser.add_argument("--no-figure", action="store_true", help="the table only")
+    parser.add_argument("--json", type=Path, metavar="PATH")
+    arguments = parser.parse_args(argv)
+    if min(arguments.tokens, arguments.vocab, arguments.repeats) < 1:
+        raise ValueError("--tokens, --vocab and --repeats must be at least 1")
+    dtype = getattr(torch, arguments.dtype)
+    result = compare(arguments.tokens, arguments.vocab, dtype, arguments.repeats)
+    show(result)
+    if not arguments.no_figure:
+        liger_chunk = result["settings"]["chunk_sizes"]["liger"]
+        peaks = memory_by_tokens(arguments.vocab, dtype, liger_chunk)
+        result["peak_mib_by_tokens"] = peaks
+        path = arguments.out / "fused_loss_memory.png"
+        draw_memory(peaks, arguments.vocab, path)
+        print(f"wrote {path}")
+    if arguments.json:
+        with whole_file(arguments.json) as part:
+            part.write_text(json.dumps(result, indent=1) + "\n")
+        print(f"wrote {arguments.json}")
+
+
+if __name__ == "__main__":
+    run_script(main)

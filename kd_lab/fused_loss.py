@@ -1,0 +1,395 @@
+"""The distillation loss from hidden states and LM heads, without [tokens, vocabulary] logits.
+
+At Qwen2.5's vocabulary one float32 logit tensor of 4,096 tokens is 2.5 GB, and a plain loss holds
+about eight of that size. Here a chunk of tokens is projected, compared, turned into the gradient of
+its logits in place and multiplied out at once, all in the forward pass:
+
+    for each chunk of tokens:                        matrix products
+        S = student_hidden · student_headᵀ           1   the chunk's student logits
+        T = teacher_hidden · teacher_headᵀ           2   the chunk's teacher logits
+        S ← ∂loss/∂S                                     a few rows at a time (logit_tiles.py)
+        ∂loss/∂student_hidden = S · student_head     3
+        ∂loss/∂student_head  += Sᵀ · student_hidden  4
+
+Nothing is computed twice, and memory is two tiles of [chunk, vocabulary] however many tokens there
+are. The loss is
+
+    loss = α·T²·mean D(p_T, q_T) + (1-α)·mean cross-entropy
+
+with means over the positions whose label is not -100 (or over ``num_items``), p_T and q_T the
+teacher's and the student's laws at temperature T (Hinton et al. 2015, arXiv 1503.02531), and D any
+function of ``kd_lab.divergences``.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from kd_lab.divergences import Divergence, get_divergence
+from kd_lab.logit_tiles import Objective, StoredLaw, TileLoss, tile_loss
+
+IGNORED = -100
+CHUNK_SIZE = 256
+TOPK_SLACK = 0.02  # log-probabilities kept in 16 bits may sum to this much more than log 1
+HEAD_ROWS = 2**14  # of a head's gradient, that are summed at a time where its dtype is widened
+
+
+class DistillationLoss(NamedTuple):
+    """What a fused loss returns; only ``loss`` carries a gradient."""
+
+    loss: Tensor  # α·T²·divergence + (1-α)·cross_entropy
+    divergence: Tensor  # nats per trained token, without the factor T²; NaN if no teacher was given
+    cross_entropy: Tensor  # nats per trained token
+    num_tokens: int  # trained tokens: labels that are not -100
+
+
+def fused_linear_distillation_loss(
+    student_hidden: Tensor,
+    student_head: Tensor,
+    teacher_hidden: Tensor | None,
+    teacher_head: Tensor | None,
+    labels: Tensor,
+    *,
+    divergence: str | Divergence = "forward_kl",
+    alpha: float = 0.5,
+    temperature: float = 1.0,
+    chunk_size: int = CHUNK_SIZE,
+    num_items: int | float | Tensor | None = None,
+    vocab_size: int | None = None,
+    student_bias: Tensor | None = None,
+    teacher_bias: Tensor | None = None,
+) -> DistillationLoss:
+    """α·T²·D(teacher, student) + (1-α)·cross-entropy, straight from the last hidden states.
+
+    Position i of all three of ``student_hidden``, ``teacher_hidden`` and ``labels`` is one
+    prediction: ``labels[i]`` is the token that comes next (shift before calling).
+
+    Args:
+        student_hidden: [N, H_s].
+        student_head: [V, H_s]. A head that needs no gradient saves one matrix product.
+        teacher_hidden: [N, H_t], or None with alpha = 0 (plain SFT, no teacher product).
+        teacher_head: [V', H_t]. Where V' is not V, both are cut to the rows that they share.
+        labels: [N]; -100 marks the positions that are left out (before any product).
+        divergence: a name in ``kd_lab.divergences``, what ``get_divergence`` returns, or any
+            function of that form.
+        alpha: share of the divergence, in [0, 1]; 1 - alpha is the share of plain SFT.
+        temperature: T > 0, on both models' logits inside the divergence only.
+        chunk_size: tokens projected at a time; memory grows with it, the loss does not change.
+        num_items: what the sums are divided by, where the mean runs over more than this call (an
+            optimizer step of several micro-batches); default: the trained tokens of this call.
+        vocab_size: rows that are real tokens in both heads (``kd_lab.vocabulary``); the softmax
+            runs over these. Default: all rows that both heads have.
+        student_bias, teacher_bias: [V], [V'].
+    Returns:
+        a ``DistillationLoss``; with no trained token its parts are 0 and so are all gradients.
+    Raises:
+        ValueError: shapes, labels or settings that do not fit.
+        FloatingPointError: a logit that is infinite or NaN; says whose, and at which position.
+    """
+    rows = len(student_head) if vocab_size is None else vocab_size
+    teacher = None
+    if teacher_hidden is not None and teacher_head is not None:
+        _check_hidden("teacher", teacher_hidden, teacher_head, labels)
+        if vocab_size is None:
+            rows = min(rows, len(teacher_head))
+        elif vocab_size > len(teacher_head):
+            raise ValueError(
+                f"vocab_size {vocab_size} exceeds the teacher's {len(teacher_head)} rows"
+            )
+        teacher = LiveTeacher(teacher_hidden, teacher_head, teacher_bias)
+    elif teacher_hidden is not None or teacher_head is not None:
+        raise ValueError("give both teacher_hidden and teacher_head, or neither")
+    elif alpha != 0:
+        raise ValueError(f"no teacher was given, which needs alpha = 0, not {alpha}")
+    return _distillation_loss(
+        student_hidden, student_head, student_bias, labels, teacher,
+        divergence, alpha, temperature, chunk_size, num_items, rows,
+    )  # fmt: skip
+
+
+def fused_linear_topk_distillation_loss(
+    student_hidden: Tensor,
+    student_head: Tensor,
+    topk_logp: Tensor,
+    topk_tokens: Tensor,
+    labels: Tensor,
+    *,
+    divergence: str | Divergence = "forward_kl",
+    alpha: float = 0.5,
+    temperature: float = 1.0,
+    chunk_size: int = CHUNK_SIZE,
+    num_items: int | float | Tensor | None = None,
+    vocab_size: int | None = None,
+    student_bias: Tensor | None = None,
+) -> DistillationLoss:
+    """The same loss against a stored teacher: its k likeliest tokens and one bucket for the rest.
+
+    The student's law is put into the same k + 1 buckets, and the divergence is taken between the
+    two bucketed laws. Merging outcomes can only lower a KL (the data-processing inequality), so
+    that the value is a lower bound, and exact at k = V. It saves the teacher's matrix product.
+
+    Args:
+        topk_logp: the teacher's log-probabilities, [N, k], taken at this same ``temperature``.
+        topk_tokens: the tokens they belong to, integers [N, k], all different in a row.
+        Everything else: as in ``fused_linear_distillation_loss``.
+    Raises:
+        ValueError, FloatingPointError: likewise; also where a row of ``topk_logp`` sums to a
+            probability over 1.
+    """
+    rows = len(student_head) if vocab_size is None else vocab_size
+    if topk_logp.shape != topk_tokens.shape or topk_logp.shape[:-1] != labels.shape:
+        raise ValueError(
+            f"topk_logp {list(topk_logp.shape)} and topk_tokens {list(topk_tokens.shape)} must "
+            f"both be [{len(labels)}, k]"
+        )
+    if topk_tokens.numel() and not 0 <= topk_tokens.min() <= topk_tokens.max() < rows:
+        raise ValueError(f"topk_tokens has a token outside the {rows} rows of the vocabulary")
+    total = topk_logp.double().logsumexp(-1)
+    if len(total) and total.max() > TOPK_SLACK:
+        raise ValueError(
+            f"topk_logp sums to a probability of {total.max().exp():.3f} at position "
+            f"{int(total.argmax())}; are these log-probabilities?"
+        )
+    return _distillation_loss(
+        student_hidden, student_head, student_bias, labels, StoredLaw(topk_logp, topk_tokens),
+        divergence, alpha, temperature, chunk_size, num_items, rows,
+    )  # fmt: skip
+
+
+def _distillation_loss(
+    student_hidden: Tensor,
+    student_head: Tensor,
+    student_bias: Tensor | None,
+    labels: Tensor,
+    teacher: "LiveTeacher | StoredLaw | None",
+    divergence: str | Divergence,
+    alpha: float,
+    temperature: float,
+    chunk_size: int,
+    num_items: int | float | Tensor | None,
+    rows: int,
+) -> DistillationLoss:
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha must lie in [0, 1], not {alpha}")
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, not {temperature}")
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
+    _check_hidden("student", student_hidden, student_head, labels)
+    if rows > len(student_head):
+        raise ValueError(f"vocab_size {rows} exceeds the student's {len(student_head)} rows")
+    trained = (labels != IGNORED).nonzero().squeeze(-1)
+    targets = labels[trained]
+    if len(targets) and not 0 <= targets.min() <= targets.max() < rows:
+        raise ValueError(
+            f"labels go from {int(targets.min())} to {int(targets.max())}, outside the {rows} rows "
+            f"of the vocabulary"
+        )
+    if isinstance(divergence, str):
+        divergence = get_divergence(divergence)
+    problem = Problem(
+        trained=trained,
+        targets=targets,
+        teacher=teacher,
+        objective=Objective(divergence, alpha, temperature),
+        chunk_size=chunk_size,
+        num_items=float(max(len(trained), 1) if num_items is None else num_items),
+        rows=rows,
+    )
+    loss, mean_divergence, cross_entropy = _FusedLoss.apply(
+        student_hidden, student_head, student_bias, problem, torch.is_grad_enabled()
+    )
+    return DistillationLoss(loss, mean_divergence, cross_entropy, num_tokens=len(trained))
+
+
+def _check_hidden(whose: str, hidden: Tensor, head: Tensor, labels: Tensor) -> None:
+    expected = [len(labels), head.shape[-1]]
+    if list(hidden.shape) != expected or labels.dim() != 1:
+        raise ValueError(
+            f"{whose}_hidden is {list(hidden.shape)}, expected {expected} from labels "
+            f"{list(labels.shape)} and {whose}_head {list(head.shape)}"
+        )
+
+
+class LiveTeacher(NamedTuple):
+    """A teacher whose last hidden states [N, H_t], head [V', H_t] and bias [V'] are at hand."""
+
+    hidden: Tensor
+    head: Tensor
+    bias: Tensor | None
+
+
+@dataclass
+class Problem:
+    """All that is settled before the first product, but for the student's own tensors."""
+
+    trained: Tensor  # positions that have a label, [n]
+    targets: Tensor  # their labels, [n]
+    teacher: LiveTeacher | StoredLaw | None
+    objective: Objective
+    chunk_size: int
+    num_items: float
+    rows: int  # of the vocabulary: those that both heads have
+
+    def pick(self, per_position: Tensor) -> Tensor:
+        """The trained positions of a tensor [N, ...]; a copy only where some are left out."""
+        if len(self.trained) == len(per_position):
+            return per_position.detach()
+        return per_position.detach()[self.trained]
+
+
+class _FusedLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        head: Tensor,
+        bias: Tensor | None,
+        problem: Problem,
+        grad_enabled: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        wanted = tuple(need and grad_enabled for need in ctx.needs_input_grad[:3])
+        parts, gradients = _run(hidden, head, bias, problem, wanted)
+        ctx.save_for_backward(hidden, head, bias)
+        ctx.problem, ctx.wanted, ctx.gradients = problem, wanted, [gradients]
+        ctx.mark_non_differentiable(*parts[1:])
+        return parts
+
+    @staticmethod
+    def backward(ctx: Any, grad_loss: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        # The buffers are handed over, not copied, so that autograd makes the [V, H] one the head's
+        # .grad as it is. A second backward pass through the same graph computes them again.
+        if ctx.gradients:
+            gradients = ctx.gradients.pop()
+        else:
+            hidden, head, bias = ctx.saved_tensors
+            _, gradients = _run(hidden, head, bias, ctx.problem, ctx.wanted)
+        if grad_loss.item() != 1:
+            for gradient in gradients:
+                if gradient is not None:
+                    gradient.mul_(grad_loss)
+        return *gradients, None, None
+
+
+def _run(
+    hidden: Tensor, head: Tensor, bias: Tensor | None, problem: Problem, wanted: tuple[bool, ...]
+) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor | None, ...]]:
+    """The three parts of the loss, and its gradients to hidden [N, H], head [V, H] and bias [V]."""
+    want_hidden, want_head, want_bias = wanted
+    n, rows = len(problem.trained), problem.rows
+    student = Projection(problem.pick(hidden), head, bias, rows)
+    teacher: Projection | StoredLaw | None = None
+    if isinstance(problem.teacher, StoredLaw):
+        teacher = StoredLaw(*map(problem.pick, problem.teacher))
+    elif problem.teacher is not None:
+        live = problem.teacher
+        teacher = Projection(problem.pick(live.hidden), live.head, live.bias, rows)
+    hidden_gradient = torch.zeros_like(student.hidden) if want_hidden else None
+    head_gradient = HeadGradient(head, rows, student.dtype, n > problem.chunk_size)
+    bias_gradient = torch.zeros_like(bias) if bias is not None and want_bias else None
+    weight = 1 / problem.num_items if any(wanted) else None
+    losses = []
+    with torch.autocast(hidden.device.type, enabled=False):
+        for start in range(0, n, problem.chunk_size):
+            chunk = slice(start, start + problem.chunk_size)
+            tile = student.logits(chunk)  # [C, rows]
+            law = teacher.logits(chunk) if isinstance(teacher, Projection) else teacher
+            if isinstance(law, StoredLaw):
+                law = StoredLaw(law.logp[chunk], law.tokens[chunk])
+            losses.append(
+                tile_loss(tile, law, problem.targets[chunk], problem.objective, weight)
+            )  # and the tile is now the gradient of its logits
+            if hidden_gradient is not None:
+                torch.mm(tile, student.head, out=hidden_gradient[chunk])
+            if want_head:
+                head_gradient.add(tile, student.hidden[chunk])
+            if bias_gradient is not None:
+                bias_gradient[:rows] += tile.sum(0)
+    parts = _means(losses, problem, hidden)
+    if hidden_gradient is not None:
+        hidden_gradient = hidden_gradient.to(hidden.dtype)
+        if n < len(hidden):
+            everywhere = torch.zeros_like(hidden)
+            hidden_gradient = everywhere.index_copy_(0, problem.trained, hidden_gradient)
+    return parts, (hidden_gradient, head_gradient.total() if want_head else None, bias_gradient)
+
+
+class Projection:
+    """One model's side: the hidden states of the trained positions, and the head's shared rows."""
+
+    def __init__(self, hidden: Tensor, head: Tensor, bias: Tensor | None, rows: int) -> None:
+        device = head.device.type
+        autocast = torch.is_autocast_enabled(device)
+        self.dtype = torch.get_autocast_dtype(device) if autocast else head.dtype
+        self.hidden = hidden.to(self.dtype)  # [n, H]
+        self.head = head.detach()[:rows].to(self.dtype)  # [rows, H], a view of a head of that dtype
+        self.bias = None if bias is None else bias.detach()[:rows].to(self.dtype)
+        self.tile: Tensor | None = None
+
+    def logits(self, chunk: slice) -> Tensor:
+        """[C, rows], in memory that the next chunk uses again."""
+        hidden = self.hidden[chunk]
+        if self.tile is None:
+            self.tile = hidden.new_empty(len(hidden), len(self.head))
+        tile = self.tile[: len(hidden)]
+        if self.bias is None:
+            return torch.mm(hidden, self.head.t(), out=tile)
+        return torch.addmm(self.bias, hidden, self.head.t(), out=tile)
+
+
+class HeadGradient:
+    """The gradient to the head, [V, H], summed over the chunks into one buffer."""
+
+    def __init__(self, head: Tensor, rows: int, dtype: torch.dtype, several: bool) -> None:
+        self.head, self.rows = head, rows
+        # A sum over many chunks, each rounded to bfloat16, would drift: it is kept in float32.
+        narrow = dtype in (torch.bfloat16, torch.float16)
+        self.sum_dtype = torch.float32 if narrow and several else head.dtype
+        self.sum: Tensor | None = None
+
+    def add(self, tile: Tensor, hidden: Tensor) -> None:
+        """Add tileᵀ [rows, C] · hidden [C, H]."""
+        first = self.sum is None
+        if self.sum is None:
+            self.sum = torch.zeros_like(self.head, dtype=self.sum_dtype)
+        shared = self.sum[: self.rows]  # the rows above are padding and stay 0
+        if tile.dtype == self.sum_dtype:
+            shared.addmm_(tile.t(), hidden, beta=0 if first else 1)
+        else:
+            for start in range(0, self.rows, HEAD_ROWS):
+                some = slice(start, start + HEAD_ROWS)
+                shared[some] += tile[:, some].t() @ hidden
+
+    def total(self) -> Tensor:
+        if self.sum is None:
+            return torch.zeros_like(self.head)
+        return self.sum.to(self.head.dtype)
+
+
+def _means(
+    losses: list[TileLoss], problem: Problem, hidden: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss, divergence and cross-entropy over ``num_items``; refuses what is not finite."""
+    dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    if not losses:
+        nothing = torch.zeros((), dtype=dtype, device=hidden.device)
+        return nothing, nothing.clone(), nothing.clone()
+    divergence, cross_entropy, student_finite, teacher_finite = (
+        torch.cat(part) for part in zip(*losses, strict=True)
+    )
+    for whose, finite in ("student", student_finite), ("teacher", teacher_finite):
+        if not finite.all():
+            broken = problem.trained[~finite]
+            raise FloatingPointError(
+                f"the {whose}'s logits are infinite or NaN at position {int(broken[0])} "
+                f"({len(broken)} of {len(finite)} trained positions)"
+            )
+    divergence = divergence.sum() / problem.num_items
+    cross_entropy = cross_entropy.sum() / problem.num_items
+    alpha, temperature = problem.objective.alpha, problem.objective.temperature
+    loss = (1 - alpha) * cross_entropy
+    if alpha > 0:
+        loss = loss + alpha * temperature**2 * divergence
+    return loss.to(dtype), divergence.to(dtype), cross_entropy.to(dtype)

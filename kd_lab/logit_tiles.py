@@ -1,0 +1,202 @@
+"""From a tile of logits to the loss at each position and the gradient of the logits, in place.
+
+``tile_loss`` gets the student's logits of some tokens, [C, V], and leaves the gradient of the loss
+in their place. It goes through the tile a few rows at a time: one row of 151,936 float32 logits is
+0.6 MB, so that a handful of rows stays in a CPU's cache through the twenty passes that a divergence
+takes, and the tile itself is read and written once.
+
+Each exponential is taken once a model. Logits are kept as z' = z - max z, probabilities as
+exp(z')/Σexp(z'), and log-ratios as (t' - z') - (log Σexp(t') - log Σexp(z')) with the logarithms of
+the two sums in float64: where teacher and student nearly agree every term is then small, and no
+digit is lost to the size of a log-probability.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from kd_lab.divergences import Divergence
+from kd_lab.logit_gradients import by_autograd, closed_form
+
+# About this many entries are worked on at a time on a CPU; a GPU takes the tile whole.
+CPU_BLOCK_ENTRIES = 2**20
+
+
+class StoredLaw(NamedTuple):
+    """What was kept of the teacher: log-probabilities of k tokens; all others are one bucket."""
+
+    logp: Tensor  # [C, k]
+    tokens: Tensor  # [C, k]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """alpha·T²·D(p_T, q_T) + (1-alpha)·cross-entropy."""
+
+    divergence: Divergence
+    alpha: float
+    temperature: float
+
+
+class TileLoss(NamedTuple):
+    """At each position of the tile, [C]."""
+
+    divergence: Tensor  # nats, float64
+    cross_entropy: Tensor  # nats, float64
+    student_finite: Tensor  # bool: whether all its logits are
+    teacher_finite: Tensor
+
+
+class Law(NamedTuple):
+    """A softmax over the vocabulary."""
+
+    shifted: Tensor  # logits minus their maximum, over the temperature, [R, V]
+    probs: Tensor  # [R, V]
+    log_sum: Tensor  # log Σ exp(shifted), float64, [R, 1]
+
+
+def tile_loss(
+    student: Tensor,
+    teacher: Tensor | StoredLaw | None,
+    targets: Tensor,
+    objective: Objective,
+    weight: float | None,
+) -> TileLoss:
+    """The loss of a tile, and the gradient of its logits in their place.
+
+    Args:
+        student: logits, [C, V]; becomes weight·∂(sum of the loss)/∂logits. With weight None the
+            gradient is not wanted, and what is left in the tile means nothing.
+        teacher: logits [C, V], overwritten; or a stored law; or None for no divergence (then NaN).
+        targets: the next tokens, [C].
+    """
+    count, vocab_size = student.shape
+    block_size = count if student.is_cuda else max(1, CPU_BLOCK_ENTRIES // vocab_size)
+    wide = torch.float64 if student.dtype == torch.float64 else torch.float32
+    scratch = Scratch(min(block_size, count), vocab_size, wide, student.device)
+    parts = []
+    for start in range(0, count, block_size):
+        rows = slice(start, start + block_size)
+        logits = scratch.widened("student", student[rows])
+        if isinstance(teacher, StoredLaw):
+            law: Tensor | StoredLaw | None = StoredLaw(teacher.logp[rows], teacher.tokens[rows])
+        else:
+            law = None if teacher is None else scratch.widened("teacher", teacher[rows])
+        parts.append(_block_loss(logits, law, targets[rows], objective, weight, scratch))
+        if weight is not None and logits.dtype != student.dtype:
+            student[rows] = logits
+    return TileLoss(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+class Scratch:
+    """The few block-sized buffers that all blocks of a tile share."""
+
+    def __init__(
+        self, rows: int, vocab_size: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.rows, self.vocab_size, self.dtype, self.device = rows, vocab_size, dtype, device
+        self.buffers: dict[str, Tensor] = {}
+
+    def take(self, name: str, rows: int) -> Tensor:
+        """An uninitialised [rows, V]; the same memory each time for the same name."""
+        if name not in self.buffers:
+            self.buffers[name] = torch.empty(
+                self.rows, self.vocab_size, dtype=self.dtype, device=self.device
+            )
+        return self.buffers[name][:rows]
+
+    def widened(self, name: str, logits: Tensor) -> Tensor:
+        """The logits themselves, or a copy where their own precision is too low to compute in."""
+        if logits.dtype == self.dtype:
+            return logits
+        return self.take(name, len(logits)).copy_(logits)
+
+
+def _block_loss(
+    logits: Tensor,
+    teacher: Tensor | StoredLaw | None,
+    targets: Tensor,
+    objective: Objective,
+    weight: float | None,
+    scratch: Scratch,
+) -> TileLoss:
+    size, alpha, temperature = len(logits), objective.alpha, objective.temperature
+    targets = targets[:, None]
+    finite = _shift_to_zero(logits)
+    plain = _softmax(logits, out=scratch.take("q", size))  # the student at temperature 1
+    cross_entropy = (plain.log_sum - logits.gather(-1, targets)).squeeze(-1)
+    divergence = torch.full_like(cross_entropy, torch.nan)
+    teacher_finite = torch.ones_like(finite)
+    gradient = None
+    if teacher is not None:
+        student = plain
+        if temperature != 1:
+            student = _softmax(logits.div_(temperature), out=scratch.take("q_T", size))
+        if isinstance(teacher, StoredLaw):
+            divergence, gradient = _compare_stored(student, teacher, objective.divergence)
+        else:
+            teacher_finite = _shift_to_zero(teacher)
+            if temperature != 1:
+                teacher.div_(temperature)
+            law = _softmax(teacher, out=scratch.take("p", size))
+            divergence, gradient = _compare_live(student, law, objective.divergence)
+    if weight is not None:
+        if gradient is None or alpha == 0:
+            torch.mul(plain.probs, weight * (1 - alpha), out=logits)
+        else:
+            torch.mul(gradient, weight * alpha * temperature, out=logits)
+            if alpha < 1:
+                logits.add_(plain.probs, alpha=weight * (1 - alpha))
+        logits.scatter_add_(-1, targets, logits.new_full(targets.shape, -weight * (1 - alpha)))
+    return TileLoss(divergence.double(), cross_entropy, finite, teacher_finite)
+
+
+def _shift_to_zero(logits: Tensor) -> Tensor:
+    """Subtract each row's maximum, in place; returns which rows are finite throughout, [R]."""
+    low, high = logits.aminmax(dim=-1, keepdim=True)
+    logits.sub_(high)
+    return (low.isfinite() & high.isfinite()).squeeze(-1)
+
+
+def _softmax(shifted: Tensor, out: Tensor) -> Law:
+    probs = torch.exp(shifted, out=out)
+    scale = probs.sum(-1, keepdim=True).reciprocal_()
+    # log_sum is taken from the rounded scale, so that it and probs agree to the last digit.
+    return Law(shifted, probs.mul_(scale), scale.double().log_().neg_())
+
+
+def _compare_live(student: Law, teacher: Law, divergence: Divergence) -> tuple[Tensor, Tensor]:
+    """Divergence [R] and its gradient to the student's logits over T, [R, V]."""
+    offset = (teacher.log_sum - student.log_sum).to(student.probs.dtype)
+    log_ratio = teacher.shifted.sub_(student.shifted).sub_(offset)
+    rule = closed_form(divergence)
+    if rule is not None:
+        return rule(log_ratio, teacher.probs, student.probs)
+    student_logp = student.shifted - student.log_sum.to(log_ratio.dtype)
+    return by_autograd(divergence, log_ratio.add_(student_logp), student_logp)
+
+
+def _compare_stored(
+    student: Law, teacher: StoredLaw, divergence: Divergence
+) -> tuple[Tensor, Tensor]:
+    """The same between the two laws in k + 1 buckets: the k kept tokens, and all others."""
+    dtype, vocab_size = student.probs.dtype, student.probs.shape[-1]
+    log_sum = student.log_sum.to(dtype)
+    teacher_logp = teacher.logp.to(dtype)
+    student_logp = student.shifted.gather(-1, teacher.tokens) - log_sum  # [R, k]
+    if teacher.tokens.shape[-1] == vocab_size:
+        value, on_tokens = by_autograd(divergence, teacher_logp, student_logp)
+        return value, torch.empty_like(student.probs).scatter_(-1, teacher.tokens, on_tokens)
+    others = student.shifted.scatter(-1, teacher.tokens, -torch.inf)
+    others_sum = others.logsumexp(-1, keepdim=True)
+    kept = teacher_logp.double().exp().sum(-1, keepdim=True).clamp_(max=1)
+    value, on_buckets = by_autograd(
+        divergence,
+        torch.cat([teacher_logp, torch.log1p(-kept).to(dtype)], -1),
+        torch.cat([student_logp, others_sum - log_sum], -1),
+    )
+    # A bucket's logit is the logsumexp of its tokens' logits: its gradient goes to them by share.
+    gradient = others.sub_(others_sum).exp_().mul_(on_buckets[:, -1:])
+    return value, gradient.scatter_(-1, teacher.tokens, on_buckets[:, :-1])

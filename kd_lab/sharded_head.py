@@ -1,0 +1,60 @@
+"""The one place that knows that an LM head may be sharded over processes.
+
+The fused loss multiplies by the whole head and hands back the whole head's gradient. Under
+DeepSpeed ZeRO-3 and FSDP2 a process holds only a part of it. Both put a parameter together when a
+*module's forward* begins and again before its backward, and reduce its gradient after: so the loss
+is made to run inside the head's own forward, and their hooks do the rest.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+Result = TypeVar("Result")
+
+
+def call_with_head(
+    lm_head: nn.Module, function: Callable[[Tensor, Tensor, Tensor | None], Result], hidden: Tensor
+) -> Result:
+    """``function(hidden, weight, bias)`` as if it were the forward pass of the student's head.
+
+    Args:
+        lm_head: the student's output projection, with ``weight`` [V, H] and maybe ``bias`` [V].
+        function: gets the whole weight as a plain tensor; gradients flow through ``hidden`` and it.
+            It returns a tensor or a plain tuple of tensors, which is what module hooks understand.
+        hidden: what the head would be called with, [..., H].
+    """
+
+    def forward(hidden: Tensor) -> Result:
+        bias = getattr(lm_head, "bias", None)
+        return function(hidden, _plain(lm_head.weight), None if bias is None else _plain(bias))
+
+    replaced = lm_head.__dict__.get("forward")  # a library may have put its own there
+    lm_head.forward = forward
+    try:
+        return lm_head(hidden)
+    finally:
+        if replaced is None:
+            del lm_head.forward
+        else:
+            lm_head.forward = replaced
+
+
+@contextlib.contextmanager
+def gathered_head(lm_head: nn.Module) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """The whole weight [V, H] and bias of a frozen head, the teacher's, for a block's duration."""
+    parameters = [p for p in (lm_head.weight, getattr(lm_head, "bias", None)) if p is not None]
+    with contextlib.ExitStack() as stack:
+        if any(hasattr(parameter, "ds_id") for parameter in parameters):
+            from deepspeed.zero import GatheredParameters
+
+            stack.enter_context(GatheredParameters(parameters))
+        weight, *bias = [_plain(parameter).detach() for parameter in parameters]
+        yield weight, bias[0] if bias else None
+
+
+def _plain(parameter: Tensor) -> Tensor:
+    return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
