@@ -11,7 +11,8 @@ the softmax runs over those alone, which renormalises it:
     student_head, student_bias = cut_head(student_head, student_bias, size)                # views
     teacher_head, teacher_bias = cut_head(teacher_head, teacher_bias, size)
 
-Every label must then be below ``size``.
+Every label must then be below ``size``. The fused loss cuts both heads itself, given
+``vocab_size=size``.
 """
 
 import logging

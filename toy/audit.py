@@ -1,0 +1,183 @@
+"""Which of the post's toy claims hold: every sweep behind them, in one command.
+
+Results go to OUT/results/*.json, pictures to OUT, the main findings to the screen. A sweep is many
+units of work that know nothing of each other; each is kept as it finishes, under
+OUT/results/.partial, so that an interrupted audit continues where it was.
+
+    python toy/audit.py                  # everything, into assets/
+    python toy/audit.py --only ranks     # one part of it
+    python toy/audit.py --quick          # under a minute, the same structure, into build/audit/
+
+A part is a module: its settings, its units, what it makes of their results, and its pictures.
+"""
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from kd_lab import divergences
+from toy import (
+    audit_one_gaussian,
+    audit_ranks,
+    audit_two_gaussians,
+    mixture,
+    mixture_fit,
+    rank_race,
+)
+from toy.script import run_script, whole_file, writable_folder
+
+# Each part is a module with FULL and QUICK settings, units(settings), summarise(settings, results),
+# findings(summary), RESULTS (a file name) and PICTURES (file name: function of summary and path);
+# beside it stand the modules whose code decides its numbers.
+PARTS: dict[str, tuple[ModuleType, ...]] = {
+    "one_gaussian": (audit_one_gaussian, mixture_fit, mixture, divergences),
+    "two_gaussians": (audit_two_gaussians, mixture_fit, mixture, divergences),
+    "ranks": (audit_ranks, rank_race, divergences),
+}
+Units = Mapping[str, Callable[[], dict[str, Any]]]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = _parser().parse_args(argv)
+    if arguments.jobs < 1:
+        raise ValueError(f"--jobs must be at least 1, not {arguments.jobs}")
+    out = writable_folder(arguments.out or Path("build/audit" if arguments.quick else "assets"))
+    writable_folder(out / "results")
+    with workers(arguments.jobs) as pool:
+        for name in arguments.only or PARTS:
+            for line in run_part(name, out, quick=arguments.quick, pool=pool):
+                print(line)
+
+
+def run_part(name: str, out: Path, *, quick: bool, pool: Executor) -> list[str]:
+    """Run what is left of one part, write its results and pictures, and return its findings.
+
+    The last line says what was written.
+    """
+    part, *_ = PARTS[name]
+    settings = part.QUICK if quick else part.FULL
+    # Units of other settings, or of code that has changed since, are not mixed in.
+    partial = out / "results" / ".partial" / name
+    results = run_units(part.units(settings), partial / _fingerprint(name, settings), pool, name)
+
+    summary = {"quick": quick, **part.summarise(settings, results)}
+    written = [out / "results" / part.RESULTS]
+    with whole_file(written[0]) as path:
+        path.write_text(json.dumps(summary))
+    for file_name, draw in part.PICTURES.items():
+        written.append(out / file_name)
+        with whole_file(written[-1]) as path:
+            draw(summary, path)
+    shutil.rmtree(partial)
+    if not any(partial.parent.iterdir()):
+        partial.parent.rmdir()
+    return [*part.findings(summary), f"Wrote {', '.join(map(str, written))}"]
+
+
+def run_units(units: Units, folder: Path, pool: Executor, title: str) -> dict[str, dict[str, Any]]:
+    """Run the units that ``folder`` does not hold yet and return the results of all.
+
+    Each is written to ``folder``/NAME.json by the process that ran it, as soon as it is done:
+    whatever stops the audit, nothing that was finished is lost.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {name: folder / f"{name}.json" for name in units}
+    waiting = [name for name in units if not files[name].exists()]
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(title, total=len(units), completed=len(units) - len(waiting))
+        runs = [pool.submit(_run_and_keep, units[name], files[name]) for name in waiting]
+        try:
+            for run in as_completed(runs):
+                run.result()
+                progress.advance(task)
+        finally:
+            for run in runs:
+                run.cancel()  # when one has failed; a finished one does not mind
+    return {name: json.loads(path.read_text()) for name, path in files.items()}
+
+
+def workers(jobs: int) -> ProcessPoolExecutor:
+    """``jobs`` processes of one thread each."""
+    # They start afresh ("spawn"): a fork would copy locks that torch's threads may hold.
+    return ProcessPoolExecutor(
+        jobs, multiprocessing.get_context("spawn"), initializer=_prepare_worker
+    )
+
+
+def _prepare_worker() -> None:
+    torch.set_num_threads(1)
+
+    def end_with_parent() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    # A killed parent says no goodbye, and its workers would wait for it for ever.
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _run_and_keep(unit: Callable[[], dict[str, Any]], path: Path) -> None:
+    result = unit()
+    with whole_file(path) as part:
+        part.write_text(json.dumps(result))
+
+
+def _fingerprint(name: str, settings: object) -> str:
+    digest = hashlib.sha256(repr(settings).encode())
+    for module in PARTS[name]:
+        digest.update(Path(str(module.__file__)).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="few seeds and steps: to see that everything works"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="output folder (default: assets, with --quick build/audit)",
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=2, help="processes of one thread each (default: 2)"
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=list(PARTS), help="some parts of the audit (default: all)"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    run_script(main)

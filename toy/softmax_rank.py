@@ -1,0 +1,134 @@
+"""The post's Figure 4: a softmax student learns a 64x64 teacher of rank 2, 4, ... 64.
+
+For each rank one picture with the distance between the two weight matrices (left axis) and between
+the two probability tables of a batch (right axis), for every divergence. All ranks and divergences
+are trained at once (toy/rank_race.py); what the pictures say and what they do not is the subject of
+toy/audit_ranks.py.
+
+    python toy/softmax_rank.py                         # assets/kl_cmp_rank{2,4,8,16,32,64}.jpg
+    python toy/softmax_rank.py --post-numerics         # with the 1e-10 inside the logarithm
+    python toy/softmax_rank.py --divergence adaptive_kl jensen_shannon --ranks 8 --out build
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from kd_lab.divergences import DIVERGENCES, get_divergence
+from toy.rank_figures import draw_race
+from toy.rank_race import METRICS, RaceLog, race, teacher_weights
+from toy.script import run_script, script_parser, whole_file, writable_folder
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = _parser().parse_args(argv)
+    divergences = _divergences(arguments.divergence, arguments.post_numerics)
+    teachers = teacher_weights(arguments.ranks, seed=arguments.seed, sharpness=arguments.sharpness)
+    out = writable_folder(arguments.out)
+    if arguments.json:
+        writable_folder(arguments.json.parent)
+
+    # The tensors are too small to share between cores: the hand-over costs more than it saves.
+    torch.set_num_threads(1)
+    log = race(
+        teachers,
+        divergences,
+        [arguments.lr],
+        arguments.steps,
+        seed=arguments.seed,
+        progress=partial(
+            track,
+            description=f"train {len(teachers) * len(divergences)} students",
+            console=Console(stderr=True),
+            transient=True,
+        ),
+    )
+    written = []
+    for index, rank in enumerate(arguments.ranks):
+        written.append(out / f"kl_cmp_rank{rank}.jpg")
+        with whole_file(written[-1]) as path:
+            draw_race(log, index, rank, path)
+    if arguments.json:
+        written.append(arguments.json)
+        with whole_file(arguments.json) as path:
+            path.write_text(json.dumps(_to_json(log, arguments), indent=1))
+    print(f"Wrote {', '.join(str(path) for path in written)}")
+
+
+def _divergences(names: Sequence[str], post_numerics: bool) -> list[str]:
+    for name in names:
+        get_divergence(name)  # an unknown name lists the known ones
+    if not post_numerics:
+        return list(names)
+    for name in names:
+        if name not in ("forward_kl", "reverse_kl"):
+            raise ValueError(
+                "the post's numerics are those of forward_kl and reverse_kl; "
+                f"leave --post-numerics off for {name}"
+            )
+    return [f"{name}_epsilon" for name in names]
+
+
+def _to_json(log: RaceLog, arguments: argparse.Namespace) -> dict:
+    """``{"settings": ..., "step": [...], "ranks": {rank: {divergence: {metric: [...]}}}}``."""
+    return {
+        "settings": {
+            "steps": arguments.steps,
+            "lr": arguments.lr,
+            "sharpness": arguments.sharpness,
+            "post_numerics": arguments.post_numerics,
+            "seed": arguments.seed,
+        },
+        "step": log.step,
+        "ranks": {
+            rank: {
+                name: {metric: log.curve(metric, divergence, index) for metric in METRICS}
+                for name, divergence in zip(arguments.divergence, log.divergences, strict=True)
+            }
+            for index, rank in enumerate(arguments.ranks)
+        },
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = script_parser(__doc__)
+    parser.add_argument(
+        "--divergence",
+        nargs="+",
+        default=["forward_kl", "reverse_kl"],
+        metavar="NAME",
+        help=f"what to race (default: forward_kl reverse_kl; known: {', '.join(DIVERGENCES)})",
+    )
+    parser.add_argument(
+        "--ranks",
+        nargs="+",
+        type=int,
+        default=[2, 4, 8, 16, 32, 64],
+        metavar="N",
+        help="the teachers' ranks, a picture each (default: 2 4 8 16 32 64)",
+    )
+    parser.add_argument("--steps", type=int, default=10_000, help="default: 10000")
+    parser.add_argument("--lr", type=float, default=0.1, help="of Adam (default: 0.1)")
+    parser.add_argument(
+        "--sharpness",
+        choices=("post", "unit"),
+        default="post",
+        help="post: logits of variance 64 x rank; unit: of variance 1 (default: post)",
+    )
+    parser.add_argument(
+        "--post-numerics",
+        action="store_true",
+        help="add 1e-10 inside the logarithm, as the post does, where exact is the default",
+    )
+    parser.add_argument("--json", type=Path, metavar="PATH", help="also write every logged value")
+    return parser
+
+
+if __name__ == "__main__":
+    run_script(main)
