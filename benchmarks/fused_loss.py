@@ -9,7 +9,8 @@ ours      kd_lab's fused loss at its one default chunk size; forward KL, alpha 0
 liger     Liger's LigerFusedLinearJSDLoss (beta 0, both parts), at the chunk size fastest for it
 trl_kernel  TRL's ChunkedDivergenceFunction (beta 0), which has no cross-entropy part
 trl_gkd   TRL's GKDTrainer.generalized_jsd_loss (beta 0) on whole logits, no cross-entropy part
-dense     the plain way: whole logits, log_softmax, autograd
+dense     the plain way: whole logits, log_softmax, kd_lab.divergences.forward_kl, autograd
+dense_kl_div  the leanest plain way: the same with F.kl_div
 
 Every contender runs forward and backward to the student's hidden states and head. Runs are
 interleaved, and medians are compared, since machines drift. Peak memory is the process's high-water
@@ -17,6 +18,7 @@ mark, reset before each run, above what was there before and without the two gra
 """
 
 import argparse
+import ctypes
 import gc
 import json
 import statistics
@@ -34,12 +36,12 @@ from torch import Tensor
 from trl.experimental.gkd import GKDTrainer
 from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 
-from kd_lab.divergences import DIVERGENCES, forward_kl
+from kd_lab.divergences import DIVERGENCES, Divergence, forward_kl
 from kd_lab.fused_loss import CHUNK_SIZE, fused_linear_distillation_loss
 from toy.script import run_script, whole_file
 
 STUDENT_WIDTH, TEACHER_WIDTH = 896, 1536  # Qwen2.5-0.5B and 1.5B
-CONTENDERS = ("floor", "ours", "liger", "trl_kernel", "trl_gkd", "dense")
+CONTENDERS = ("floor", "ours", "liger", "trl_kernel", "trl_gkd", "dense", "dense_kl_div")
 CHUNKS = (64, 128, 256, 512, 1024)
 MIB = 2**20
 Run = Callable[[], None]
@@ -60,6 +62,7 @@ class Inputs:
     def clear(self) -> None:
         self.student_hidden.grad = self.student_head.grad = None
         gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # or what one run has freed would serve the next
 
     def logits(self) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
@@ -109,16 +112,15 @@ def trl_gkd(data: Inputs) -> None:
     GKDTrainer.generalized_jsd_loss(student[None], teacher[None], labels, beta=0.0).backward()
 
 
-def dense(data: Inputs) -> None:
+def dense(data: Inputs, divergence: Divergence = forward_kl) -> None:
     student, teacher = data.logits()
-    divergence = forward_kl_plain(teacher.float(), student.float())
-    (0.5 * divergence + 0.5 * F.cross_entropy(student.float(), data.labels)).backward()
+    student, teacher = student.float(), teacher.float()
+    mean = divergence(teacher.log_softmax(-1), student.log_softmax(-1)).mean()
+    (0.5 * mean + 0.5 * F.cross_entropy(student, data.labels)).backward()
 
 
-def forward_kl_plain(teacher: Tensor, student: Tensor) -> Tensor:
-    return F.kl_div(
-        student.log_softmax(-1), teacher.log_softmax(-1), log_target=True, reduction="batchmean"
-    )
+def kl_div(teacher_logp: Tensor, student_logp: Tensor) -> Tensor:
+    return F.kl_div(student_logp, teacher_logp, log_target=True, reduction="none").sum(-1)
 
 
 def measure(data: Inputs, run: Run) -> tuple[float, float]:
@@ -185,6 +187,7 @@ def compare(tokens: int, vocab: int, dtype: torch.dtype, repeats: int) -> dict:
             "trl_kernel": lambda: trl_kernel(data),
             "trl_gkd": lambda: trl_gkd(data),
             "dense": lambda: dense(data),
+            "dense_kl_div": lambda: dense(data, kl_div),
         }
         for name in others:
             contenders[name] = lambda name=name: ours(data, name)
@@ -248,16 +251,15 @@ def draw_memory(peaks: dict, vocab: int, path: Path) -> None:
     plt.style.use("kd_lab.figures")
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     labels = {
+        "ours": "kd_lab fused loss",
         "dense": "whole logits, autograd",
         "liger": "Liger fused JSD",
         "trl_kernel": "TRL chunked divergence",
-        "ours": "kd_lab fused loss",
     }
     for name, label in labels.items():
         tokens, mib = zip(*sorted(peaks[name].items()), strict=True)
-        (line,) = axes.plot(tokens, [m / 1024 for m in mib], marker="o", label=label)
-        if name == "ours":
-            line.set_linewidth(3)
+        width = 3.5 if name == "ours" else None
+        axes.plot(tokens, [m / 1024 for m in mib], marker="o", label=label, linewidth=width)
     axes.set(xlabel="tokens in the batch", ylabel="peak memory, GiB", ylim=(0, None), xscale="log")
     axes.set_xticks([256, 512, 1024, 2048, 4096], labels=["256", "512", "1,024", "2,048", "4,096"])
     axes.minorticks_off()

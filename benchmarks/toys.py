@@ -67,7 +67,7 @@ def run_ours(steps: int, dtype: torch.dtype = torch.float32) -> dict:
 def check_same_trajectories(plain: dict, ours: dict) -> float:
     """The largest difference in any mu, sigma or divergence; refuses more than 1e-4."""
     worst = max(
-        (torch.tensor(plain[name][key]) - torch.tensor(ours[name][key])).abs().max().item()
+        _difference(plain[name][key], ours[name][key]).abs().max().item()
         for name in plain
         for key in ("mu", "sigma", "kl")
     )
@@ -78,12 +78,16 @@ def check_same_race(steps: int, dtype: torch.dtype) -> float:
     """The largest relative difference in any logged value; refuses more than 1e-4."""
     plain, ours = run_plain(RANKS, steps, dtype=dtype), run_ours(steps, dtype)
     worst = max(
-        (torch.tensor(plain[rank][name][metric]) / torch.tensor(curve) - 1).abs().max().item()
+        (_difference(plain[rank][name][metric], curve) / torch.tensor(curve)).abs().max().item()
         for rank, divergences in ours.items()
         for name, curves in divergences.items()
         for metric, curve in curves.items()
     )
     return _within_tolerance(f"the rank study over {steps} steps in {dtype}", worst)
+
+
+def _difference(plain: list, ours: list) -> torch.Tensor:
+    return torch.tensor(plain, dtype=torch.float64) - torch.tensor(ours, dtype=torch.float64)
 
 
 def _within_tolerance(what: str, difference: float) -> float:

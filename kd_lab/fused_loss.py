@@ -11,8 +11,8 @@ its logits in place and multiplied out at once, all in the forward pass:
         ∂loss/∂student_hidden = S · student_head     3
         ∂loss/∂student_head  += Sᵀ · student_hidden  4
 
-Nothing is computed twice, and memory is two tiles of [chunk, vocabulary] however many tokens there
-are. The loss is
+Nothing is computed twice, and memory is a tile and a half of [chunk, vocabulary] (the teacher's is
+half as high) however many tokens there are. The loss is
 
     loss = α·T²·mean D(p_T, q_T) + (1-α)·mean cross-entropy
 
@@ -31,7 +31,7 @@ from kd_lab.divergences import Divergence, get_divergence
 from kd_lab.logit_tiles import Objective, StoredLaw, TileLoss, tile_loss
 
 IGNORED = -100
-CHUNK_SIZE = 256
+CHUNK_SIZE = 512
 TOPK_SLACK = 0.02  # log-probabilities kept in 16 bits may sum to this much more than log 1
 HEAD_ROWS = 2**14  # of a head's gradient, that are summed at a time where its dtype is widened
 
@@ -294,13 +294,14 @@ def _run(
     with torch.autocast(hidden.device.type, enabled=False):
         for start in range(0, n, problem.chunk_size):
             chunk = slice(start, start + problem.chunk_size)
-            tile = student.logits(chunk)  # [C, rows]
-            law = teacher.logits(chunk) if isinstance(teacher, Projection) else teacher
-            if isinstance(law, StoredLaw):
-                law = StoredLaw(law.logp[chunk], law.tokens[chunk])
-            losses.append(
-                tile_loss(tile, law, problem.targets[chunk], problem.objective, weight)
-            )  # and the tile is now the gradient of its logits
+            tile = student.rows(chunk)  # logits, [C, rows]
+            # The teacher's logits are needed once, row by row: half a tile at a time is enough.
+            for some in _halves(start, len(tile), problem.chunk_size):
+                law = None if teacher is None else teacher.rows(some)
+                part = tile[some.start - start : some.stop - start]
+                targets = problem.targets[some]
+                losses.append(tile_loss(part, law, targets, problem.objective, weight))
+            # and the tile is now the gradient of its logits
             if hidden_gradient is not None:
                 torch.mm(tile, student.head, out=hidden_gradient[chunk])
             if want_head:
@@ -316,6 +317,11 @@ def _run(
     return parts, (hidden_gradient, head_gradient.total() if want_head else None, bias_gradient)
 
 
+def _halves(start: int, size: int, chunk_size: int) -> list[slice]:
+    half = -(-chunk_size // 2)
+    return [slice(start + a, start + min(a + half, size)) for a in range(0, size, half)]
+
+
 class Projection:
     """One model's side: the hidden states of the trained positions, and the head's shared rows."""
 
@@ -328,9 +334,9 @@ class Projection:
         self.bias = None if bias is None else bias.detach()[:rows].to(self.dtype)
         self.tile: Tensor | None = None
 
-    def logits(self, chunk: slice) -> Tensor:
-        """[C, rows], in memory that the next chunk uses again."""
-        hidden = self.hidden[chunk]
+    def rows(self, some: slice) -> Tensor:
+        """The logits of some positions, [C, rows], in memory that the next call uses again."""
+        hidden = self.hidden[some]
         if self.tile is None:
             self.tile = hidden.new_empty(len(hidden), len(self.head))
         tile = self.tile[: len(hidden)]

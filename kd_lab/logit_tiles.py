@@ -5,10 +5,9 @@ in their place. It goes through the tile a few rows at a time: one row of 151,93
 0.6 MB, so that a handful of rows stays in a CPU's cache through the twenty passes that a divergence
 takes, and the tile itself is read and written once.
 
-Each exponential is taken once a model. Logits are kept as z' = z - max z, probabilities as
-exp(z')/Σexp(z'), and log-ratios as (t' - z') - (log Σexp(t') - log Σexp(z')) with the logarithms of
-the two sums in float64: where teacher and student nearly agree every term is then small, and no
-digit is lost to the size of a log-probability.
+Each exponential is taken once a model. With t and z the two models' logits, log-ratios are taken as
+(t - z) - (log Σexp t - log Σexp z), the two sums in float64: where teacher and student nearly agree
+the difference of the logits is exact, and no digit is lost to the size of a log-probability.
 """
 
 from dataclasses import dataclass
@@ -29,6 +28,9 @@ class StoredLaw(NamedTuple):
 
     logp: Tensor  # [C, k]
     tokens: Tensor  # [C, k]
+
+    def rows(self, some: slice) -> "StoredLaw":
+        return StoredLaw(self.logp[some], self.tokens[some])
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,10 @@ class TileLoss(NamedTuple):
 class Law(NamedTuple):
     """A softmax over the vocabulary."""
 
-    shifted: Tensor  # logits minus their maximum, over the temperature, [R, V]
+    logits: Tensor  # over the temperature, [R, V]
     probs: Tensor  # [R, V]
-    log_sum: Tensor  # log Σ exp(shifted), float64, [R, 1]
+    log_sum: Tensor  # log Σ exp(logits), float64, [R, 1]
+    finite: Tensor  # whether all logits are, [R]
 
 
 def tile_loss(
@@ -80,10 +83,11 @@ def tile_loss(
     for start in range(0, count, block_size):
         rows = slice(start, start + block_size)
         logits = scratch.widened("student", student[rows])
-        if isinstance(teacher, StoredLaw):
-            law: Tensor | StoredLaw | None = StoredLaw(teacher.logp[rows], teacher.tokens[rows])
-        else:
-            law = None if teacher is None else scratch.widened("teacher", teacher[rows])
+        law = teacher
+        if isinstance(law, StoredLaw):
+            law = law.rows(rows)
+        elif law is not None:
+            law = scratch.widened("teacher", law[rows])
         parts.append(_block_loss(logits, law, targets[rows], objective, weight, scratch))
         if weight is not None and logits.dtype != student.dtype:
             student[rows] = logits
@@ -124,23 +128,22 @@ def _block_loss(
 ) -> TileLoss:
     size, alpha, temperature = len(logits), objective.alpha, objective.temperature
     targets = targets[:, None]
-    finite = _shift_to_zero(logits)
-    plain = _softmax(logits, out=scratch.take("q", size))  # the student at temperature 1
+    plain = _law(logits, out=scratch.take("q", size))  # the student at temperature 1
     cross_entropy = (plain.log_sum - logits.gather(-1, targets)).squeeze(-1)
     divergence = torch.full_like(cross_entropy, torch.nan)
-    teacher_finite = torch.ones_like(finite)
+    teacher_finite = torch.ones_like(plain.finite)
     gradient = None
     if teacher is not None:
         student = plain
         if temperature != 1:
-            student = _softmax(logits.div_(temperature), out=scratch.take("q_T", size))
+            student = _law(logits.div_(temperature), out=scratch.take("q_T", size))
         if isinstance(teacher, StoredLaw):
             divergence, gradient = _compare_stored(student, teacher, objective.divergence)
         else:
-            teacher_finite = _shift_to_zero(teacher)
             if temperature != 1:
                 teacher.div_(temperature)
-            law = _softmax(teacher, out=scratch.take("p", size))
+            law = _law(teacher, out=scratch.take("p", size))
+            teacher_finite = law.finite
             divergence, gradient = _compare_live(student, law, objective.divergence)
     if weight is not None:
         if gradient is None or alpha == 0:
@@ -150,31 +153,26 @@ def _block_loss(
             if alpha < 1:
                 logits.add_(plain.probs, alpha=weight * (1 - alpha))
         logits.scatter_add_(-1, targets, logits.new_full(targets.shape, -weight * (1 - alpha)))
-    return TileLoss(divergence.double(), cross_entropy, finite, teacher_finite)
+    return TileLoss(divergence.double(), cross_entropy, plain.finite, teacher_finite)
 
 
-def _shift_to_zero(logits: Tensor) -> Tensor:
-    """Subtract each row's maximum, in place; returns which rows are finite throughout, [R]."""
-    low, high = logits.aminmax(dim=-1, keepdim=True)
-    logits.sub_(high)
-    return (low.isfinite() & high.isfinite()).squeeze(-1)
-
-
-def _softmax(shifted: Tensor, out: Tensor) -> Law:
-    probs = torch.exp(shifted, out=out)
-    scale = probs.sum(-1, keepdim=True).reciprocal_()
-    # log_sum is taken from the rounded scale, so that it and probs agree to the last digit.
-    return Law(shifted, probs.mul_(scale), scale.double().log_().neg_())
+def _law(logits: Tensor, out: Tensor) -> Law:
+    highest = logits.amax(-1, keepdim=True)
+    lowest = logits.amin(-1, keepdim=True)
+    probs = torch.softmax(logits, -1, out=out)
+    # The likeliest token has exp(0) over the sum: the sum's logarithm, without another exponential.
+    log_sum = highest.double() - probs.amax(-1, keepdim=True).double().log_()
+    return Law(logits, probs, log_sum, (lowest.isfinite() & highest.isfinite()).squeeze(-1))
 
 
 def _compare_live(student: Law, teacher: Law, divergence: Divergence) -> tuple[Tensor, Tensor]:
     """Divergence [R] and its gradient to the student's logits over T, [R, V]."""
     offset = (teacher.log_sum - student.log_sum).to(student.probs.dtype)
-    log_ratio = teacher.shifted.sub_(student.shifted).sub_(offset)
+    log_ratio = teacher.logits.sub_(student.logits).sub_(offset)
     rule = closed_form(divergence)
     if rule is not None:
         return rule(log_ratio, teacher.probs, student.probs)
-    student_logp = student.shifted - student.log_sum.to(log_ratio.dtype)
+    student_logp = student.logits - student.log_sum.to(log_ratio.dtype)
     return by_autograd(divergence, log_ratio.add_(student_logp), student_logp)
 
 
@@ -185,11 +183,11 @@ def _compare_stored(
     dtype, vocab_size = student.probs.dtype, student.probs.shape[-1]
     log_sum = student.log_sum.to(dtype)
     teacher_logp = teacher.logp.to(dtype)
-    student_logp = student.shifted.gather(-1, teacher.tokens) - log_sum  # [R, k]
+    student_logp = student.logits.gather(-1, teacher.tokens) - log_sum  # [R, k]
     if teacher.tokens.shape[-1] == vocab_size:
         value, on_tokens = by_autograd(divergence, teacher_logp, student_logp)
         return value, torch.empty_like(student.probs).scatter_(-1, teacher.tokens, on_tokens)
-    others = student.shifted.scatter(-1, teacher.tokens, -torch.inf)
+    others = student.logits.scatter(-1, teacher.tokens, -torch.inf)
     others_sum = others.logsumexp(-1, keepdim=True)
     kept = teacher_logp.double().exp().sum(-1, keepdim=True).clamp_(max=1)
     value, on_buckets = by_autograd(

@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 
 def call_with_head(
-    lm_head: nn.Module, function: Callable[[Tensor, Tensor, Tensor | None], Result], hidden: Tensor
+    lm_head: nn.Linear, function: Callable[[Tensor, Tensor, Tensor | None], Result], hidden: Tensor
 ) -> Result:
     """``function(hidden, weight, bias)`` as if it were the forward pass of the student's head.
 
@@ -44,7 +44,7 @@ def call_with_head(
 
 
 @contextlib.contextmanager
-def gathered_head(lm_head: nn.Module) -> Iterator[tuple[Tensor, Tensor | None]]:
+def gathered_head(lm_head: nn.Linear) -> Iterator[tuple[Tensor, Tensor | None]]:
     """The whole weight [V, H] and bias of a frozen head, the teacher's, for a block's duration."""
     parameters = [p for p in (lm_head.weight, getattr(lm_head, "bias", None)) if p is not None]
     with contextlib.ExitStack() as stack:

@@ -1,0 +1,113 @@
+"""Every measured number in the README is what a command wrote into assets/results/."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = re.sub(r"\s+", " ", (ROOT / "README.md").read_text(encoding="utf-8"))
+RESULTS = ROOT / "assets" / "results"
+
+
+def load(name: str) -> dict:
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def percent(share: dict) -> str:
+    low, high = share["interval"]
+    return f"{share['share']:.1%} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def rank_difference(rank: int, numerics: str) -> str:
+    """Forward minus reverse, weight distance, teachers as in the post, last step, lr 0.1."""
+    audit = load("rank_audit")
+    axes, cells = audit["axes"], audit["forward_against_reverse"][numerics]
+    numbers = (
+        cells[key][axes["distance"].index("weight_distance")][axes["step"].index(10_000)][
+            axes["sharpness"].index("post")
+        ][axes["rank"].index(rank)][axes["learning_rate"].index(0.1)]
+        for key in ("mean_difference", "low", "high")
+    )
+    mean, low, high = (f"{number:+.1f}" for number in numbers)
+    return f"{mean} [{low}, {high}]"
+
+
+def verdicts(learning_rate: float) -> list[str]:
+    audit = load("rank_audit")
+    axes, cells = audit["axes"], audit["forward_against_reverse"]["exact"]["verdict"]
+    by_rank = cells[axes["distance"].index("weight_distance")][axes["step"].index(10_000)][
+        axes["sharpness"].index("post")
+    ]
+    return [row[axes["learning_rate"].index(learning_rate)] for row in by_rank]
+
+
+def test_one_gaussian():
+    portraits = load("one_gaussian")["portraits"]
+    (forward,) = portraits["forward_kl"]["fixed_points"]
+    assert f"σ = {forward['sigma']:.4f}" in README
+    stable = [
+        point for point in portraits["reverse_kl"]["fixed_points"] if point["kind"] == "stable"
+    ]
+    assert len(stable) == 3
+    highest = max(stable, key=lambda point: point["divergence"])
+    assert f"σ = {highest['sigma']:.2f}, at {highest['divergence']:.3f} nats" in README
+
+
+def test_two_gaussians():
+    races = load("two_gaussians")["races"]
+    assert f"({load('two_gaussians')['settings']['starts']:,} of them)" in README
+    exact = [races[name]["named_starts"]["-1 1"]["steps"] for name in ("forward_kl", "reverse_kl")]
+    epsilon = [
+        races[f"{name}_epsilon"]["named_starts"]["-1 1"]["steps"]
+        for name in ("forward_kl", "reverse_kl")
+    ]
+    assert f"takes {exact[0]} steps against {exact[1]} with exact sums" in README
+    assert f"and {epsilon[0]} against {epsilon[1]} with the post's 1e-10" in README
+    medians = []
+    for name in "forward_kl", "reverse_kl":
+        half = races[name]["quantiles"]["50%"]
+        medians.append(
+            f"{half['steps']:.0f} [{half['interval'][0]:.0f}, {half['interval'][1]:.0f}]"
+        )
+    assert f"a median of {medians[0]} steps against {medians[1]}" in README
+    for name in "forward_kl", "reverse_kl", "adaptive_kl":
+        assert percent(races[name]["never"]) in README
+
+
+def test_ranks():
+    assert f"is {rank_difference(64, 'epsilon')} with the 1e-10" in README
+    assert f"and {rank_difference(64, 'exact')} without" in README
+    assert f"the gap is real, {rank_difference(2, 'exact')}" in README
+    assert verdicts(0.001) == ["reverse"] * 6
+    assert verdicts(0.1) == ["forward"] * 5 + ["not separated"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_fused_loss_table(dtype):
+    suffix = "" if dtype == "float32" else "_bfloat16"
+    result = load(f"bench_fused_loss{suffix}")
+    assert result["settings"]["dtype"] == dtype
+    for name in result["time"]:
+        if name != "ours":
+            time, peak = result["ours_over"][name], result["peak_mib"]
+            assert f"{time:.2f} | {peak['ours'] / peak[name]:.2f}" in README, (dtype, name)
+
+
+def test_toy_ratios():
+    result = load("bench_toys")
+    assert f"{result['gifs_vs_plain']:.0f} times" in README
+    assert f"{result['rank_vs_plain']:.1f} times" in README
+    assert f"{result['figures_seconds']:.0f} s" in README
+
+
+def test_every_linked_file_exists():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_every_picture_has_alt_text():
+    pictures = re.findall(r"!\[([^]]*)\]", README)
+    assert pictures
+    assert all(len(alt) > 20 for alt in pictures)
