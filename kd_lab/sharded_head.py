@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 
 def call_with_head(
-    lm_head: nn.Linear, function: Callable[[Tensor, Tensor, Tensor | None], Result], hidden: Tensor
+    lm_head: nn.Module, function: Callable[[Tensor, Tensor, Tensor | None], Result], hidden: Tensor
 ) -> Result:
     """``function(hidden, weight, bias)`` as if it were the forward pass of the student's head.
 
@@ -29,8 +29,9 @@ def call_with_head(
     """
 
     def forward(hidden: Tensor) -> Result:
-        bias = getattr(lm_head, "bias", None)
-        return function(hidden, _plain(lm_head.weight), None if bias is None else _plain(bias))
+        own = dict(lm_head.named_parameters(recurse=False))
+        bias = own.get("bias")
+        return function(hidden, _plain(own["weight"]), None if bias is None else _plain(bias))
 
     replaced = lm_head.__dict__.get("forward")  # a library may have put its own there
     lm_head.forward = forward
@@ -44,16 +45,16 @@ def call_with_head(
 
 
 @contextlib.contextmanager
-def gathered_head(lm_head: nn.Linear) -> Iterator[tuple[Tensor, Tensor | None]]:
+def gathered_head(lm_head: nn.Module) -> Iterator[tuple[Tensor, Tensor | None]]:
     """The whole weight [V, H] and bias of a frozen head, the teacher's, for a block's duration."""
-    parameters = [p for p in (lm_head.weight, getattr(lm_head, "bias", None)) if p is not None]
+    own = dict(lm_head.named_parameters(recurse=False))
     with contextlib.ExitStack() as stack:
-        if any(hasattr(parameter, "ds_id") for parameter in parameters):
+        if any(hasattr(parameter, "ds_id") for parameter in own.values()):
             from deepspeed.zero import GatheredParameters
 
-            stack.enter_context(GatheredParameters(parameters))
-        weight, *bias = [_plain(parameter).detach() for parameter in parameters]
-        yield weight, bias[0] if bias else None
+            stack.enter_context(GatheredParameters(list(own.values())))
+        whole = {name: _plain(parameter).detach() for name, parameter in own.items()}
+        yield whole["weight"], whole.get("bias")
 
 
 def _plain(parameter: Tensor) -> Tensor:

@@ -91,19 +91,19 @@ def show_numbers(scratch: Path) -> None:
         ("2", "forward KL: steps to 0.01 nats", arrival(two["forward_kl"]), "post: near 100"),
         ("2", "reverse KL: steps to 0.01 nats", arrival(two["reverse_kl"]), "post: near 350 *"),
     ]
-    for rank, expected in ("2", "post: about 40 / 250"), ("64", "post: reverse far behind *"):
+    for rank, expected in ("2", "post: 40 / 250"), ("64", "post: rev behind *"):
         ends = [
             ranks["ranks"][rank][name]["weight_distance"][-1]
             for name in ("forward_kl", "reverse_kl")
         ]
         here = " / ".join(f"{distance:.0f}" for distance in ends)
-        rows.append(("4", f"rank {rank}: ‖ΔW‖ at the end, fwd / rev", here, expected))
+        rows.append(("4", f"rank {rank}: final ‖ΔW‖, fwd / rev", here, expected))
     for row in rows:
         table.add_row(*row)
     console = Console()
     console.print(table)
     console.print(
-        "* with the post's 1e-10 inside the logarithm, which is what does it: add --post-numerics",
+        "* by the post's 1e-10 inside the logarithm: add --post-numerics to the scripts",
         highlight=False,
     )
 

@@ -40,11 +40,13 @@ def in_one_process() -> tuple[float, dict[str, torch.Tensor]]:
 @pytest.mark.parametrize("how", ["zero3", "fsdp2"])
 def test_two_processes_with_a_sharded_head(how, tmp_path):
     path = tmp_path / "result.json"
-    subprocess.run(
+    ended = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone",
          str(WORKER), how, str(path)],
-        check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
+    # Gloo can abort a process that leaves while its peer still talks; the result stands by then.
+    assert path.exists(), ended.stderr
     result = json.loads(path.read_text())
     loss, gradients = in_one_process()
     assert result["loss"] == pytest.approx(loss, rel=1e-5)
