@@ -28,12 +28,12 @@ import torch
 from torch import Tensor
 
 from kd_lab.divergences import Divergence, get_divergence
+from kd_lab.head_products import HeadGradient, Projection
 from kd_lab.logit_tiles import Objective, StoredLaw, TileLoss, tile_loss
 
 IGNORED = -100
 CHUNK_SIZE = 512
 TOPK_SLACK = 0.02  # log-probabilities kept in 16 bits may sum to this much more than log 1
-HEAD_ROWS = 2**14  # of a head's gradient, that are summed at a time where its dtype is widened
 
 
 class DistillationLoss(NamedTuple):
@@ -320,58 +320,6 @@ def _run(
 def _halves(start: int, size: int, chunk_size: int) -> list[slice]:
     half = -(-chunk_size // 2)
     return [slice(start + a, start + min(a + half, size)) for a in range(0, size, half)]
-
-
-class Projection:
-    """One model's side: the hidden states of the trained positions, and the head's shared rows."""
-
-    def __init__(self, hidden: Tensor, head: Tensor, bias: Tensor | None, rows: int) -> None:
-        device = head.device.type
-        autocast = torch.is_autocast_enabled(device)
-        self.dtype = torch.get_autocast_dtype(device) if autocast else head.dtype
-        self.hidden = hidden.to(self.dtype)  # [n, H]
-        self.head = head.detach()[:rows].to(self.dtype)  # [rows, H], a view of a head of that dtype
-        self.bias = None if bias is None else bias.detach()[:rows].to(self.dtype)
-        self.tile: Tensor | None = None
-
-    def rows(self, some: slice) -> Tensor:
-        """The logits of some positions, [C, rows], in memory that the next call uses again."""
-        hidden = self.hidden[some]
-        if self.tile is None:
-            self.tile = hidden.new_empty(len(hidden), len(self.head))
-        tile = self.tile[: len(hidden)]
-        if self.bias is None:
-            return torch.mm(hidden, self.head.t(), out=tile)
-        return torch.addmm(self.bias, hidden, self.head.t(), out=tile)
-
-
-class HeadGradient:
-    """The gradient to the head, [V, H], summed over the chunks into one buffer."""
-
-    def __init__(self, head: Tensor, rows: int, dtype: torch.dtype, several: bool) -> None:
-        self.head, self.rows = head, rows
-        # A sum over many chunks, each rounded to bfloat16, would drift: it is kept in float32.
-        narrow = dtype in (torch.bfloat16, torch.float16)
-        self.sum_dtype = torch.float32 if narrow and several else head.dtype
-        self.sum: Tensor | None = None
-
-    def add(self, tile: Tensor, hidden: Tensor) -> None:
-        """Add tileᵀ [rows, C] · hidden [C, H]."""
-        first = self.sum is None
-        if self.sum is None:
-            self.sum = torch.zeros_like(self.head, dtype=self.sum_dtype)
-        shared = self.sum[: self.rows]  # the rows above are padding and stay 0
-        if tile.dtype == self.sum_dtype:
-            shared.addmm_(tile.t(), hidden, beta=0 if first else 1)
-        else:
-            for start in range(0, self.rows, HEAD_ROWS):
-                some = slice(start, start + HEAD_ROWS)
-                shared[some] += tile[:, some].t() @ hidden
-
-    def total(self) -> Tensor:
-        if self.sum is None:
-            return torch.zeros_like(self.head)
-        return self.sum.to(self.head.dtype)
 
 
 def _means(

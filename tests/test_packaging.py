@@ -15,16 +15,17 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def requirements(*extras: str) -> list[Requirement]:
-    """The core's requirements and those of the extras, extras of extras resolved."""
-    found = [Requirement(line) for line in PROJECT["dependencies"]]
+    """The core's requirements and those of the extras, extras of extras resolved, in order."""
+    found = {line: Requirement(line) for line in PROJECT["dependencies"]}
     for extra in extras:
         for line in PROJECT["optional-dependencies"][extra]:
             requirement = Requirement(line)
-            if requirement.name == PROJECT["name"]:
-                found += requirements(*requirement.extras)
+            if requirement.name == PROJECT["name"]:  # its extras are a set: in an order of our own
+                inner = requirements(*sorted(requirement.extras))
+                found |= {str(one): one for one in inner}
             else:
-                found.append(requirement)
-    return found
+                found[str(requirement)] = requirement
+    return sorted({str(one): one for one in found.values()}.values(), key=lambda one: one.name)
 
 
 def constraints() -> dict[str, Version]:
