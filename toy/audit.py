@@ -91,7 +91,7 @@ def run_part(name: str, out: Path, *, quick: bool, pool: Executor) -> list[str]:
     shutil.rmtree(partial)
     if not any(partial.parent.iterdir()):
         partial.parent.rmdir()
-    return [*part.findings(summary), f"Wrote {', '.join(map(str, written))}"]
+    return [*part.findings(summary), f"wrote {', '.join(map(str, written))}"]
 
 
 def run_units(units: Units, folder: Path, pool: Executor, title: str) -> dict[str, dict[str, Any]]:

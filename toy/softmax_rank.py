@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         written.append(arguments.json)
         with whole_file(arguments.json) as path:
             path.write_text(json.dumps(_to_json(log, arguments), indent=1))
-    print(f"Wrote {', '.join(str(path) for path in written)}")
+    print(f"wrote {', '.join(str(path) for path in written)}")
 
 
 def _divergences(names: Sequence[str], post_numerics: bool) -> list[str]:

@@ -1,71 +1,15 @@
-"""The fused loss against dense logits, float64 and autograd."""
+"""The fused loss with a live teacher against dense logits, float64 and autograd."""
 
-import itertools
 import math
-from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
+from loss_problem import EVERY_DIVERGENCE, Products, dense, problem, relative_error
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from kd_lab.divergences import DIVERGENCES, forward_kl, get_divergence
-from kd_lab.fused_loss import (
-    DistillationLoss,
-    fused_linear_distillation_loss,
-    fused_linear_topk_distillation_loss,
-)
-
-EVERY_DIVERGENCE = pytest.mark.parametrize("name", list(DIVERGENCES))
-
-
-def problem(
-    n: int = 37, rows: int = 101, teacher_rows: int = 101, dtype: torch.dtype = torch.float32
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Hidden states and heads of a student (width 24) and a teacher (40); labels, a third unset."""
-    generator = torch.Generator().manual_seed(n + rows)
-    draw = partial(torch.randn, generator=generator, dtype=torch.float64)
-    labels = torch.randint(0, min(rows, teacher_rows), (n,), generator=generator)
-    labels[::3] = -100
-    tensors = draw(n, 24), draw(rows, 24) / 4, draw(n, 40), draw(teacher_rows, 40) / 5
-    student_hidden, student_head, teacher_hidden, teacher_head = (t.to(dtype) for t in tensors)
-    student_hidden.requires_grad_()
-    student_head.requires_grad_()
-    return student_hidden, student_head, teacher_hidden, teacher_head, labels
-
-
-def dense(
-    student_hidden: Tensor,
-    student_head: Tensor,
-    teacher_hidden: Tensor,
-    teacher_head: Tensor,
-    labels: Tensor,
-    divergence,
-    alpha: float = 0.5,
-    temperature: float = 1.0,
-    student_bias: Tensor | None = None,
-    teacher_bias: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The definition, in float64, with whole logits."""
-    rows = min(len(student_head), len(teacher_head))
-    trained = labels != -100
-    student = student_hidden.double()[trained] @ student_head.double()[:rows].t()
-    teacher = teacher_hidden.double()[trained] @ teacher_head.double()[:rows].t()
-    if student_bias is not None:
-        student = student + student_bias.double()[:rows]
-    if teacher_bias is not None:
-        teacher = teacher + teacher_bias.double()[:rows]
-    per_token = divergence(
-        (teacher / temperature).log_softmax(-1), (student / temperature).log_softmax(-1)
-    )
-    cross_entropy = F.cross_entropy(student, labels[trained])
-    loss = alpha * temperature**2 * per_token.mean() + (1 - alpha) * cross_entropy
-    return loss, per_token.mean(), cross_entropy
-
-
-def relative_error(found: Tensor, expected: Tensor) -> float:
-    return ((found.double() - expected.double()).norm() / expected.double().norm()).item()
+from kd_lab.divergences import forward_kl, get_divergence
+from kd_lab.fused_loss import fused_linear_distillation_loss
 
 
 def check(tensors, tolerance: float, divergence, alpha: float, temperature: float, **settings):
@@ -237,21 +181,6 @@ def test_same_input_same_bits():
     assert torch.equal(first[1].grad, second[1].grad)
 
 
-class Products(TorchDispatchMode):
-    """Counts matrix products, and the rows of the student's hidden states that they see."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-        self.positions = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.addmm_):
-            self.count += 1
-            self.positions = max(self.positions, args[-2].shape[0] if len(args) == 2 else 0)
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize(
     ("frozen", "products"), [("nothing", 4), ("head", 3), ("hidden", 3), ("everything", 2)]
 )
@@ -351,93 +280,3 @@ def test_refusals(change, message):
     arguments = dict(zip(names, problem(), strict=True)) | change
     with pytest.raises(ValueError, match=message):
         fused_linear_distillation_loss(**arguments)
-
-
-def stored(tensors, k: int, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
-    logp = (tensors[2] @ tensors[3].t() / temperature).log_softmax(-1)
-    return tuple(logp.topk(k))
-
-
-def run_stored(tensors, k: int, temperature: float = 1.0, **settings) -> DistillationLoss:
-    logp, tokens = stored(tensors, k, temperature)
-    hidden, head, _, _, labels = tensors
-    return fused_linear_topk_distillation_loss(
-        hidden, head, logp, tokens, labels, temperature=temperature, chunk_size=16, **settings
-    )
-
-
-@EVERY_DIVERGENCE
-def test_all_tokens_stored_is_a_live_teacher(name):
-    tensors, same = problem(dtype=torch.float64), problem(dtype=torch.float64)
-    divergence = get_divergence(name)
-    found = run_stored(tensors, k=101, temperature=2.0, divergence=divergence)
-    expected = fused_linear_distillation_loss(*same, divergence=divergence, temperature=2.0)
-    assert found.loss.item() == pytest.approx(expected.loss.item(), rel=1e-10)
-    found.loss.backward()
-    expected.loss.backward()
-    torch.testing.assert_close(tensors[0].grad, same[0].grad)
-    torch.testing.assert_close(tensors[1].grad, same[1].grad)
-
-
-@EVERY_DIVERGENCE
-@pytest.mark.parametrize("k", [1, 5, 100])
-def test_stored_teacher_against_explicit_buckets(name, k):
-    tensors, same = problem(dtype=torch.float64), problem(dtype=torch.float64)
-    found = run_stored(tensors, k, divergence=name, alpha=0.7)
-    found.loss.backward()
-    hidden, head, _, _, labels = same
-    trained = labels != -100
-    logp, tokens = (part[trained] for part in stored(same, k))
-    student = (hidden[trained] @ head.t()).log_softmax(-1)
-    kept = student.gather(-1, tokens)
-    others = student.masked_fill(
-        torch.zeros_like(student).scatter(-1, tokens, 1).bool(), -math.inf
-    ).logsumexp(-1, keepdim=True)
-    tail = (1 - logp.exp().sum(-1, keepdim=True)).log()
-    divergence = get_divergence(name)(torch.cat([logp, tail], -1), torch.cat([kept, others], -1))
-    cross_entropy = F.cross_entropy(student, labels[trained])
-    expected = 0.7 * divergence.mean() + 0.3 * cross_entropy
-    expected.backward()
-    assert found.divergence.item() == pytest.approx(divergence.mean().item(), rel=1e-8)
-    assert found.loss.item() == pytest.approx(expected.item(), rel=1e-8)
-    torch.testing.assert_close(tensors[0].grad, hidden.grad)
-    torch.testing.assert_close(tensors[1].grad, head.grad)
-
-
-@pytest.mark.parametrize("name", ["forward_kl", "reverse_kl"])
-def test_bucketing_can_only_lower_a_kl(name):
-    tensors = problem(dtype=torch.float64)
-    with torch.no_grad():
-        values = [run_stored(tensors, k, divergence=name).divergence for k in range(1, 102, 5)]
-        exact = fused_linear_distillation_loss(*tensors, divergence=name).divergence
-    assert all(low <= high + 1e-12 for low, high in itertools.pairwise(values))
-    assert values[-1].item() == pytest.approx(exact.item(), rel=1e-9)
-
-
-def test_a_stored_teacher_saves_a_product():
-    tensors = problem()
-    logp, tokens = stored(tensors, 5)
-    with Products() as seen:
-        fused_linear_topk_distillation_loss(*tensors[:2], logp, tokens, tensors[-1])
-    assert seen.count == 3
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_stored_in_sixteen_bits(dtype):
-    tensors = problem()
-    logp, tokens = stored(tensors, 64)
-    arguments = tokens, tensors[-1]
-    rounded = fused_linear_topk_distillation_loss(*tensors[:2], logp.to(dtype), *arguments)
-    exact = fused_linear_topk_distillation_loss(*tensors[:2], logp, *arguments)
-    assert rounded.divergence.item() == pytest.approx(exact.divergence.item(), rel=3e-2)
-
-
-def test_stored_refusals():
-    hidden, head, _, _, labels = tensors = problem()
-    logp, tokens = stored(tensors, 5)
-    with pytest.raises(ValueError, match="sums to a probability of"):
-        fused_linear_topk_distillation_loss(hidden, head, logp.exp(), tokens, labels)
-    with pytest.raises(ValueError, match=r"must both be \[37, k\]"):
-        fused_linear_topk_distillation_loss(hidden, head, logp, tokens[:, :4], labels)
-    with pytest.raises(ValueError, match="outside the 101 rows"):
-        fused_linear_topk_distillation_loss(hidden, head, logp, tokens + 100, labels)
