@@ -18,7 +18,8 @@ half as high) however many tokens there are. The loss is
 
 with means over the positions whose label is not -100 (or over ``num_items``), p_T and q_T the
 teacher's and the student's laws at temperature T (Hinton et al. 2015, arXiv 1503.02531), and D any
-function of ``kd_lab.divergences``.
+function of ``kd_lab.divergences``. Each position may have a weight in either mean: a policy
+gradient is the second part with the rewards as weights (kd_lab/trainers/policy_gradient.py).
 """
 
 from dataclasses import dataclass
@@ -28,8 +29,8 @@ import torch
 from torch import Tensor
 
 from kd_lab.divergences import Divergence, get_divergence
-from kd_lab.head_products import HeadGradient, Projection
-from kd_lab.logit_tiles import Objective, StoredLaw, TileLoss, tile_loss
+from kd_lab.head_products import HeadGradient, LiveLaw, Projection
+from kd_lab.logit_tiles import Objective, StoredLaw, TileLoss, Weights, tile_loss
 
 IGNORED = -100
 CHUNK_SIZE = 512
@@ -39,9 +40,10 @@ TOPK_SLACK = 0.02  # log-probabilities kept in 16 bits may sum to this much more
 class DistillationLoss(NamedTuple):
     """What a fused loss returns; only ``loss`` carries a gradient."""
 
-    loss: Tensor  # α·T²·divergence + (1-α)·cross_entropy
-    divergence: Tensor  # nats per trained token, without the factor T²; NaN if no teacher was given
-    cross_entropy: Tensor  # nats per trained token
+    loss: Tensor  # α·T²·divergence + (1-α)·cross_entropy, each position with its weights
+    # Plain means whatever the weights, so that runs can be compared, in nats per trained token:
+    divergence: Tensor  # without the factor T²; NaN if no teacher was given
+    cross_entropy: Tensor
     num_tokens: int  # trained tokens: labels that are not -100
 
 
@@ -60,6 +62,8 @@ def fused_linear_distillation_loss(
     vocab_size: int | None = None,
     student_bias: Tensor | None = None,
     teacher_bias: Tensor | None = None,
+    divergence_weights: Tensor | None = None,
+    cross_entropy_weights: Tensor | None = None,
 ) -> DistillationLoss:
     """α·T²·D(teacher, student) + (1-α)·cross-entropy, straight from the last hidden states.
 
@@ -82,6 +86,8 @@ def fused_linear_distillation_loss(
         vocab_size: rows that are real tokens in both heads (``kd_lab.vocabulary``); the softmax
             runs over these. Default: all rows that both heads have.
         student_bias, teacher_bias: [V], [V'].
+        divergence_weights, cross_entropy_weights: [N], constants of any sign by which the two parts
+            are multiplied at each position; ``num_items`` does not follow them. Default: ones.
     Returns:
         a ``DistillationLoss``; with no trained token its parts are 0 and so are all gradients.
     Raises:
@@ -98,7 +104,7 @@ def fused_linear_distillation_loss(
             raise ValueError(
                 f"vocab_size {vocab_size} exceeds the teacher's {len(teacher_head)} rows"
             )
-        teacher = LiveTeacher(teacher_hidden, teacher_head, teacher_bias)
+        teacher = LiveLaw(teacher_hidden, teacher_head, teacher_bias)
     elif teacher_hidden is not None or teacher_head is not None:
         raise ValueError("give both teacher_hidden and teacher_head, or neither")
     elif alpha != 0:
@@ -106,6 +112,7 @@ def fused_linear_distillation_loss(
     return _distillation_loss(
         student_hidden, student_head, student_bias, labels, teacher,
         divergence, alpha, temperature, chunk_size, num_items, rows,
+        divergence_weights, cross_entropy_weights,
     )  # fmt: skip
 
 
@@ -116,6 +123,7 @@ def fused_linear_topk_distillation_loss(
     topk_tokens: Tensor,
     labels: Tensor,
     *,
+    topk_tail: Tensor | None = None,
     divergence: str | Divergence = "forward_kl",
     alpha: float = 0.5,
     temperature: float = 1.0,
@@ -123,6 +131,8 @@ def fused_linear_topk_distillation_loss(
     num_items: int | float | Tensor | None = None,
     vocab_size: int | None = None,
     student_bias: Tensor | None = None,
+    divergence_weights: Tensor | None = None,
+    cross_entropy_weights: Tensor | None = None,
 ) -> DistillationLoss:
     """The same loss against a stored teacher: its k likeliest tokens and one bucket for the rest.
 
@@ -133,10 +143,13 @@ def fused_linear_topk_distillation_loss(
     Args:
         topk_logp: the teacher's log-probabilities, [N, k], taken at this same ``temperature``.
         topk_tokens: the tokens they belong to, integers [N, k], all different in a row.
+        topk_tail: the log-probability of all other tokens together, [N]. Default: what the k leave
+            of 1; but next to a probability of almost 1, rounding leaves nothing, and a student that
+            gives these tokens any mass is then infinitely far away in reverse KL.
         Everything else: as in ``fused_linear_distillation_loss``.
     Raises:
-        ValueError, FloatingPointError: likewise; also where a row of ``topk_logp`` sums to a
-            probability over 1.
+        ValueError, FloatingPointError: likewise; also where a row of ``topk_logp``, with
+            ``topk_tail``, sums to a probability over 1.
     """
     rows = len(student_head) if vocab_size is None else vocab_size
     if topk_logp.shape != topk_tokens.shape or topk_logp.shape[:-1] != labels.shape:
@@ -147,14 +160,22 @@ def fused_linear_topk_distillation_loss(
     if topk_tokens.numel() and not 0 <= topk_tokens.min() <= topk_tokens.max() < rows:
         raise ValueError(f"topk_tokens has a token outside the {rows} rows of the vocabulary")
     total = topk_logp.double().logsumexp(-1)
+    if topk_tail is None:
+        topk_tail = torch.log1p(-total.exp().clamp(max=1))
+    elif topk_tail.shape != labels.shape:
+        raise ValueError(f"topk_tail is {list(topk_tail.shape)}, expected [{len(labels)}]")
+    else:
+        total = total.logaddexp(topk_tail.double())
     if len(total) and total.max() > TOPK_SLACK:
         raise ValueError(
             f"topk_logp sums to a probability of {total.max().exp():.3f} at position "
             f"{int(total.argmax())}; are these log-probabilities?"
         )
     return _distillation_loss(
-        student_hidden, student_head, student_bias, labels, StoredLaw(topk_logp, topk_tokens),
+        student_hidden, student_head, student_bias, labels,
+        StoredLaw(topk_logp, topk_tokens, topk_tail),
         divergence, alpha, temperature, chunk_size, num_items, rows,
+        divergence_weights, cross_entropy_weights,
     )  # fmt: skip
 
 
@@ -163,13 +184,15 @@ def _distillation_loss(
     student_head: Tensor,
     student_bias: Tensor | None,
     labels: Tensor,
-    teacher: "LiveTeacher | StoredLaw | None",
+    teacher: LiveLaw | StoredLaw | None,
     divergence: str | Divergence,
     alpha: float,
     temperature: float,
     chunk_size: int,
     num_items: int | float | Tensor | None,
     rows: int,
+    divergence_weights: Tensor | None,
+    cross_entropy_weights: Tensor | None,
 ) -> DistillationLoss:
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must lie in [0, 1], not {alpha}")
@@ -187,11 +210,18 @@ def _distillation_loss(
             f"labels go from {int(targets.min())} to {int(targets.max())}, outside the {rows} rows "
             f"of the vocabulary"
         )
+    weights = []
+    for part, given in ("divergence", divergence_weights), ("cross_entropy", cross_entropy_weights):
+        if given is not None and given.shape != labels.shape:
+            raise ValueError(f"{part}_weights is {list(given.shape)}, expected [{len(labels)}]")
+        ones = student_hidden.new_ones(len(targets), dtype=torch.float64)
+        weights.append(ones if given is None else given.detach()[trained].to(ones))
     if isinstance(divergence, str):
         divergence = get_divergence(divergence)
     problem = Problem(
         trained=trained,
         targets=targets,
+        weights=Weights(*weights),
         teacher=teacher,
         objective=Objective(divergence, alpha, temperature),
         chunk_size=chunk_size,
@@ -213,21 +243,14 @@ def _check_hidden(whose: str, hidden: Tensor, head: Tensor, labels: Tensor) -> N
         )
 
 
-class LiveTeacher(NamedTuple):
-    """A teacher whose last hidden states [N, H_t], head [V', H_t] and bias [V'] are at hand."""
-
-    hidden: Tensor
-    head: Tensor
-    bias: Tensor | None
-
-
 @dataclass
 class Problem:
     """All that is settled before the first product, but for the student's own tensors."""
 
     trained: Tensor  # positions that have a label, [n]
     targets: Tensor  # their labels, [n]
-    teacher: LiveTeacher | StoredLaw | None
+    weights: Weights  # [n]
+    teacher: LiveLaw | StoredLaw | None
     objective: Objective
     chunk_size: int
     num_items: float
@@ -289,7 +312,7 @@ def _run(
     hidden_gradient = torch.zeros_like(student.hidden) if want_hidden else None
     head_gradient = HeadGradient(head, rows, student.dtype, n > problem.chunk_size)
     bias_gradient = torch.zeros_like(bias) if bias is not None and want_bias else None
-    weight = 1 / problem.num_items if any(wanted) else None
+    weights = Weights(*(part / problem.num_items for part in problem.weights))
     losses = []
     with torch.autocast(hidden.device.type, enabled=False):
         for start in range(0, n, problem.chunk_size):
@@ -300,7 +323,8 @@ def _run(
                 law = None if teacher is None else teacher.rows(some)
                 part = tile[some.start - start : some.stop - start]
                 targets = problem.targets[some]
-                losses.append(tile_loss(part, law, targets, problem.objective, weight))
+                here = weights.rows(some) if any(wanted) else None
+                losses.append(tile_loss(part, law, targets, problem.objective, here))
             # and the tile is now the gradient of its logits
             if hidden_gradient is not None:
                 torch.mm(tile, student.head, out=hidden_gradient[chunk])
@@ -340,10 +364,11 @@ def _means(
                 f"the {whose}'s logits are infinite or NaN at position {int(broken[0])} "
                 f"({len(broken)} of {len(finite)} trained positions)"
             )
-    divergence = divergence.sum() / problem.num_items
-    cross_entropy = cross_entropy.sum() / problem.num_items
     alpha, temperature = problem.objective.alpha, problem.objective.temperature
-    loss = (1 - alpha) * cross_entropy
+    loss = (1 - alpha) * (problem.weights.cross_entropy * cross_entropy)
     if alpha > 0:
-        loss = loss + alpha * temperature**2 * divergence
-    return loss.to(dtype), divergence.to(dtype), cross_entropy.to(dtype)
+        loss = loss + alpha * temperature**2 * (problem.weights.divergence * divergence)
+    means = [
+        (part.sum() / problem.num_items).to(dtype) for part in (loss, divergence, cross_entropy)
+    ]
+    return means[0], means[1], means[2]

@@ -4,10 +4,20 @@ In autocast both run in its dtype; the gradient has the head's own, and is summe
 float32.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 HEAD_ROWS = 2**14  # of a gradient, added up at a time where the sum has a wider dtype
+
+
+class LiveLaw(NamedTuple):
+    """A teacher whose last hidden states [N, H_t], head [V', H_t] and bias [V'] are at hand."""
+
+    hidden: Tensor
+    head: Tensor
+    bias: Tensor | None
 
 
 class Projection:

@@ -24,13 +24,24 @@ CPU_BLOCK_ENTRIES = 2**20
 
 
 class StoredLaw(NamedTuple):
-    """What was kept of the teacher: log-probabilities of k tokens; all others are one bucket."""
+    """What was kept of a teacher: log-probabilities of k tokens; all others are one bucket."""
 
     logp: Tensor  # [C, k]
     tokens: Tensor  # [C, k]
+    tail: Tensor  # of all others together, [C]
 
     def rows(self, some: slice) -> "StoredLaw":
-        return StoredLaw(self.logp[some], self.tokens[some])
+        return StoredLaw(*(part[some] for part in self))
+
+
+class Weights(NamedTuple):
+    """How much each position counts in the two parts of the loss, float64."""
+
+    divergence: Tensor  # [C]
+    cross_entropy: Tensor  # [C]
+
+    def rows(self, some: slice) -> "Weights":
+        return Weights(self.divergence[some], self.cross_entropy[some])
 
 
 @dataclass(frozen=True)
@@ -65,13 +76,13 @@ def tile_loss(
     teacher: Tensor | StoredLaw | None,
     targets: Tensor,
     objective: Objective,
-    weight: float | None,
+    weights: Weights | None,
 ) -> TileLoss:
     """The loss of a tile, and the gradient of its logits in their place.
 
     Args:
-        student: logits, [C, V]; becomes weight·∂(sum of the loss)/∂logits. With weight None the
-            gradient is not wanted, and what is left in the tile means nothing.
+        student: logits, [C, V]; becomes the gradient to them of the weighted sum of the loss. With
+            weights None it is not wanted, and what is left in the tile means nothing.
         teacher: logits [C, V], overwritten; or a stored law; or None for no divergence (then NaN).
         targets: the next tokens, [C].
     """
@@ -88,8 +99,9 @@ def tile_loss(
             law = law.rows(rows)
         elif law is not None:
             law = scratch.widened("teacher", law[rows])
-        parts.append(_block_loss(logits, law, targets[rows], objective, weight, scratch))
-        if weight is not None and logits.dtype != student.dtype:
+        some = None if weights is None else weights.rows(rows)
+        parts.append(_block_loss(logits, law, targets[rows], objective, some, scratch))
+        if weights is not None and logits.dtype != student.dtype:
             student[rows] = logits
     return TileLoss(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
@@ -123,7 +135,7 @@ def _block_loss(
     teacher: Tensor | StoredLaw | None,
     targets: Tensor,
     objective: Objective,
-    weight: float | None,
+    weights: Weights | None,
     scratch: Scratch,
 ) -> TileLoss:
     size, alpha, temperature = len(logits), objective.alpha, objective.temperature
@@ -145,14 +157,16 @@ def _block_loss(
             law = _law(teacher, out=scratch.take("p", size))
             teacher_finite = law.finite
             divergence, gradient = _compare_live(student, law, objective.divergence)
-    if weight is not None:
+    if weights is not None:
+        on_divergence, on_targets = (weight[:, None].to(logits.dtype) for weight in weights)
+        on_targets = on_targets * (1 - alpha)  # [R, 1]
         if gradient is None or alpha == 0:
-            torch.mul(plain.probs, weight * (1 - alpha), out=logits)
+            torch.mul(plain.probs, on_targets, out=logits)
         else:
-            torch.mul(gradient, weight * alpha * temperature, out=logits)
+            torch.mul(gradient, on_divergence * (alpha * temperature), out=logits)
             if alpha < 1:
-                logits.add_(plain.probs, alpha=weight * (1 - alpha))
-        logits.scatter_add_(-1, targets, logits.new_full(targets.shape, -weight * (1 - alpha)))
+                logits.addcmul_(plain.probs, on_targets)
+        logits.scatter_add_(-1, targets, -on_targets)
     return TileLoss(divergence.double(), cross_entropy, plain.finite, teacher_finite)
 
 
@@ -189,10 +203,9 @@ def _compare_stored(
         return value, torch.empty_like(student.probs).scatter_(-1, teacher.tokens, on_tokens)
     others = student.logits.scatter(-1, teacher.tokens, -torch.inf)
     others_sum = others.logsumexp(-1, keepdim=True)
-    kept = teacher_logp.double().exp().sum(-1, keepdim=True).clamp_(max=1)
     value, on_buckets = by_autograd(
         divergence,
-        torch.cat([teacher_logp, torch.log1p(-kept).to(dtype)], -1),
+        torch.cat([teacher_logp, teacher.tail[:, None].to(dtype)], -1),
         torch.cat([student_logp, others_sum - log_sum], -1),
     )
     # A bucket's logit is the logsumexp of its tokens' logits: its gradient goes to them by share.

@@ -50,9 +50,9 @@ def gathered_head(lm_head: nn.Module) -> Iterator[tuple[Tensor, Tensor | None]]:
     own = dict(lm_head.named_parameters(recurse=False))
     with contextlib.ExitStack() as stack:
         if any(hasattr(parameter, "ds_id") for parameter in own.values()):
-            from deepspeed.zero import GatheredParameters
+            import deepspeed
 
-            stack.enter_context(GatheredParameters(list(own.values())))
+            stack.enter_context(deepspeed.zero.GatheredParameters(list(own.values())))
         whole = {name: _plain(parameter).detach() for name, parameter in own.items()}
         yield whole["weight"], whole.get("bias")
 

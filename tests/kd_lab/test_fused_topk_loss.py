@@ -105,3 +105,35 @@ def test_stored_refusals():
         fused_linear_topk_distillation_loss(hidden, head, logp, tokens[:, :4], labels)
     with pytest.raises(ValueError, match="outside the 101 rows"):
         fused_linear_topk_distillation_loss(hidden, head, logp, tokens + 100, labels)
+
+
+@pytest.mark.parametrize("name", ["reverse_kl", "adaptive_kl"])
+def test_a_tail_smaller_than_what_rounding_leaves(name):
+    """Of a nearly one-hot teacher 1 - Σ top k is 0 in float32; the tail's logarithm is -50."""
+    hidden, head, teacher_hidden, teacher_head, labels = problem()
+    teacher = teacher_hidden @ teacher_head.t()
+    teacher[:, 7] += 60
+    logp, tokens = teacher.log_softmax(-1).topk(5)
+    tail = teacher.scatter(-1, tokens, -math.inf).logsumexp(-1) - teacher.logsumexp(-1)
+    assert tail.max() < -30
+    found = fused_linear_topk_distillation_loss(
+        hidden, head, logp, tokens, labels, topk_tail=tail, divergence=name, alpha=1.0
+    )
+    found.loss.backward()
+    student = (hidden.double() @ head.double().t()).log_softmax(-1)
+    rest = student.scatter(-1, tokens, -math.inf).logsumexp(-1, keepdim=True)
+    expected = get_divergence(name)(
+        torch.cat([logp, tail[:, None]], -1).double(),
+        torch.cat([student.gather(-1, tokens), rest], -1),
+    )[labels != -100]
+    assert found.loss.item() == pytest.approx(expected.mean().item(), rel=1e-5)
+    assert hidden.grad.isfinite().all()
+
+
+def test_refused_tails():
+    hidden, head, _, _, labels = tensors = problem()
+    law = stored(tensors, 5)
+    with pytest.raises(ValueError, match=r"topk_tail is \[36\], expected \[37\]"):
+        fused_linear_topk_distillation_loss(hidden, head, *law, labels, topk_tail=torch.zeros(36))
+    with pytest.raises(ValueError, match="sums to a probability of 1"):
+        fused_linear_topk_distillation_loss(hidden, head, *law, labels, topk_tail=torch.zeros(37))
