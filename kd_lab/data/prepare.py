@@ -1,0 +1,132 @@
+"""``kd-lab data``: draw conversations once and write them to a folder, with where they came from.
+
+    kd-lab data --dataset ultrachat --output_dir data/ultrachat
+    kd-lab train --dataset data/ultrachat ...
+
+    train.jsonl, test.jsonl    a line per conversation, {"messages": [{"role", "content"}, ...]}
+    manifest.json              settings, sources, how many, and the SHA-256 of both files
+
+The folder gets its name when all of it is written, so a run that was killed leaves nothing by it.
+The same command again finds it there and does nothing; one of other settings, or whose sources have
+changed, is refused.
+"""
+
+import json
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from rich.console import Console
+from rich.progress import track
+
+import kd_lab
+from kd_lab.data import toy_language
+from kd_lab.data.conversation_files import KIND, MANIFEST, check_manifest, find_files, sha256
+from kd_lab.data.conversations import (
+    ULTRACHAT,
+    ULTRACHAT_REVISION,
+    DataArguments,
+    check_data_arguments,
+    draw_conversations,
+)
+
+
+@dataclass
+class PrepareArguments:
+    """Where to write."""
+
+    output_dir: str = field(metadata={"help": "Folder to write; made if need be."})
+
+
+ARGUMENTS = (DataArguments, PrepareArguments)
+
+
+def run(data: DataArguments, prepare: PrepareArguments) -> None:
+    """Write the conversations, unless they are there, and say so."""
+    manifest, is_new = prepare_data(data, Path(prepare.output_dir))
+    train, test = (f"{file['conversations']:,}" for file in manifest["files"].values())
+    done = "wrote" if is_new else "nothing to do, already there:"
+    print(f"{done} {prepare.output_dir} ({train} training and {test} test conversations)")
+
+
+def prepare_data(data: DataArguments, folder: Path) -> tuple[dict[str, Any], bool]:
+    """Write the conversations to a folder, unless it holds them already.
+
+    Returns:
+        the manifest, and whether there was anything to do.
+    Raises:
+        ValueError: the folder holds other conversations (the first setting or source that differs
+            is named), changed ones, or something else; or as ``load_conversations``.
+        OSError: the folder cannot be written.
+    """
+    check_data_arguments(data)
+    wanted = {"settings": asdict(data), "sources": _sources(data)}
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        manifest = check_manifest(folder)
+        if manifest is None:
+            raise ValueError(f"{folder} holds something else; give another --output_dir")
+        for of, values in wanted.items():
+            for key in {**manifest[of], **values}:
+                before, now = manifest[of].get(key), values.get(key)
+                if before != now:
+                    raise ValueError(
+                        f"{folder} was written with {key} = {before}, and now it is {now}: give "
+                        "another --output_dir, or delete the folder"
+                    )
+        return manifest, False
+    drawn = draw_conversations(data)
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
+    part.mkdir(parents=True)
+    try:
+        files = {}
+        for split, conversations in drawn.conversations.items():
+            file = part / f"{split}.jsonl"
+            _write(conversations, file)
+            files[file.name] = {"conversations": len(conversations), "sha256": sha256(file)}
+        manifest = {
+            "kind": KIND,
+            **wanted,
+            "dropped_as_in_test": drawn.overlapping,
+            "files": files,
+            "kd_lab": kd_lab.__version__,
+        }
+        (part / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        if folder.exists():
+            folder.rmdir()
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return manifest, True
+
+
+def _sources(data: DataArguments) -> dict[str, str]:
+    """What the conversations come from, to the byte: a checksum per file, or a revision."""
+    sources = {}
+    for source in (data.dataset, data.test_dataset):
+        if source == "toy":
+            sources["toy"] = sha256(Path(toy_language.__file__))
+        elif source == "ultrachat":
+            sources[ULTRACHAT] = ULTRACHAT_REVISION
+        elif source is not None:
+            for files in find_files(Path(source).expanduser()).values():
+                sources |= {str(file): sha256(file) for file in files}
+    return sources
+
+
+def _write(conversations: Dataset, file: Path) -> None:
+    console = Console(stderr=True)
+    messages_of_all = track(
+        conversations["messages"],
+        f"Writing {file.name}",
+        total=len(conversations),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    with file.open("w", encoding="utf-8") as lines:
+        for messages in messages_of_all:
+            turns = [{"role": m["role"], "content": m["content"]} for m in messages]
+            lines.write(json.dumps({"messages": turns}, ensure_ascii=False) + "\n")

@@ -1,0 +1,336 @@
+"""Drawing conversations and writing them; that nothing is tested on that is trained."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kd_lab.data import conversations as module
+from kd_lab.data.conversation_files import read_conversations
+from kd_lab.data.conversations import (
+    DataArguments,
+    check_data_arguments,
+    draw_conversations,
+    load_conversations,
+    prompt_key,
+)
+from kd_lab.data.prepare import PrepareArguments, prepare_data, run
+from kd_lab.data.toy_language import ANSWERS, understand
+
+
+def talk(question, answer="Yes."):
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def write_jsonl(file, *conversations):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps({"messages": m}) + "\n" for m in conversations))
+    return str(file)
+
+
+def write_parquet(file, rows):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    return str(file)
+
+
+def numbered(count, first=0):
+    return [talk(f"What is {i}?", f"A number, {i}.") for i in range(first, first + count)]
+
+
+def questions(rows):
+    return [messages[0]["content"] for messages in rows["messages"]]
+
+
+# --- drawing -----------------------------------------------------------------------------------
+
+
+def test_more_of_one_seed_are_the_same_and_more_besides(tmp_path):
+    mine = write_jsonl(tmp_path / "train.jsonl", *numbered(500))
+    write_jsonl(tmp_path / "test.jsonl", *numbered(20, 1000))
+    args = DataArguments(str(tmp_path), num_conversations=50, num_test_conversations=5)
+    few = load_conversations(args)
+    more = load_conversations(replace(args, num_conversations=300, num_test_conversations=9))
+    assert (len(few["train"]), len(few["test"])) == (50, 5)
+    for split in ("train", "test"):
+        assert questions(more[split])[: len(few[split])] == questions(few[split])
+    assert len(set(questions(more["train"]))) == 300
+    other = load_conversations(replace(args, conversation_seed=1))
+    assert questions(other["train"]) != questions(few["train"])
+    # All of them come as they are in the file.
+    every = load_conversations(replace(args, num_conversations=None))["train"]
+    assert every["messages"][:] == read_conversations([Path(mine)])["messages"][:]
+
+
+@given(
+    train=st.lists(st.integers(0, 60), min_size=1, max_size=40),
+    test=st.lists(st.integers(0, 60), min_size=1, max_size=40),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=30, deadline=None)
+def test_no_prompt_is_both_trained_and_tested(tmp_path_factory, train, test, seed):
+    folder = tmp_path_factory.mktemp("both")
+    write_jsonl(folder / "train.jsonl", *(talk(f"What is {i}?") for i in train))
+    write_jsonl(folder / "test.jsonl", *(talk(f" WHAT  is\n{i}? ", "No.") for i in test))
+    left = [i for i in train if i not in test]
+    args = DataArguments(str(folder), conversation_seed=seed)
+    if not left:
+        with pytest.raises(ValueError, match=f"there are 0, besides {len(train)} that begin as a"):
+            draw_conversations(args)
+        return
+    drawn, overlapping = draw_conversations(args)
+    assert questions(drawn["train"]) == [f"What is {i}?" for i in left]
+    assert len(drawn["test"]) == len(test)
+    assert overlapping == len(train) - len(left)
+    # What is trained depends on the test split, and not on how much of it is tested.
+    fewer = draw_conversations(replace(args, num_test_conversations=1))
+    assert questions(fewer.conversations["train"]) == questions(drawn["train"])
+    # And a draw leaves nothing out that it could have had.
+    counted = replace(args, num_conversations=len(left))
+    assert sorted(questions(load_conversations(counted)["train"])) == sorted(
+        questions(drawn["train"])
+    )
+
+
+@given(prompts=st.lists(st.integers(0, 100), min_size=1, max_size=80), seed=st.integers(0, 99))
+@settings(max_examples=30, deadline=None)
+def test_a_file_alone_is_split_by_prompt(tmp_path_factory, prompts, seed):
+    file = tmp_path_factory.mktemp("one") / "mine.jsonl"
+    write_jsonl(file, *(talk(f"What is {i}?", f"Answer {n}.") for n, i in enumerate(prompts)))
+    args = DataArguments(str(file), conversation_seed=seed)
+    distinct = len(set(prompts))
+    if distinct == 1:
+        with pytest.raises(ValueError, match=r"begin alike.*give --test_dataset"):
+            load_conversations(args)
+        return
+    drawn, overlapping = draw_conversations(args)
+    trained, tested = (questions(drawn[split]) for split in ("train", "test"))
+    assert sorted(trained + tested) == sorted(f"What is {i}?" for i in prompts)
+    assert not set(trained) & set(tested)
+    assert len(set(tested)) == max(1, round(distinct / 20))
+    assert overlapping == 0
+    assert questions(load_conversations(args)["test"]) == tested
+
+
+def test_the_prompt_is_all_that_comes_before_the_first_answer():
+    system = {"role": "system", "content": "Be KIND."}
+    assert prompt_key([system, *talk("Ｈｅ\n llo")]) == "be kind. he llo"
+    assert prompt_key([system, *talk("Hi")]) != prompt_key(talk("Hi"))
+    assert prompt_key(talk("Hi", "Yes.")) == prompt_key(talk("Hi", "No.") + talk("So?"))
+
+
+def test_test_conversations_from_another_source(tmp_path):
+    mine = write_jsonl(tmp_path / "mine.jsonl", *numbered(10))
+    other = write_jsonl(tmp_path / "other.jsonl", *numbered(6, 8))
+    drawn, overlapping = draw_conversations(DataArguments(mine, test_dataset=other))
+    assert questions(drawn["train"]) == [f"What is {i}?" for i in range(8)]
+    assert questions(drawn["test"]) == [f"What is {i}?" for i in range(8, 14)]
+    assert overlapping == 2
+    toys = load_conversations(DataArguments(mine, test_dataset="toy", num_test_conversations=3))
+    assert (len(toys["train"]), len(toys["test"])) == (10, 3)
+
+
+def test_the_toy_language():
+    args = DataArguments(num_conversations=2000, num_test_conversations=700, two_turn_share=0.5)
+    drawn, overlapping = draw_conversations(args)
+    assert (len(drawn["train"]), len(drawn["test"]), overlapping) == (2000, 700, 0)
+    asked, ranks = {}, {}
+    for split, rows in drawn.items():
+        turns = [
+            (m[i]["content"], m[i + 1]["content"])
+            for m in rows["messages"]
+            for i in range(0, len(m), 2)
+        ]
+        asked[split] = {question for question, _ in turns}
+        ranks[split] = [rank(question, answer) for question, answer in turns][:700]
+    assert not asked["train"] & asked["test"]
+    # Drawn apart: where one answers with its likeliest sentence, the other need not.
+    assert sum(a == b for a, b in zip(*ranks.values(), strict=True)) < 0.3 * 700
+    more = load_conversations(replace(args, num_conversations=2500))
+    assert more["train"]["messages"][:2000] == drawn["train"]["messages"][:]
+
+
+def rank(question, answer):
+    intent, guest, hour = understand(question)
+    return [t.format(guest=guest, hour=hour) for t in ANSWERS[intent]].index(answer)
+
+
+def test_ultrachat_gives_its_sft_splits_and_the_messages_alone(tmp_path, monkeypatch):
+    # Laid out as on the hub: `messages` has content first, and `prompt` repeats the first message.
+    def rows(first, count):
+        return [
+            {
+                "prompt": m[0]["content"],
+                "prompt_id": str(i),
+                "messages": [{"content": t["content"], "role": t["role"]} for t in m],
+            }
+            for i, m in enumerate(numbered(count, first))
+        ]
+
+    copy = tmp_path / "ultrachat_200k"
+    for name, first, count in (
+        ("train_sft-00000-of-00002-a3ec", 0, 30),
+        ("train_sft-00001-of-00002-0a18", 30, 30),
+        ("test_sft-00000-of-00001-f7df", 55, 10),
+        ("train_gen-00000-of-00001-a6c9", 200, 10),
+        ("test_gen-00000-of-00001-3d4c", 300, 10),
+    ):
+        write_parquet(copy / "data" / f"{name}.parquet", rows(first, count))
+    splits = ("train_sft", "test_sft", "train_gen", "test_gen")
+    listed = "".join(f"  - split: {s}\n    path: data/{s}-*\n" for s in splits)
+    (copy / "README.md").write_text(
+        f"---\nconfigs:\n- config_name: default\n  data_files:\n{listed}---\n"
+    )
+    monkeypatch.setattr(module, "ULTRACHAT", str(copy))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    args = DataArguments("ultrachat", num_conversations=40, num_test_conversations=4)
+    named, overlapping = draw_conversations(args)
+    assert named["train"].column_names == named["test"].column_names == ["messages"]
+    assert set(questions(named["train"])) < {f"What is {i}?" for i in range(55)}
+    assert set(questions(named["test"])) < {f"What is {i}?" for i in range(55, 65)}
+    assert 0 < overlapping <= 5
+    # The same files in a folder of one's own are the same conversations.
+    assert draw_conversations(replace(args, dataset=str(copy)))[1] == overlapping
+    own = load_conversations(replace(args, dataset=str(copy)))
+    assert {s: own[s]["messages"][:] for s in own} == {s: named[s]["messages"][:] for s in named}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dataset": "toyy"}, r"no such file or folder: toyy \(nor is it one of toy, ultrachat\)"),
+        ({"test_dataset": "nowhere/x.jsonl"}, "no such file or folder: nowhere/x.jsonl"),
+        ({"dataset": "{}"}, "no .jsonl or .parquet file in this folder"),
+        ({"dataset": "{}/mine.txt"}, "mine.txt: conversations come in .jsonl or .parquet files"),
+        ({"num_conversations": 0}, "num_conversations must be at least 1, not 0"),
+        ({"num_test_conversations": -1}, "num_test_conversations must be at least 1, not -1"),
+        ({"conversation_seed": -1}, "conversation_seed must lie in .*, not -1"),
+        ({"two_turn_share": 1.5}, "two_turn_share must lie in .*, not 1.5"),
+        ({"dataset": "ultrachat", "two_turn_share": 0.5}, "is for the toy language"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_loaded(tmp_path, changes, message):
+    (tmp_path / "mine.txt").touch()
+    changes = {k: v.format(tmp_path) if isinstance(v, str) else v for k, v in changes.items()}
+    with pytest.raises(ValueError, match=message):
+        check_data_arguments(DataArguments(**changes))
+
+
+def test_asking_for_more_than_there_are_is_refused(tmp_path):
+    write_jsonl(tmp_path / "train.jsonl", *numbered(10))
+    write_jsonl(tmp_path / "test.jsonl", *numbered(2, 9))
+    with pytest.raises(ValueError, match="10 training conversations wanted, but there are 9, besi"):
+        load_conversations(DataArguments(str(tmp_path), num_conversations=10))
+    with pytest.raises(ValueError, match="3 test conversations wanted, but there are 2"):
+        load_conversations(DataArguments(str(tmp_path), num_test_conversations=3))
+    (tmp_path / "train.jsonl").unlink()
+    with pytest.raises(ValueError, match="holds test files only"):
+        load_conversations(DataArguments(str(tmp_path)))
+
+
+# --- kd-lab data -------------------------------------------------------------------------------
+
+SMALL = DataArguments(num_conversations=40, num_test_conversations=10, two_turn_share=0.5)
+
+
+def contents(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_what_is_written_is_what_is_loaded(tmp_path, capsys):
+    folder = tmp_path / "new" / "toy"
+    (folder.parent / ".toy.part").mkdir(parents=True)  # left behind by a run that was killed
+    run(SMALL, PrepareArguments(str(folder)))
+    assert f"wrote {folder} (40 training and 10 test conversations)" in capsys.readouterr().out
+    assert sorted(contents(folder)) == ["manifest.json", "test.jsonl", "train.jsonl"]
+    assert [*folder.parent.iterdir()] == [folder]
+    direct, stored = load_conversations(SMALL), load_conversations(DataArguments(str(folder)))
+    for split in ("train", "test"):
+        assert stored[split]["messages"][:] == direct[split]["messages"][:]
+
+    before = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
+    run(SMALL, PrepareArguments(str(folder)))
+    assert "nothing to do, already there" in capsys.readouterr().out
+    assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == before
+    prepare_data(SMALL, tmp_path / "again")
+    assert contents(tmp_path / "again") == contents(folder)
+
+
+def test_a_folder_of_other_conversations_is_refused_and_left_alone(tmp_path):
+    file = tmp_path / "mine.jsonl"
+    mine = DataArguments(write_jsonl(file, *numbered(40)))
+    folder = tmp_path / "out"
+    prepare_data(mine, folder)
+    before = contents(folder)
+    for other, message in (
+        (replace(mine, conversation_seed=1), "conversation_seed = 0, and now it is 1"),
+        (replace(mine, test_dataset="toy"), "test_dataset = None, and now it is toy"),
+    ):
+        with pytest.raises(ValueError, match=f"{folder} was written with {message}"):
+            prepare_data(other, folder)
+    write_jsonl(file, *numbered(41))
+    with pytest.raises(ValueError, match=f"was written with {file} = [0-9a-f]+, and now it is "):
+        prepare_data(mine, folder)
+    assert contents(folder) == before
+    (plain := tmp_path / "plain").mkdir()
+    (plain / "thesis.txt").write_text("Dear reader")
+    for something in (plain, plain / "thesis.txt"):
+        with pytest.raises(ValueError, match=f"{something} holds something else"):
+            prepare_data(mine, something)
+
+
+def test_changed_files_are_refused(tmp_path):
+    prepare_data(SMALL, folder := tmp_path / "toy")
+    file = folder / "train.jsonl"
+    file.write_bytes(file.read_bytes().replace(b"Emma", b"Anna", 1))
+    message = f"{file} is not what `kd-lab data` wrote: delete {folder}"
+    with pytest.raises(ValueError, match=message):
+        load_conversations(DataArguments(str(folder)))
+    with pytest.raises(ValueError, match=message):
+        prepare_data(SMALL, folder)
+    file.unlink()
+    with pytest.raises(ValueError, match=message):
+        load_conversations(DataArguments(str(folder)))
+    (folder / "manifest.json").write_text("{")
+    with pytest.raises(ValueError, match=r"manifest.json: not JSON"):
+        load_conversations(DataArguments(str(folder)))
+
+
+def test_a_run_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    (tmp_path / "mine.jsonl").write_text('{"messages": []}\n{')
+    with pytest.raises(ValueError, match=r"mine.jsonl:2: not JSON"):
+        prepare_data(DataArguments(str(tmp_path / "mine.jsonl")), tmp_path / "out")
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr("kd_lab.data.prepare.sha256", lambda file: (_ for _ in ()).throw(full))
+    with pytest.raises(OSError, match="No space left"):
+        prepare_data(replace(SMALL, dataset="toy"), tmp_path / "out")
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.jsonl"]
+
+
+@pytest.mark.slow  # starts Python, and TRL's parser with it
+def test_the_command(tmp_path):
+    def kd_lab(*words):
+        return subprocess.run(
+            [sys.executable, "-m", "kd_lab", "data", *words],
+            cwd=tmp_path,
+            env=os.environ | {"HF_HOME": str(tmp_path / "cache")},
+            capture_output=True,
+            text=True,
+        )
+
+    finished = kd_lab("--num_conversations", "40", "--output_dir", "toy")
+    assert finished.stdout == "wrote toy (40 training and 1,000 test conversations)\n"
+    refused = kd_lab("--num_conversations", "41", "--output_dir", "toy")
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1].startswith("kd-lab: error: toy was written with num_con")
+    shutil.rmtree(tmp_path / "toy")
+    assert [*tmp_path.iterdir()] == []
