@@ -1,0 +1,283 @@
+"""``kd-lab cache``: store a teacher's signal on given answers, to train later without the teacher.
+
+    kd-lab cache --teacher_model_name_or_path runs/teacher --output_dir runs/cache
+    kd-lab train --config tiny/token_fkl --teacher_cache runs/cache
+
+At each position whose next token is trained, one of two things is kept:
+
+    hidden   the last hidden state in bfloat16, and the head once: the whole law, at any temperature
+             (as KDFlow sends it between machines, arXiv 2603.01875); 2·H bytes a token
+    topk     the k likeliest tokens with their log-probabilities, and the mass of all others: a law
+             of k + 1 outcomes at one temperature; 4·k + 4 bytes a token, or 6·k + 4 where the
+             vocabulary has more than 65,536
+
+and 5 bytes for each token of the rows themselves. The answers are those of the conversations, or
+the teacher's own (``kd-lab generate``). A run that is killed goes on with the shard it was at. On
+several GPUs each process takes its share of the shards:
+``accelerate launch --num_processes 8 -m kd_lab cache ...``.
+"""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from rich.progress import BarColumn, Progress, ProgressColumn, Task
+from rich.text import Text
+from safetensors.torch import save_file
+from torch import Tensor
+
+from kd_lab.data.conversations import DataArguments, check_data_arguments, load_conversations
+from kd_lab.data.examples import training_examples
+from kd_lab.fused_loss import CHUNK_SIZE
+from kd_lab.teacher.identity import check_same_teacher, model_identity, tokenizer_hash
+from kd_lab.teacher.packed_rows import PackedRows
+from kd_lab.teacher.shards import Shard, ShardStore
+from kd_lab.teacher.signals import check_plain_logits, topk_law, trained_hidden_states
+from kd_lab.teacher.stored import HEAD, SIGNALS, stored_answers
+from kd_lab.vocabulary import shared_vocabulary_size
+
+if TYPE_CHECKING:  # importing transformers takes seconds, and only its types are needed
+    from transformers import PreTrainedModel
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+SPLITS = ("train", "test")
+
+
+@dataclass
+class CacheArguments:
+    """What to store, of which teacher, and where."""
+
+    output_dir: str = field(metadata={"help": "The folder to write, or to go on with."})
+    teacher_model_name_or_path: str = field(
+        metadata={"help": "The teacher, a folder or a name on the model hub."}
+    )
+    teacher_revision: str | None = field(
+        default=None, metadata={"help": "Its revision on the hub: a branch, tag or commit."}
+    )
+    teacher_dtype: str = field(
+        default="auto", metadata={"help": "Its own: float32, bfloat16, or auto: as it was saved."}
+    )
+    teacher_signal: str = field(
+        default="hidden", metadata={"help": "hidden (the whole law) or topk (its likeliest part)."}
+    )
+    topk: int = field(default=64, metadata={"help": "topk only: tokens kept at each position."})
+    distil_temperature: float = field(
+        default=1.0, metadata={"help": "topk only: the T that will be trained at."}
+    )
+    answers: str | None = field(
+        default=None,
+        metadata={"help": "A folder of kd-lab generate, instead of the conversations' answers."},
+    )
+    split: str = field(default="train", metadata={"help": "Of the conversations: train or test."})
+    max_length: int | None = field(
+        default=1024, metadata={"help": "Of a conversation, in tokens; the rest is cut off."}
+    )
+    rows_per_shard: int = field(
+        default=256, metadata={"help": "Rows that are one file, and lost at most by a kill."}
+    )
+    tokens_per_batch: int = field(
+        default=8192, metadata={"help": "Tokens of a forward pass; memory grows with it."}
+    )
+    chunk_size: int = field(
+        default=CHUNK_SIZE, metadata={"help": "topk only: positions whose logits exist at a time."}
+    )
+
+
+ARGUMENTS = (CacheArguments, DataArguments)
+
+
+def run(args: CacheArguments, data: DataArguments) -> None:
+    """Write or finish the cache and say what it takes; see ``cache_teacher``."""
+    started = time.perf_counter()
+    store = cache_teacher(args, data)
+    if store.is_finished():  # else other processes are still at work on theirs
+        totals = store.finish()
+        head = store.folder / HEAD
+        once = f", and {head.stat().st_size / 1e6:,.1f} MB of head" if head.exists() else ""
+        print(
+            f"{store.folder}: {totals['rows']:,} rows, {totals['tokens']:,} trained tokens, "
+            f"{totals['bytes_per_token']:,.1f} bytes each{once} "
+            f"({time.perf_counter() - started:,.0f} s)"
+        )
+
+
+def check_cache_arguments(args: CacheArguments) -> None:
+    """Refuse what can be refused before anything is loaded.
+
+    Raises:
+        ValueError: a setting outside its range.
+    """
+    for name, known in (
+        ("teacher_signal", tuple(SIGNALS)),
+        ("teacher_dtype", DTYPES),
+        ("split", SPLITS),
+    ):
+        if getattr(args, name) not in known:
+            raise ValueError(f"{name} must be one of {known}, not {getattr(args, name)!r}")
+    for name in ("topk", "rows_per_shard", "tokens_per_batch", "chunk_size"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"{name} must be at least 1, not {getattr(args, name)}")
+    if not args.distil_temperature > 0:
+        raise ValueError(f"distil_temperature must be positive, not {args.distil_temperature}")
+    if args.max_length is not None and args.max_length < 2:
+        raise ValueError(f"max_length must be at least 2, not {args.max_length}")
+
+
+def cache_teacher(args: CacheArguments, data: DataArguments) -> ShardStore:
+    """Write the shards that are missing; this process's share of them, if there are several.
+
+    The teacher is loaded only if one is missing.
+
+    Raises:
+        ValueError: arguments out of range, no such model or answers, answers of another teacher, a
+            teacher whose logits are not its head's, or a folder that holds something else.
+        FloatingPointError: the teacher's hidden states are infinite or NaN.
+    """
+    from accelerate import PartialState
+
+    check_cache_arguments(args)
+    check_data_arguments(data)
+    process = PartialState()
+    with process.main_process_first():
+        settings, rows = _describe(args, data)
+        store = ShardStore.create(
+            args.output_dir,
+            "cache",
+            settings,
+            len(rows.lengths),
+            args.rows_per_shard,
+            ".safetensors",
+        )
+    mine = [
+        shard
+        for shard in store.missing()
+        if shard.index % process.num_processes == process.process_index
+    ]
+    needs_head = args.teacher_signal == "hidden" and process.is_main_process
+    if mine or (needs_head and not store.has_attached(HEAD)):
+        model = _load_teacher(args, process.device)
+        check_plain_logits(model, torch.from_numpy(rows.input_ids[:8]).long())
+        head, bias = _head(model, settings["vocab_size"])
+        if needs_head:
+            parts = {"weight": head} if bias is None else {"weight": head, "bias": bias}
+            store.attach(HEAD, partial(save_file, {n: part.cpu() for n, part in parts.items()}))
+        signal = partial(_signal, args, model, head, bias)
+        _write_shards(store, mine, rows, signal, show_progress=process.is_main_process)
+    return store
+
+
+def _describe(args: CacheArguments, data: DataArguments) -> tuple[dict[str, Any], PackedRows]:
+    """All that decides what is stored, and the rows to store it for."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    teacher, revision = args.teacher_model_name_or_path, args.teacher_revision
+    identity = model_identity(teacher, revision)
+    config = AutoConfig.from_pretrained(teacher, revision=revision)
+    tokenizer = AutoTokenizer.from_pretrained(teacher, revision=revision)
+    head_rows = config.get_text_config().vocab_size
+    vocab_size = shared_vocabulary_size(tokenizer, tokenizer, head_rows, head_rows)
+    dtype = str(config.dtype or torch.float32).removeprefix("torch.")
+    settings: dict[str, Any] = {
+        "teacher_signal": args.teacher_signal,
+        "teacher": identity,
+        "dtype": dtype if args.teacher_dtype == "auto" else args.teacher_dtype,
+        "tokenizer_sha256": tokenizer_hash(tokenizer),
+        "vocab_size": vocab_size,
+    }
+    if args.teacher_signal == "topk":
+        if args.topk > vocab_size:
+            raise ValueError(f"topk is {args.topk}, and the teacher has {vocab_size} tokens")
+        settings |= {"k": args.topk, "temperature": args.distil_temperature}
+    if args.answers is None:
+        conversations = load_conversations(data)[args.split]
+        rows = PackedRows.of(training_examples(conversations, tokenizer, args.max_length).rows)
+        source = {**asdict(data), "split": args.split, "max_length": args.max_length}
+    else:
+        answers = ShardStore.open(args.answers, "answers", verify=False).settings
+        check_same_teacher(answers["teacher"], identity)
+        if answers["tokenizer_sha256"] != settings["tokenizer_sha256"]:
+            raise ValueError(
+                f"{args.answers} was written with another tokenizer than {teacher} has"
+            )
+        rows = PackedRows.of(stored_answers(args.answers))
+        source = {"answers": answers}
+    return settings | {"source": source, "rows_sha256": rows.sha256()}, rows
+
+
+def _load_teacher(args: CacheArguments, device: torch.device) -> "PreTrainedModel":
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(
+        args.teacher_model_name_or_path, revision=args.teacher_revision, dtype=args.teacher_dtype
+    )
+    return model.to(device).requires_grad_(False).eval()  # type: ignore[arg-type]
+
+
+def _head(model: "PreTrainedModel", vocab_size: int) -> tuple[Tensor, Tensor | None]:
+    """The rows of the head that are tokens: weight [vocab_size, H] and bias or None."""
+    head = model.get_output_embeddings()
+    bias = getattr(head, "bias", None)
+    return head.weight[:vocab_size], None if bias is None else bias[:vocab_size]
+
+
+def _signal(
+    args: CacheArguments,
+    model: "PreTrainedModel",
+    head: Tensor,
+    bias: Tensor | None,
+    rows: PackedRows,
+    advance: Callable[[int], object],
+) -> dict[str, Tensor]:
+    """What is stored of the teacher for some rows, on the CPU."""
+    hidden = trained_hidden_states(model, rows, args.tokens_per_batch, advance)
+    if args.teacher_signal == "hidden":
+        return {"hidden": hidden.bfloat16().cpu()}
+    return topk_law(
+        hidden,
+        head,
+        bias,
+        k=args.topk,
+        temperature=args.distil_temperature,
+        chunk_size=args.chunk_size,
+    )
+
+
+def _write_shards(
+    store: ShardStore,
+    shards: list[Shard],
+    rows: PackedRows,
+    signal: Callable[[PackedRows, Callable[[int], object]], dict[str, Tensor]],
+    show_progress: bool,
+) -> None:
+    """Compute and store ``shards``; one goes to disk while the next is computed."""
+    total = sum(int(rows.select(shard.rows).lengths.sum()) for shard in shards)
+    columns = "{task.description}", "{task.completed:,.0f} of {task.total:,.0f} tokens"
+    pending: Future[None] | None = None
+    with (
+        Progress(*columns, BarColumn(), TokensPerSecond(), disable=not show_progress) as progress,
+        ThreadPoolExecutor(1) as writer,
+    ):
+        task = progress.add_task("caching", total=total)
+        for shard in shards:
+            some = rows.select(shard.rows)
+            tensors = signal(some, partial(progress.advance, task))
+            tokens = len(next(iter(tensors.values())))
+            tensors |= {name: torch.from_numpy(array) for name, array in some._asdict().items()}
+            if pending is not None:
+                pending.result()
+            pending = writer.submit(store.write, shard, partial(save_file, tensors), tokens)
+        if pending is not None:
+            pending.result()
+
+
+class TokensPerSecond(ProgressColumn):
+    """How fast it goes, and how long it will take."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed or 0
+        left = f", {task.time_remaining:,.0f} s left" if task.time_remaining else ""
+        return Text(f"{speed:,.0f} tokens/s{left}")

@@ -1,0 +1,326 @@
+"""A folder of checksummed shards that a long run fills, is killed in, and goes on with.
+
+    manifest.json               what is stored, with all settings that decide its bytes
+    shard-00000.jsonl           rows 0 to rows_per_shard - 1
+    shard-00000.jsonl.sidecar   its SHA-256, written last: without it there is no shard
+
+A file is written under a hidden name, forced to disk and renamed, and then its sidecar likewise. So
+at whatever moment a run was killed, a shard is whole or it is missing, and the same command run
+again writes just those that are missing. A byte that flips later is found by the checksum: the
+shard is named, a writer does it again and a reader refuses it. The sidecar also says for which
+settings and rows its shard was written, so that a file copied in from elsewhere is no shard either.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+SIDECAR = ".sidecar"
+COMMANDS = {"answers": "kd-lab generate", "cache": "kd-lab cache"}  # which writes what kind
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A run of consecutive rows that is one file."""
+
+    index: int
+    rows: range
+
+
+class ShardStore:
+    """A folder of shards; get one from ``create`` (to write) or ``open`` (to read).
+
+    Several processes may write to one store, each its own shards: a process out of ``n`` takes the
+    missing shards with ``shard.index % n == rank``.
+    """
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        self.folder, self.manifest = folder, manifest
+
+    @classmethod
+    def create(
+        cls,
+        folder: str | Path,
+        kind: str,
+        settings: dict[str, Any],
+        num_rows: int,
+        rows_per_shard: int,
+        suffix: str,
+    ) -> "ShardStore":
+        """Begin a store, or go on with the one that the folder holds.
+
+        Args:
+            kind: "answers" or "cache".
+            settings: all that decides what the shards hold, as JSON can say it.
+            suffix: of the shards' files, ".jsonl" or ".safetensors".
+        Raises:
+            ValueError: the folder holds a store of other settings (the first that differs is named,
+                with both values), or files of another kind, or cannot be written; a number of rows
+                that is not positive.
+        """
+        folder = Path(folder)
+        if num_rows < 1 or rows_per_shard < 1:
+            raise ValueError(f"{folder}: nothing to store ({num_rows} rows, {rows_per_shard} each)")
+        wanted = {
+            "kind": kind,
+            "settings": json.loads(json.dumps(settings)),
+            "num_rows": num_rows,
+            "rows_per_shard": rows_per_shard,
+            "suffix": suffix,
+        }
+        if (folder / MANIFEST).exists():
+            store = cls(folder, _read_manifest(folder, kind))
+            difference = _first_difference(store.manifest, wanted)
+            if difference:
+                key, stored, asked = difference
+                raise ValueError(
+                    f"{folder} was written with {key} = {stored}, and now it is {asked}: shards of "
+                    "different settings are not mixed; choose another folder, or delete this one"
+                )
+            return store
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"cannot write to {folder}: {error.strerror}") from error
+        visible = sorted(path.name for path in folder.glob("[!.]*"))
+        if visible:
+            raise ValueError(
+                f"{folder} has no {MANIFEST} but other files ({visible[0]}); choose a new folder"
+            )
+        store = cls(folder, wanted)
+        store._save_manifest()
+        return store
+
+    @classmethod
+    def open(cls, folder: str | Path, kind: str, verify: bool = True) -> "ShardStore":
+        """A finished store, to read.
+
+        Args:
+            verify: read every shard once and check it against its checksum. Of several processes
+                that open one store, one needs to.
+        Raises:
+            ValueError: no store of this kind, an unfinished one (says how many shards are there),
+                or a corrupted shard (named); says which command to run.
+        """
+        folder = Path(folder)
+        store = cls(folder, _read_manifest(folder, kind))
+        shards, command = store.shards(), COMMANDS[kind]
+        absent = [shard for shard in shards if not store._is_there(store.path(shard))]
+        if absent:
+            raise ValueError(
+                f"{folder} is not finished: {len(shards) - len(absent)} of {len(shards)} shards "
+                f"are there; run the same `{command}` again, which goes on where it stopped"
+            )
+        corrupted = store._corrupted(shards) if verify else []
+        if corrupted:
+            names = ", ".join(store.path(shard).name for shard in corrupted[:5])
+            raise ValueError(
+                f"{folder}: {names} {'differs' if len(corrupted) == 1 else 'differ'} from what was "
+                f"written; run the same `{command}` again, which redoes "
+                f"{'this shard' if len(corrupted) == 1 else f'these {len(corrupted)} shards'} only"
+            )
+        return store
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the store was created with."""
+        return self.manifest["settings"]
+
+    @property
+    def num_rows(self) -> int:
+        """The rows of all shards together."""
+        return self.manifest["num_rows"]
+
+    def shards(self) -> list[Shard]:
+        """All shards, written or not, in order."""
+        total, size = self.manifest["num_rows"], self.manifest["rows_per_shard"]
+        return [
+            Shard(index, range(start, min(start + size, total)))
+            for index, start in enumerate(range(0, total, size))
+        ]
+
+    def path(self, shard: Shard) -> Path:
+        """The shard's file."""
+        return self.folder / f"shard-{shard.index:05d}{self.manifest['suffix']}"
+
+    def paths(self) -> list[Path]:
+        """The files of all shards, in order."""
+        return [self.path(shard) for shard in self.shards()]
+
+    def missing(self) -> list[Shard]:
+        """The shards still to be written; a corrupted one is among them, and a warning names it."""
+        there = [shard for shard in self.shards() if self._is_there(self.path(shard))]
+        corrupted = self._corrupted(there)
+        for shard in corrupted:
+            logger.warning("%s differs from what was written; it is done again", self.path(shard))
+        whole = {shard.index for shard in there} - {shard.index for shard in corrupted}
+        return [shard for shard in self.shards() if shard.index not in whole]
+
+    def write(self, shard: Shard, save: Callable[[Path], Any], tokens: int) -> None:
+        """Store one shard: ``save(path)`` writes its bytes, ``tokens`` is how many it holds."""
+        path = self.path(shard)
+        self._write(path, save, {"rows": [shard.rows.start, shard.rows.stop], "tokens": tokens})
+
+    def attach(self, name: str, save: Callable[[Path], Any]) -> None:
+        """Store one more file, checksummed like a shard; keeps the one that is there and whole."""
+        path = self.folder / name
+        if not self.has_attached(name):
+            if self._is_there(path):
+                logger.warning("%s differs from what was written; it is done again", path)
+            self._write(path, save, {"rows": None, "tokens": 0})
+
+    def has_attached(self, name: str) -> bool:
+        """Whether a file that was attached is there, as it was written."""
+        path = self.folder / name
+        return self._is_there(path) and self._is_whole(path, rows=None)
+
+    def attached(self, name: str) -> Path:
+        """The path of a file that was attached.
+
+        Raises:
+            ValueError: it is not there, or not as it was written.
+        """
+        path = self.folder / name
+        if not self.has_attached(name):
+            raise ValueError(
+                f"{path} is missing or differs from what was written; run the same "
+                f"`{COMMANDS[self.manifest['kind']]}` again, which redoes it"
+            )
+        return path
+
+    def is_finished(self) -> bool:
+        """Whether every shard has been written (checksums are not looked at)."""
+        return all(map(self._is_there, self.paths()))
+
+    def finish(self) -> dict[str, float]:
+        """Add up all shards and note it in the manifest.
+
+        Returns:
+            the manifest's ``totals``: rows, tokens, bytes (of the shards' files), bytes_per_token.
+        """
+        paths = self.paths()
+        tokens = sum(_read_sidecar(path)["tokens"] for path in paths)
+        size = sum(path.stat().st_size for path in paths)
+        self.manifest["totals"] = {
+            "rows": self.num_rows,
+            "tokens": tokens,
+            "bytes": size,
+            "bytes_per_token": round(size / max(tokens, 1), 2),
+        }
+        self._save_manifest()
+        return self.manifest["totals"]
+
+    def _write(self, path: Path, save: Callable[[Path], Any], about: dict[str, Any]) -> None:
+        for left_behind in self.folder.glob(f".{path.name}.*part"):  # by a run that was killed
+            left_behind.unlink()
+        _replace(path, save)
+        about |= {"settings": self._fingerprint(), "sha256": _sha256(path)}
+        text = json.dumps(about) + "\n"
+        _replace(_sidecar(path), lambda part: part.write_text(text))
+
+    def _save_manifest(self) -> None:
+        text = json.dumps(self.manifest, indent=1, ensure_ascii=False) + "\n"
+        _replace(self.folder / MANIFEST, lambda part: part.write_text(text, encoding="utf-8"))
+
+    def _fingerprint(self) -> str:
+        described = [self.manifest["kind"], self.settings]
+        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+    def _is_there(self, path: Path) -> bool:
+        return path.exists() and _sidecar(path).exists()
+
+    def _corrupted(self, shards: list[Shard]) -> list[Shard]:
+        def is_whole(shard: Shard) -> bool:
+            return self._is_whole(self.path(shard), [shard.rows.start, shard.rows.stop])
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets go of the interpreter
+            whole = list(pool.map(is_whole, shards))
+        return [shard for shard, fine in zip(shards, whole, strict=True) if not fine]
+
+    def _is_whole(self, path: Path, rows: list[int] | None) -> bool:
+        try:
+            about = _read_sidecar(path)
+        except ValueError:  # the sidecar itself is broken
+            return False
+        return about == {
+            "rows": rows,
+            "tokens": about.get("tokens"),
+            "settings": self._fingerprint(),
+            "sha256": _sha256(path),
+        }
+
+
+def _read_manifest(folder: Path, kind: str) -> dict[str, Any]:
+    path, command = folder / MANIFEST, COMMANDS[kind]
+    if not path.exists():
+        raise ValueError(f"{folder} is not a folder that `{command}` wrote: it has no {MANIFEST}")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        written = manifest["kind"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); delete the folder") from error
+    if written != kind:
+        raise ValueError(
+            f"{folder} was written by `{COMMANDS.get(written, written)}`, where what `{command}` "
+            "writes is needed"
+        )
+    return manifest
+
+
+def _first_difference(
+    stored: dict[str, Any], asked: dict[str, Any], prefix: str = ""
+) -> tuple[str, str, str] | None:
+    """The first key, dotted, whose value differs, and both values; keys only stored do not count
+    at the top, where the totals are."""
+    for key in asked if not prefix else [*asked, *(stored.keys() - asked.keys())]:
+        old, new = stored.get(key, "not set"), asked.get(key, "not set")
+        name = f"{prefix}{key}".removeprefix("settings.")
+        if isinstance(old, dict) and isinstance(new, dict):
+            nested = _first_difference(old, new, f"{prefix}{key}.")
+            if nested:
+                return nested
+        elif old != new:
+            return name, repr(old), repr(new)
+    return None
+
+
+def _replace(path: Path, save: Callable[[Path], Any]) -> None:
+    """Write a file under a hidden name, force it to disk, and only then give it its own."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        save(part)
+        _force_to_disk(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    _force_to_disk(path.parent)
+
+
+def _force_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(path.name + SIDECAR)
+
+
+def _read_sidecar(path: Path) -> dict[str, Any]:
+    return json.loads(_sidecar(path).read_text())
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

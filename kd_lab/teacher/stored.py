@@ -1,0 +1,145 @@
+"""A teacher that was asked ahead of time: what `kd-lab cache` and `kd-lab generate` stored.
+
+A cache is a training set with the teacher's signal beside it. Each of its shards is one safetensors
+file: some rows (packed_rows.py), and at the n positions of theirs whose next token is trained,
+in order, either ``hidden``, bfloat16 [n, H], or ``topk_logp``, ``topk_tokens`` and ``topk_tail``
+(signals.py). The files are mapped into memory, and no more is read of them than a batch asks for.
+"""
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from datasets import Dataset, concatenate_datasets
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from kd_lab.data.examples import TRAINING_ROW
+from kd_lab.fused_loss import IGNORED
+from kd_lab.teacher.identity import tokenizer_hash
+from kd_lab.teacher.packed_rows import PackedRows
+from kd_lab.teacher.shards import ShardStore
+
+if TYPE_CHECKING:  # importing transformers takes seconds, and only its type is needed
+    from transformers import PreTrainedTokenizerBase
+
+HEAD = "head.safetensors"  # the teacher's, stored once beside shards of hidden states
+SIGNALS = {"hidden": ("hidden",), "topk": ("topk_logp", "topk_tokens", "topk_tail")}
+
+
+class StoredTeacher:
+    """What the trainers ask of a teacher that is a folder of `kd-lab cache`.
+
+    Args:
+        folder: of the cache.
+        verify: check every shard against its checksum; of several processes that read one folder,
+            one needs to.
+    Raises:
+        ValueError: no finished cache, or a corrupted shard (named); says what to run.
+    """
+
+    def __init__(self, folder: str | Path, verify: bool = True) -> None:
+        self.store = ShardStore.open(folder, "cache", verify)
+        self.manifest = self.store.manifest
+        self.kind: str = self.store.settings["teacher_signal"]  # "hidden" or "topk"
+        if self.kind == "hidden":
+            self.store.attached(HEAD)
+        self._files: dict[int, Any] = {}
+
+    def check_fits(self, tokenizer: "PreTrainedTokenizerBase", temperature: float) -> None:
+        """Refuse a student's tokenizer, or a temperature, that the cache was not made for.
+
+        Raises:
+            ValueError: the tokenizer has other ids than the teacher's; or the top k were stored at
+                another temperature (hidden states serve any).
+        """
+        settings = self.store.settings
+        if tokenizer_hash(tokenizer) != settings["tokenizer_sha256"]:
+            raise ValueError(
+                f"{self.store.folder} was written with another tokenizer than the student's, so "
+                "that its token ids mean something else to the student"
+            )
+        if self.kind == "topk" and temperature != settings["temperature"]:
+            raise ValueError(
+                f"{self.store.folder} has the teacher's top {settings['k']} at temperature "
+                f"{settings['temperature']}, not {temperature}: train with distil_temperature = "
+                f"{settings['temperature']}, or cache with the other one (hidden states serve any)"
+            )
+
+    def rows(self) -> Dataset:
+        """The training rows, and ``cache_row``: the number by which to ask for a row's signal."""
+        parts = [PackedRows.load(path).unpacked() for path in self.store.paths()]
+        rows = concatenate_datasets(parts)
+        return rows.add_column("cache_row", np.arange(len(rows), dtype=np.int32))
+
+    def signal(self, cache_rows: list[int]) -> dict[str, Tensor]:
+        """The signal at the trained positions of some rows, row by row, n positions in all.
+
+        Returns:
+            of a cache of hidden states: ``hidden`` bfloat16 [n, H]. Of one of top k: ``topk_logp``
+            float32 [n, k], ``topk_tokens`` int64 [n, k] and ``topk_tail`` float32 [n], the
+            log-probability of all other tokens together; what 16 bits rounded is normalised, so
+            that these k + 1 probabilities sum to 1.
+        """
+        names = SIGNALS[self.kind]
+        parts: dict[str, list[Tensor]] = {name: [] for name in names}
+        for row in cache_rows:
+            start, stop = self._positions[row]
+            file = self._file(row // self.manifest["rows_per_shard"])
+            for name in names:
+                parts[name].append(file.get_slice(name)[start:stop])
+        signal = {name: torch.cat(part) for name, part in parts.items()}
+        if self.kind == "hidden":
+            return signal
+        logp, tail = signal["topk_logp"].double(), signal["topk_tail"].double()
+        total = torch.cat([logp, tail[:, None]], -1).logsumexp(-1)  # [n], almost 0
+        return {
+            "topk_logp": (logp - total[:, None]).float(),
+            "topk_tokens": signal["topk_tokens"].long(),
+            "topk_tail": (tail - total).float(),
+        }
+
+    def head(self) -> tuple[Tensor, Tensor | None]:
+        """The teacher's head beside its hidden states: [V, H] in its own dtype, and bias [V].
+
+        V is the number of tokens (``manifest["settings"]["vocab_size"]``), without padding rows.
+        """
+        tensors = load_file(self.store.attached(HEAD))
+        return tensors["weight"], tensors.get("bias")
+
+    def _file(self, index: int) -> Any:
+        if index not in self._files:
+            path = self.store.path(self.store.shards()[index])
+            self._files[index] = safe_open(path, "pt")
+        return self._files[index]
+
+    @cached_property
+    def _positions(self) -> NDArray[np.int64]:
+        """Where each row's signal lies in its shard, from and to: [rows, 2]."""
+        places = []
+        for path in self.store.paths():
+            ends = PackedRows.load(path).positions_per_row().cumsum()
+            places.append(np.stack([np.append(0, ends[:-1]), ends], axis=1))
+        return np.concatenate(places)
+
+
+def stored_answers(folder: str | Path, verify: bool = True) -> Dataset:
+    """The training rows of a folder of `kd-lab generate`: trained is what the teacher wrote.
+
+    Raises:
+        ValueError: no finished folder of answers, or a corrupted shard (named).
+    """
+    columns: dict[str, list[Any]] = {name: [] for name in TRAINING_ROW}
+    for path in ShardStore.open(folder, "answers", verify).paths():
+        for line in path.read_bytes().splitlines():  # of text, it would split at U+2028 as well
+            answer = json.loads(line)
+            prompt, completion = answer["prompt_ids"], answer["completion_ids"]
+            columns["input_ids"].append(prompt + completion)
+            columns["labels"].append([IGNORED] * len(prompt) + completion)
+            columns["prompt_length"].append(len(prompt))
+    return Dataset.from_dict(columns, features=TRAINING_ROW)
