@@ -1,0 +1,298 @@
+"""``kd-lab generate``: the teacher answers every prompt once, and its answers are stored.
+
+    kd-lab generate --teacher_model_name_or_path runs/teacher --output_dir runs/answers
+    kd-lab train --config tiny/seqkd --answers runs/answers
+    kd-lab cache --answers runs/answers ...          # with the teacher's law beside each token
+
+A prompt is a conversation without its last answer. The answers are JSONL shards, one line each:
+
+    {"row": 0, "messages": [..., the answer], "prompt_ids": [...], "completion_ids": [...],
+     "finished": true}                               # false: cut off at max_new_tokens
+
+An answer depends on the seed and its row and not on how the rows are batched. So a run that is
+killed goes on with the shard it was at and ends as it would have. On several GPUs each process
+takes its share of the shards: ``accelerate launch --num_processes 8 -m kd_lab generate ...``.
+"""
+
+import hashlib
+import importlib.util
+import json
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from datasets import Dataset
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from kd_lab.data.conversations import DataArguments, check_data_arguments, load_conversations
+from kd_lab.data.examples import generation_prompts
+from kd_lab.rollout.sampling import Completion, Sampling
+from kd_lab.teacher.cache import DTYPES, SPLITS
+from kd_lab.teacher.identity import model_identity, tokenizer_hash
+from kd_lab.teacher.shards import Shard, ShardStore
+from kd_lab.vocabulary import shared_vocabulary_size
+
+if TYPE_CHECKING:  # importing transformers takes seconds, and only its type is needed
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+ENGINES = ("transformers", "vllm")
+
+
+@dataclass
+class GenerateArguments:
+    """Who answers, how, and where the answers go."""
+
+    output_dir: str = field(metadata={"help": "The folder to write, or to go on with."})
+    teacher_model_name_or_path: str = field(
+        metadata={"help": "The teacher, a folder or a name on the model hub."}
+    )
+    teacher_revision: str | None = field(
+        default=None, metadata={"help": "Its revision on the hub: a branch, tag or commit."}
+    )
+    teacher_dtype: str = field(
+        default="auto", metadata={"help": "Its own: float32, bfloat16, or auto: as it was saved."}
+    )
+    engine: str = field(default="transformers", metadata={"help": "transformers, or vllm on GPUs."})
+    split: str = field(default="train", metadata={"help": "Of the conversations: train or test."})
+    max_prompt_length: int | None = field(
+        default=1024, metadata={"help": "Conversations with a longer prompt, in tokens, are left."}
+    )
+    max_new_tokens: int = field(default=512, metadata={"help": "Of an answer; it is cut off then."})
+    sampling_temperature: float = field(
+        default=1.0, metadata={"help": "1: the teacher's own law; 0: its likeliest tokens."}
+    )
+    top_p: float = field(
+        default=1.0, metadata={"help": "Draw from the likeliest tokens with this mass only."}
+    )
+    top_k: int = field(
+        default=0, metadata={"help": "Draw from so many likeliest tokens only; 0: all."}
+    )
+    generation_seed: int = field(default=0, metadata={"help": "Of the answers."})
+    generation_batch_size: int = field(
+        default=64, metadata={"help": "Answers written at a time; memory grows with it."}
+    )
+    rows_per_shard: int = field(
+        default=512, metadata={"help": "Answers that are one file, and lost at most by a kill."}
+    )
+
+
+ARGUMENTS = (GenerateArguments, DataArguments)
+
+
+class Job(NamedTuple):
+    """What is to be answered, and what decides the answers."""
+
+    settings: dict[str, Any]  # all that decides what is stored, as JSON can say it
+    prompts: Dataset  # of the columns messages and prompt_ids
+    tokenizer: "PreTrainedTokenizerBase"
+    sampling: Sampling
+
+
+def run(args: GenerateArguments, data: DataArguments) -> None:
+    """Write or finish the answers and say what they are; see ``generate``."""
+    started = time.perf_counter()
+    store = generate(args, data)
+    if store.is_finished():  # else other processes are still at work on theirs
+        totals = store.finish()
+        print(
+            f"{store.folder}: {totals['rows']:,} answers, {totals['tokens']:,} tokens, "
+            f"{totals['tokens'] / totals['rows']:,.1f} each "
+            f"({time.perf_counter() - started:,.0f} s)"
+        )
+
+
+def check_generate_arguments(args: GenerateArguments) -> Sampling:
+    """Refuse what can be refused before anything is loaded.
+
+    Raises:
+        ValueError: a setting outside its range, or vllm that is not installed.
+    """
+    for name, known in ("engine", ENGINES), ("teacher_dtype", DTYPES), ("split", SPLITS):
+        if getattr(args, name) not in known:
+            raise ValueError(f"{name} must be one of {known}, not {getattr(args, name)!r}")
+    for name in ("generation_batch_size", "rows_per_shard"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"{name} must be at least 1, not {getattr(args, name)}")
+    if not 0 <= args.generation_seed < 2**64:
+        raise ValueError(f"generation_seed must lie in [0, 2^64), not {args.generation_seed}")
+    if args.engine == "vllm":
+        if importlib.util.find_spec("vllm") is None:
+            raise ValueError("engine vllm: install 'kd-lab[vllm]', in an environment of its own")
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            raise ValueError("engine vllm runs as one process: start it without accelerate launch")
+    return Sampling(args.max_new_tokens, args.sampling_temperature, args.top_p, args.top_k)
+
+
+def generate(args: GenerateArguments, data: DataArguments) -> ShardStore:
+    """Write the shards that are missing; this process's share of them, if there are several.
+
+    The teacher is loaded only if one is missing.
+
+    Raises:
+        ValueError: arguments out of range, no such model, prompts that the tokenizer cannot write,
+            or a folder that holds something else.
+        FloatingPointError: the teacher's logits are infinite or NaN.
+    """
+    from accelerate import PartialState
+
+    sampling = check_generate_arguments(args)
+    check_data_arguments(data)
+    process = PartialState()
+    with process.main_process_first():
+        job = _describe(args, data, sampling)
+        store = ShardStore.create(
+            args.output_dir,
+            "answers",
+            job.settings,
+            len(job.prompts),
+            args.rows_per_shard,
+            ".jsonl",
+        )
+    mine = [
+        shard
+        for shard in store.missing()
+        if shard.index % process.num_processes == process.process_index
+    ]
+    if mine:
+        write = _writer(args, job, process.device)
+        _write_shards(store, mine, job, write, show_progress=process.is_main_process)
+    return store
+
+
+def _describe(args: GenerateArguments, data: DataArguments, sampling: Sampling) -> Job:
+    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+    teacher, revision = args.teacher_model_name_or_path, args.teacher_revision
+    identity = model_identity(teacher, revision)
+    config = AutoConfig.from_pretrained(teacher, revision=revision)
+    tokenizer = AutoTokenizer.from_pretrained(teacher, revision=revision)
+    rows = config.get_text_config().vocab_size
+    conversations = load_conversations(data)[args.split]
+    prompts, dropped = generation_prompts(conversations, tokenizer, args.max_prompt_length)
+    room = config.get_text_config().max_position_embeddings - max(map(len, prompts["prompt_ids"]))
+    if args.max_new_tokens > room:
+        raise ValueError(
+            f"after the longest prompt the teacher has room for {max(room, 0):,} tokens, not for "
+            f"max_new_tokens = {args.max_new_tokens:,}: lower it, or max_prompt_length"
+        )
+    ends = {tokenizer.eos_token_id}
+    with suppress(OSError):  # it has no such file
+        also = GenerationConfig.from_pretrained(teacher, revision=revision or "main").eos_token_id
+        ends |= {also} if isinstance(also, int) else {*(also or ())}
+    dtype = str(config.dtype or "float32").removeprefix("torch.")
+    settings = {
+        "teacher": identity,
+        "dtype": dtype if args.teacher_dtype == "auto" else args.teacher_dtype,
+        "tokenizer_sha256": tokenizer_hash(tokenizer),
+        "vocab_size": shared_vocabulary_size(tokenizer, tokenizer, rows, rows),
+        "eos_token_ids": sorted(ends),
+        "engine": args.engine,
+        "sampling": asdict(sampling),
+        "generation_seed": args.generation_seed,
+        "source": {
+            **asdict(data),
+            "split": args.split,
+            "max_prompt_length": args.max_prompt_length,
+            "dropped": dropped,
+        },
+        "prompts_sha256": hashlib.sha256(json.dumps(prompts["prompt_ids"][:]).encode()).hexdigest(),
+    }
+    return Job(settings, prompts, tokenizer, sampling)
+
+
+def _writer(
+    args: GenerateArguments, job: Job, device: "torch.device"
+) -> Callable[..., list[Completion]]:
+    """``write_answers`` of the engine, all arguments given but prompts, first_row and progress."""
+    if args.engine == "vllm":
+        from kd_lab.rollout import vllm_engine
+
+        longest = max(map(len, job.prompts["prompt_ids"]))
+        llm = vllm_engine.load(
+            args.teacher_model_name_or_path,
+            args.teacher_revision,
+            dtype=job.settings["dtype"],
+            max_length=longest + args.max_new_tokens,
+            batch_size=args.generation_batch_size,
+        )
+        write = partial(vllm_engine.write_answers, llm)
+    else:
+        from transformers import AutoModelForCausalLM
+
+        from kd_lab.rollout import transformers_engine
+
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            args.teacher_model_name_or_path,
+            revision=args.teacher_revision,
+            dtype=job.settings["dtype"],
+        )
+        write = partial(
+            transformers_engine.write_answers,
+            model.to(device),
+            batch_size=args.generation_batch_size,
+        )
+    return partial(
+        write,
+        sampling=job.sampling,
+        eos_token_ids=job.settings["eos_token_ids"],
+        seed=args.generation_seed,
+        vocab_size=job.settings["vocab_size"],
+    )
+
+
+def _write_shards(
+    store: ShardStore,
+    shards: list[Shard],
+    job: Job,
+    write: Callable[..., list[Completion]],
+    show_progress: bool,
+) -> None:
+    columns = (
+        TextColumn("{task.description}, {task.completed:,.0f} of {task.total:,.0f} answers"),
+        BarColumn(),
+        TextColumn("{task.fields[speed]:,.0f} tokens/s"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, disable=not show_progress) as bar:
+        total = sum(len(shard.rows) for shard in shards)
+        task = bar.add_task("writing", total=total, speed=0.0)
+        started, tokens = time.perf_counter(), 0
+
+        def advance(finished: int, written: int) -> None:
+            nonlocal tokens
+            tokens += written
+            speed = tokens / (time.perf_counter() - started)
+            bar.update(task, advance=finished, speed=speed)
+
+        for shard in shards:
+            rows = job.prompts.select(shard.rows)
+            completions = write(
+                prompts=rows["prompt_ids"][:], first_row=shard.rows.start, progress=advance
+            )
+            lines = [
+                json.dumps(_answer(row, asked, completion, job), ensure_ascii=False) + "\n"
+                for row, asked, completion in zip(shard.rows, rows, completions, strict=True)
+            ]
+            store.write(
+                shard,
+                partial(Path.write_text, data="".join(lines), encoding="utf-8"),
+                tokens=sum(len(completion.tokens) for completion in completions),
+            )
+
+
+def _answer(row: int, asked: dict[str, Any], completion: Completion, job: Job) -> dict[str, Any]:
+    """One line: a conversation like any other, and beside it the tokens themselves."""
+    content = job.tokenizer.decode(completion.tokens, skip_special_tokens=True)
+    return {
+        "row": row,
+        "messages": [*asked["messages"], {"role": "assistant", "content": content}],
+        "prompt_ids": asked["prompt_ids"],
+        "completion_ids": completion.tokens,
+        "finished": completion.finished,
+    }

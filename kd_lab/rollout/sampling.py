@@ -1,0 +1,114 @@
+"""How the next token is drawn: from a law, by one uniform number that belongs to it alone.
+
+The number depends on the seed, the row (which answer) and the step (which token of it), and on
+nothing else, and the token is read off the law's cumulative sum. So an answer stays the same in
+whatever batch it is written, up to the rounding of the logits themselves.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+NUCLEUS_GUESS = 1024  # likeliest tokens to look at first for top_p; a full sort is a last resort
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are drawn. As in transformers and vLLM: temperature, then top_k, then top_p.
+
+    Raises:
+        ValueError: a setting outside its range.
+    """
+
+    max_new_tokens: int
+    temperature: float = 1.0  # 0: always the likeliest token
+    top_p: float = 1.0  # keep the smallest set of likeliest tokens with at least this mass
+    top_k: int = 0  # keep so many of the likeliest tokens (and no others); 0: all
+
+    def __post_init__(self) -> None:
+        for name, holds, range_ in (
+            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
+            ("temperature", 0 <= self.temperature < float("inf"), "0 (greedy) or positive"),
+            ("top_p", 0 < self.top_p <= 1, "in (0, 1]"),
+            ("top_k", self.top_k >= 0, "0 (all tokens) or positive"),
+        ):
+            if not holds:
+                raise ValueError(f"{name} must be {range_}, not {getattr(self, name)}")
+
+
+class Completion(NamedTuple):
+    """One answer."""
+
+    tokens: list[int]  # the end token included, if it came
+    finished: bool  # False: cut off at max_new_tokens
+
+
+def row_uniforms(seed: int, row: int, count: int) -> NDArray[np.float32]:
+    """The ``count`` first uniform numbers in [0, 1) that belong to one answer: [count]."""
+    key = np.array([seed, row], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key)).random(count, dtype=np.float32)
+
+
+def next_tokens(
+    logits: Sequence[Tensor], shares: Sequence[float], sampling: Sampling, uniforms: Tensor
+) -> Tensor:
+    """Draw a token for each row from the mixture Σ shareᵢ·softmax(logitsᵢ / temperature).
+
+    top_k and top_p cut the mixture, not its parts. Greedy takes the mixture's likeliest token.
+
+    Args:
+        logits: of each writer, [B, V].
+        shares: of each writer; they sum to 1.
+        uniforms: [B] in [0, 1); not looked at if greedy.
+    Returns:
+        [B] tokens; -1 where the logits are not finite, so that there is no law to draw from.
+    """
+    if sampling.temperature == 0:
+        scores = logits[0] if len(logits) == 1 else _mixture(logits, shares, 1.0)
+        best, tokens = scores.max(-1)
+        return torch.where(best.isfinite(), tokens, -1)
+    law = _mixture(logits, shares, sampling.temperature)
+    if sampling.top_k == 0 and sampling.top_p == 1:
+        return _invert(law, uniforms)
+    weights, candidates = _likeliest(law, sampling)  # [B, K] both
+    places = _invert(weights, uniforms)
+    tokens = candidates.gather(-1, places.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    return torch.where(places < 0, -1, tokens)
+
+
+def _mixture(logits: Sequence[Tensor], shares: Sequence[float], temperature: float) -> Tensor:
+    laws = [torch.softmax(part.float() / temperature, dim=-1) for part in logits]
+    if len(laws) == 1:
+        return laws[0]
+    return sum((share * law for share, law in zip(shares, laws, strict=True)), start=laws[0] * 0)
+
+
+def _likeliest(law: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """What top_k and top_p leave: weights (0 where cut, not renormalised) and their tokens."""
+    size = law.shape[-1]
+    count = min(sampling.top_k or NUCLEUS_GUESS, size)
+    weights, tokens = law.topk(count, dim=-1)
+    mass = weights.sum(-1, keepdim=True)
+    if sampling.top_k == 0:
+        mass = law.sum(-1, keepdim=True)
+        if count < size and bool((weights.sum(-1, keepdim=True) < sampling.top_p * mass).any()):
+            weights, tokens = law.sort(dim=-1, descending=True)
+    mass_before = weights.cumsum(-1) - weights
+    return torch.where(mass_before < sampling.top_p * mass, weights, 0.0), tokens
+
+
+def _invert(weights: Tensor, uniforms: Tensor) -> Tensor:
+    """The place where each row's cumulative sum passes its uniform number; -1 if it never does."""
+    cumulative = weights.cumsum(-1)
+    total = cumulative[:, -1:]
+    # Strictly below the total, so that the place found is one whose weight is not 0.
+    threshold = torch.minimum(
+        uniforms.unsqueeze(-1) * total, torch.nextafter(total, torch.zeros_like(total))
+    )
+    places = torch.searchsorted(cumulative, threshold, right=True)
+    return torch.where(total.isfinite(), places, -1).squeeze(-1)

@@ -1,0 +1,254 @@
+"""Answers through transformers, in a batch that is kept full.
+
+A batch of ``generate`` waits for its longest answer. Here finished answers leave and new prompts
+take their places (continuous batching: Orca, Yu et al. 2022), on a cache that any decoder-only
+model of transformers understands. Prompts are padded on the left and come longest first, so that
+a new one (d) is never wider than the rows that stay:
+
+    [a a a a a a]      [a a a a a a a a]      [. . d d d d d d]
+    [. b b b b b]  ->  [. b b b b b b b]  ->  [. b b b b b b b]  -> ...
+    [. . c c c c]      [. . c c c c c c]      [. . c c c c c c]
+"""
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from kd_lab.rollout.right_aligned_cache import RightAlignedCache
+from kd_lab.rollout.sampling import Completion, Sampling, next_tokens, row_uniforms
+
+# The batch is refilled when this share of it has finished. A refill costs about as much as a step,
+# a row that waits for one costs its part of every step: for answers of 15 to 150 tokens a quarter
+# is near the best.
+REFILL_SHARE = 0.25
+CACHED_LAYERS = {"full_attention", "sliding_attention"}
+
+
+def write_answers(
+    writers: PreTrainedModel | Sequence[tuple[PreTrainedModel, float]],
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    *,
+    eos_token_ids: Collection[int],
+    seed: int,
+    batch_size: int,
+    vocab_size: int | None = None,
+    first_row: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Completion]:
+    """Write one answer to each prompt.
+
+    Args:
+        writers: a decoder-only model of transformers, or ``[(model, share), ...]`` whose next-token
+            laws are mixed (MiniLLM's teacher-mixed sampling, arXiv 2306.08543, Section 2.2). What
+            a model's ``generation_config`` says is not looked at. Unwrap a model of DeepSpeed or
+            DDP first. Each is in eval mode while it writes and in its own mode afterwards.
+        prompts: token ids of each prompt.
+        eos_token_ids: any of these ends an answer.
+        seed: with a prompt's place it fixes the answer, whatever ``batch_size`` is (as far as the
+            model's own rounding does not depend on it).
+        batch_size: answers written at a time.
+        vocab_size: draw from the first so many tokens only (``kd_lab.vocabulary``): the rows of a
+            head above them are padding. Default: all rows.
+        first_row: the place of ``prompts[0]``, where these prompts are a part of a longer list.
+        progress: called after each step with the answers finished and the tokens written in it.
+    Returns:
+        the completions, in the order of the prompts.
+    Raises:
+        ValueError: an empty prompt (says which), shares that are not positive or do not sum to 1,
+            heads of different sizes without a ``vocab_size``, layers that keep more than keys and
+            values.
+        FloatingPointError: the writers' logits are not finite; says at which prompt and token.
+    """
+    pairs = writers if isinstance(writers, Sequence) else [(writers, 1.0)]
+    models, shares = [model for model, _ in pairs], [share for _, share in pairs]
+    _check(models, shares, prompts, batch_size, vocab_size, first_row)
+    rows = [
+        _Row(place, prompt, row_uniforms(seed, place, sampling.max_new_tokens))
+        for place, prompt in enumerate(prompts, start=first_row)
+    ]
+    waiting = deque(sorted(rows, key=lambda row: -len(row.prompt)))
+    batch = _Batch(models, shares, sampling, vocab_size, frozenset(eos_token_ids))
+    with torch.no_grad(), _eval_mode(models):
+        while waiting or batch.is_writing():
+            if batch.is_worth_refilling():
+                written = batch.refill(waiting, batch_size)
+            else:
+                written = batch.step()
+            if progress is not None:
+                progress(sum(row.is_done for row in written), len(written))
+    return [Completion(row.tokens, row.is_finished) for row in rows]
+
+
+@dataclass
+class _Row:
+    """An answer being written."""
+
+    place: int
+    prompt: Sequence[int]
+    uniforms: NDArray[np.float32]  # one for each of its tokens to come
+    tokens: list[int] = field(default_factory=list)
+    is_finished: bool = False  # an end token came
+    is_done: bool = False  # or the answer was cut off
+
+    @property
+    def cached(self) -> int:
+        """Tokens in the cache: all but the last one written."""
+        return len(self.prompt) + len(self.tokens) - 1
+
+
+class _Batch:
+    """The rows being written, row i of every cache being that of ``rows[i]``."""
+
+    def __init__(
+        self,
+        models: Sequence[PreTrainedModel],
+        shares: Sequence[float],
+        sampling: Sampling,
+        vocab_size: int | None,
+        ends: frozenset[int],
+    ) -> None:
+        self.models, self.shares = models, shares
+        self.devices = [model.device for model in models]
+        self.sampling, self.vocab_size, self.ends = sampling, vocab_size, ends
+        self.rows: list[_Row] = []
+        self.caches: list[RightAlignedCache] = []
+
+    def is_writing(self) -> bool:
+        return not all(row.is_done for row in self.rows)
+
+    def is_worth_refilling(self) -> bool:
+        return sum(row.is_done for row in self.rows) >= REFILL_SHARE * len(self.rows)
+
+    def refill(self, waiting: deque[_Row], batch_size: int) -> list[_Row]:
+        """Put waiting rows in the places of those that are done, or drop these if none waits.
+
+        Returns:
+            the new rows, each with the first token of its answer.
+        """
+        free = [i for i, row in enumerate(self.rows) if row.is_done]
+        if len(free) == len(self.rows):  # none stays
+            self.rows = _take(waiting, batch_size)
+            self.caches = [RightAlignedCache() for _ in self.models]
+            return self._read_prompts(self.rows, self.caches)
+        new = _take(waiting, len(free))
+        if new:
+            caches = [RightAlignedCache() for _ in self.models]
+            self._read_prompts(new, caches)
+            for cache, new_cache, device in zip(self.caches, caches, self.devices, strict=True):
+                cache.replace(torch.tensor(free[: len(new)], device=device), new_cache)
+            for i, row in zip(free, new, strict=False):
+                self.rows[i] = row
+        if len(new) < len(free):
+            kept = [i for i in range(len(self.rows)) if i not in free[len(new) :]]
+            self.rows = [self.rows[i] for i in kept]
+            for cache, device in zip(self.caches, self.devices, strict=True):
+                cache.keep(torch.tensor(kept, device=device))
+        for cache in self.caches:
+            cache.crop_left(max(row.cached for row in self.rows))
+        return new
+
+    def step(self) -> list[_Row]:
+        """Write one more token of every row that is not done; returns these rows."""
+        ids = [row.tokens[-1:] for row in self.rows]
+        return self._write(self.rows, self.caches, ids, [row.cached + 1 for row in self.rows])
+
+    def _read_prompts(self, rows: list[_Row], caches: list[RightAlignedCache]) -> list[_Row]:
+        """Write the first token of each of these rows, their caches being empty so far."""
+        lengths = [len(row.prompt) for row in rows]
+        width = max(lengths)
+        ids = [[0] * (width - len(row.prompt)) + list(row.prompt) for row in rows]
+        return self._write(rows, caches, ids, lengths)
+
+    def _write(
+        self,
+        rows: list[_Row],
+        caches: list[RightAlignedCache],
+        ids: list[list[int]],
+        lengths: list[int],
+    ) -> list[_Row]:
+        """Read ``ids`` [B, T], after which row i is ``lengths[i]`` tokens long; write the next."""
+        logits = []
+        for model, cache, device in zip(self.models, caches, self.devices, strict=True):
+            columns = torch.arange(cache.get_seq_length() + len(ids[0]), device=device)
+            places = columns - len(columns) + torch.tensor(lengths, device=device)[:, None]
+            output = model(
+                input_ids=torch.tensor(ids, device=device),
+                attention_mask=(places >= 0).long(),  # [B, columns]
+                position_ids=places[:, -len(ids[0]) :].clamp(min=0),  # [B, T]
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            logits.append(output.logits[:, -1, : self.vocab_size].to(self.devices[0]))
+        uniforms = [0.0 if row.is_done else row.uniforms[len(row.tokens)] for row in rows]
+        drawn = next_tokens(
+            logits,
+            self.shares,
+            self.sampling,
+            torch.tensor(uniforms, dtype=torch.float32, device=logits[0].device),
+        ).tolist()
+        live = [(row, token) for row, token in zip(rows, drawn, strict=True) if not row.is_done]
+        for row, token in live:
+            if token < 0:
+                raise FloatingPointError(
+                    f"the logits for token {len(row.tokens)} of the answer to prompt {row.place} "
+                    "are not finite"
+                )
+            row.tokens.append(token)
+            row.is_finished = token in self.ends
+            row.is_done = row.is_finished or len(row.tokens) == self.sampling.max_new_tokens
+        return [row for row, _ in live]
+
+
+def _take(waiting: deque[_Row], count: int) -> list[_Row]:
+    return [waiting.popleft() for _ in range(min(count, len(waiting)))]
+
+
+def _check(
+    models: Sequence[PreTrainedModel],
+    shares: Sequence[float],
+    prompts: Sequence[Sequence[int]],
+    batch_size: int,
+    vocab_size: int | None,
+    first_row: int,
+) -> None:
+    if min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
+        raise ValueError(f"the writers' shares must be positive and sum to 1, not {shares}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    for place, prompt in enumerate(prompts, start=first_row):
+        if len(prompt) == 0:
+            raise ValueError(f"prompt {place} is empty: an answer needs a token to come after")
+    configs = [model.config.get_text_config() for model in models]
+    sizes = sorted({config.vocab_size for config in configs})
+    if vocab_size is None and len(sizes) > 1:
+        raise ValueError(f"the writers' heads have {sizes} rows: say by vocab_size how many to use")
+    if vocab_size is not None and vocab_size > sizes[0]:
+        raise ValueError(f"vocab_size {vocab_size} exceeds the {sizes[0]} rows of a writer's head")
+    for config in configs:
+        others = set(getattr(config, "layer_types", None) or ()) - CACHED_LAYERS
+        if others:
+            raise ValueError(
+                f"a {config.model_type} model has layers of another kind than attention over keys "
+                f"and values ({', '.join(sorted(others))}): let vllm write its answers"
+            )
+
+
+@contextmanager
+def _eval_mode(models: Sequence[PreTrainedModel]) -> Iterator[None]:
+    """Dropout off, and with it gradient checkpointing, which would switch the cache off."""
+    modes = [(module, module.training) for model in models for module in model.modules()]
+    for model in models:
+        model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

@@ -1,0 +1,174 @@
+"""What a distillation run is: a point on the map *prefix source × divergence*, and a share of SFT.
+
+    loss = alpha · T² · divergence(teacher, student) + (1 - alpha) · cross-entropy
+
+at the positions of answers that ``prefixes`` says who wrote. All else (learning rate, batch size,
+DeepSpeed, checkpoints, logging) is TRL's SFTConfig and transformers' TrainingArguments, unchanged.
+"""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers.utils import is_torch_bf16_gpu_available
+from trl import SFTConfig
+
+from kd_lab.divergences import Divergence, get_divergence
+from kd_lab.fused_loss import CHUNK_SIZE
+
+PREFIX_SOURCES = ("dataset", "teacher", "student")
+
+
+@dataclass
+class DistilConfig(SFTConfig):
+    """Settings of the three trainers. Raises ValueError, in one line, for what cannot be run."""
+
+    divergence: str = field(
+        default="forward_kl",
+        metadata={"help": "What compares teacher and student: a name in kd_lab/divergences.py."},
+    )
+    divergence_settings: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": "The divergence's own numbers, as JSON: '{\"beta\": 0.3}'."},
+    )
+    alpha: float = field(
+        default=0.5,
+        metadata={"help": "Share of the divergence, in [0, 1]; the rest is plain SFT."},
+    )
+    distil_temperature: float = field(
+        default=1.0,
+        metadata={"help": "T of both models' laws inside the divergence, which is then times T²."},
+    )
+    chunk_size: int = field(
+        default=CHUNK_SIZE,
+        metadata={"help": "Tokens whose logits exist at a time; memory grows with it."},
+    )
+    prefixes: str = field(
+        default="dataset",
+        metadata={"help": f"Who wrote the answers that are learnt from: {PREFIX_SOURCES}."},
+    )
+    student_share: float = field(
+        default=0.0,
+        metadata={"help": "Share of rows that the student answers anew each step (GKD's lambda)."},
+    )
+    max_new_tokens: int = field(
+        default=256, metadata={"help": "Longest answer that is written, in tokens."}
+    )
+    sampling_temperature: float = field(
+        default=1.0, metadata={"help": "Temperature of the answers that are written; 0 is greedy."}
+    )
+    top_p: float = field(
+        default=1.0, metadata={"help": "Nucleus of the answers that are written; 1 is all."}
+    )
+    top_k: int = field(
+        default=0, metadata={"help": "The k likeliest tokens to write with; 0 is all."}
+    )
+    rollout_batch_size: int = field(
+        default=64, metadata={"help": "Answers written at the same time, per process."}
+    )
+    policy_gradient: bool = field(
+        default=False,
+        metadata={"help": "Sequence-level reverse KL by MiniLLM's policy gradient."},
+    )
+    teacher_mix: float = field(
+        default=0.2,
+        metadata={"help": "Policy gradient: the teacher's share in the law that writes."},
+    )
+    length_normalised: bool = field(
+        default=True,
+        metadata={"help": "Policy gradient: later rewards by their mean instead of their sum."},
+    )
+    reward_clip: float | None = field(
+        default=None, metadata={"help": "Policy gradient: keep rewards within ± this many nats."}
+    )
+    updates_per_rollout: int = field(
+        default=1, metadata={"help": "Policy gradient: steps that train on the same answers."}
+    )
+    ratio_clip: float = field(
+        default=0.2,
+        metadata={"help": "Policy gradient: PPO's ε, where a rollout has several updates."},
+    )
+
+    # TRL's and transformers' own, with the defaults that suit distillation.
+    learning_rate: float = field(default=1e-5, metadata={"help": "The optimizer's learning rate."})
+    bf16: bool = field(default=False, metadata={"help": "Mixed precision in bfloat16."})
+    gradient_checkpointing: bool = field(
+        default=False, metadata={"help": "Compute activations again instead of keeping them."}
+    )
+    train_sampling_strategy: str = field(
+        default="group_by_length",
+        metadata={"help": "random, sequential, or group_by_length: batches of like lengths."},
+    )
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha must lie in [0, 1], not {self.alpha}")
+        if not self.distil_temperature > 0:
+            raise ValueError(f"distil_temperature must be positive, not {self.distil_temperature}")
+        if self.chunk_size < 1:
+            raise ValueError(f"chunk_size must be at least 1, not {self.chunk_size}")
+        if isinstance(self.divergence_settings, str):
+            self.divergence_settings = json.loads(self.divergence_settings)
+        self.get_divergence()
+        if self.prefixes not in PREFIX_SOURCES:
+            raise ValueError(f"prefixes must be one of {PREFIX_SOURCES}, not {self.prefixes!r}")
+        if not 0 <= self.student_share <= 1:
+            raise ValueError(f"student_share must lie in [0, 1], not {self.student_share}")
+        if self.prefixes == "student" and self.student_share not in (0, 1):
+            raise ValueError(
+                f"with prefixes: student every answer is the student's; for a share of "
+                f"{self.student_share} set prefixes to dataset or teacher"
+            )
+        if (self.packing or self.padding_free) and self.written_share:
+            raise ValueError(
+                "packing and padding_free join rows, so that no answer can be written anew: set "
+                "them to false"
+            )
+        if self.policy_gradient:
+            self._check_policy_gradient()
+        if self.bf16 and not self.use_cpu and not is_torch_bf16_gpu_available():
+            raise ValueError(
+                "bf16 is true and no GPU that has it is visible: run on one, or say --bf16 false, "
+                "or --use_cpu true (slow)"
+            )
+        super().__post_init__()
+
+    def _check_policy_gradient(self) -> None:
+        for name, needed in (
+            ("divergence", "reverse_kl"),
+            ("distil_temperature", 1),
+            ("sampling_temperature", 1),
+            ("top_p", 1),
+            ("top_k", 0),
+        ):
+            if getattr(self, name) != needed:
+                raise ValueError(
+                    f"policy_gradient is of the reverse KL between whole answers as the models "
+                    f"write them: set {name} to {needed}, not {getattr(self, name)}"
+                )
+        if not self.written_share:
+            raise ValueError("policy_gradient needs answers of the student: set prefixes: student")
+        if self.written_share == 1 and self.alpha != 1:
+            raise ValueError(
+                f"alpha is {self.alpha}, but no row is left to be fine-tuned on where the student "
+                "answers all: set alpha to 1, or prefixes to dataset and student_share below 1"
+            )
+        if not 0 <= self.teacher_mix < 1:
+            raise ValueError(f"teacher_mix must lie in [0, 1), not {self.teacher_mix}")
+        if self.reward_clip is not None and not self.reward_clip > 0:
+            raise ValueError(f"reward_clip must be positive, not {self.reward_clip}")
+        if self.updates_per_rollout < 1:
+            raise ValueError(f"updates_per_rollout must be at least 1: {self.updates_per_rollout}")
+        if not 0 < self.ratio_clip < 1:
+            raise ValueError(f"ratio_clip must lie in (0, 1), not {self.ratio_clip}")
+
+    def get_divergence(self) -> Divergence:
+        """The function that ``divergence`` and its settings name."""
+        settings = self.divergence_settings or {}
+        assert not isinstance(settings, str)
+        return get_divergence(self.divergence, **settings)
+
+    @property
+    def written_share(self) -> float:
+        """Share of rows that the student writes: 1 on-policy, 0 never."""
+        return 1.0 if self.prefixes == "student" else self.student_share

@@ -1,0 +1,157 @@
+"""MiniLLM's policy gradient of the sequence-level reverse KL, as weights for the fused loss.
+
+The loss is D(q‖p) between two laws of whole answers y = y_1 … y_T. With the reward of a token
+r_t = log p(y_t | y_<t) - log q(y_t | y_<t) and what is still to come, R_{t+1} = r_{t+1} + … + r_T,
+its gradient is (Gu et al. 2023, arXiv 2306.08543, section 2.2)
+
+    ∇D(q‖p) = E_{y~q} Σ_t [ ∇ KL(q(· | y_<t) ‖ p(· | y_<t))  -  R_{t+1} · ∇ log q(y_t | y_<t) ]
+                            single step: over all tokens         long: the score function
+
+The first part is the reverse KL of the next token at prefixes that the student wrote. The second is
+a cross-entropy on the written tokens with R_{t+1} as weights: it teaches the student to avoid
+tokens after which it will go wrong, and the first part alone is biased by exactly this much. So
+both are one call of the fused loss with a weight at each position:
+
+    w_D · reverse KL + w_C · cross-entropy,        w_D = 1,  w_C = R_{t+1}
+
+Answers may be written by a mixture that keeps the student near the teacher's answers,
+p̃ = a·p + (1-a)·q. The expectation over q is then one over p̃ with each term times its product of
+q(y_s)/p̃(y_s): over s < t at the single step of t, which does not depend on y_t, and over s ≤ u at
+each later reward r_u, which does depend on all of y_1 … y_u. (The paper's Eq. 5 multiplies R_{t+1}
+by the product over s ≤ t, as if what follows had been written by q; that is biased.) Such products
+are exact and vary wildly with length, so MiniLLM keeps only the factor q(y_t)/p̃(y_t), which is at
+most 1/(1-a), and accepts a bias from the second token on. (The paper has this factor on the single
+step too. Its mean over y_t is 1 at every prefix, so that leaving it out changes no expectation and
+only takes variance away.)
+
+R_{t+1} grows with the number of tokens that follow, so that long parts of long answers outweigh all
+else: ``length_normalised`` divides by that number. This, clipped rewards and clipped ratios are
+trades of bias for variance; without the three, and with a = 0 or whole products, the weights below
+give the exact gradient on average.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class PositionWeights(NamedTuple):
+    """What the two parts are multiplied by at each written token; 0 where the mask is False."""
+
+    divergence: Tensor  # w_D of the reverse KL, [B, T]
+    cross_entropy: Tensor  # w_C of -log q(y_t), [B, T]
+
+    def settings(self, trained: Tensor) -> dict[str, Any]:
+        """What makes the fused loss w_D·reverse KL + w_C·cross-entropy.
+
+        Args:
+            trained: bool [B, T]: which positions the loss is called with, n of them.
+        """
+        return {
+            "divergence": "reverse_kl",
+            "temperature": 1.0,
+            "alpha": 0.5,  # an equal share for each part, which the weights are doubled for
+            "divergence_weights": 2 * self.divergence[trained],  # [n]
+            "cross_entropy_weights": 2 * self.cross_entropy[trained],
+        }
+
+
+def policy_gradient_weights(
+    student_logp: Tensor,
+    teacher_logp: Tensor,
+    mask: Tensor,
+    *,
+    teacher_mix: float = 0.0,
+    whole_products: bool = False,
+    length_normalised: bool = True,
+    reward_clip: float | None = None,
+    writer_logp: Tensor | None = None,
+    ratio_clip: float | None = None,
+) -> PositionWeights:
+    """Weights with which the fused loss has MiniLLM's gradient.
+
+    Args:
+        student_logp: log q(y_t | y_<t) of the written tokens, by the student as it is now, [B, T].
+        teacher_logp: log p(y_t | y_<t), [B, T].
+        mask: True at written tokens, bool [B, T]; what the others hold is not looked at.
+        teacher_mix: a, the teacher's share in the law that the answers were written with.
+        whole_products: weigh by products of q/p̃ over an answer instead of the factor of y_t alone.
+        length_normalised: divide R_{t+1} by the number of tokens it sums.
+        reward_clip: keep each reward within ± this many nats. None: as they are.
+        writer_logp: log q(y_t | y_<t) of the student that wrote, where it has been updated since.
+        ratio_clip: ε: where q/q_writer has left [1-ε, 1+ε] in the direction in which the long part
+            pushes it, that part has no gradient (PPO, Schulman et al. 2017, arXiv 1707.06347).
+    Returns:
+        two float64 [B, T]: constants, by which nothing is differentiated.
+    Raises:
+        ValueError: shapes or settings that do not fit.
+    """
+    if not student_logp.shape == teacher_logp.shape == mask.shape or mask.dim() != 2:
+        raise ValueError(
+            f"student_logp {list(student_logp.shape)}, teacher_logp {list(teacher_logp.shape)} and "
+            f"mask {list(mask.shape)} must all be [B, T]"
+        )
+    if reward_clip is not None and not reward_clip > 0:
+        raise ValueError(f"reward_clip must be positive, not {reward_clip}")
+    if ratio_clip is not None and not 0 < ratio_clip < 1:
+        raise ValueError(f"ratio_clip must lie in (0, 1), not {ratio_clip}")
+    if writer_logp is None:
+        writer_logp = student_logp
+    student, teacher, writer = (
+        logp.detach().double().masked_fill(~mask, 0)
+        for logp in (student_logp, teacher_logp, writer_logp)
+    )
+    rewards = teacher - student
+    if reward_clip is not None:
+        rewards = rewards.clamp(-reward_clip, reward_clip)
+    log_factor = student - mixture_logp(writer, teacher, teacher_mix)  # q(y_t)/p̃(y_t)
+    if whole_products:
+        log_product = log_factor.cumsum(1)
+        single = (log_product - log_factor).exp()
+        long = future_rewards(log_product.exp() * rewards, mask, length_normalised)
+    else:
+        single = torch.ones_like(rewards)
+        long = log_factor.exp() * future_rewards(rewards, mask, length_normalised)
+    if ratio_clip is not None:
+        ratio = (student - writer).exp()
+        gone_up = (ratio > 1 + ratio_clip) & (long > 0)
+        gone_down = (ratio < 1 - ratio_clip) & (long < 0)
+        long = long.masked_fill(gone_up | gone_down, 0)
+    return PositionWeights(single * mask, long * mask)
+
+
+def future_rewards(rewards: Tensor, mask: Tensor, length_normalised: bool) -> Tensor:
+    """R_{t+1}: the sum, or the mean, of the rewards of all later tokens; 0 at the last.
+
+    The paper's Eq. 6 divides by T - t - 1, which is the number of terms if t counts from 0.
+
+    Args:
+        rewards: nats, [B, T]; mask: bool [B, T].
+    Returns:
+        nats, [B, T].
+    """
+    total = _sum_of_later(rewards * mask)
+    if length_normalised:
+        total = total / _sum_of_later(mask.to(rewards.dtype)).clamp(min=1)
+    return total
+
+
+def _sum_of_later(values: Tensor) -> Tensor:
+    from_here_on = values.flip(1).cumsum(1).flip(1)
+    return torch.cat([from_here_on[:, 1:], torch.zeros_like(values[:, :1])], 1)
+
+
+def mixture_logp(student_logp: Tensor, teacher_logp: Tensor, teacher_mix: float) -> Tensor:
+    """log(a·p + (1-a)·q), with a = ``teacher_mix`` in [0, 1); the shape of both.
+
+    With a = 1 the student's share is 0 and q/p̃ = q/p has no bound: it is refused.
+    """
+    if not 0 <= teacher_mix < 1:
+        raise ValueError(f"teacher_mix must lie in [0, 1), not {teacher_mix}")
+    if teacher_mix == 0:
+        return student_logp
+    return torch.logaddexp(
+        teacher_logp + math.log(teacher_mix), student_logp + math.log1p(-teacher_mix)
+    )

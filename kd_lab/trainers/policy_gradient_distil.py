@@ -1,0 +1,130 @@
+"""MiniLLM: the student answers, and learns from the exact single steps and from what came after.
+
+The mathematics is in policy_gradient.py; here it meets a batch. Answers come from the student mixed
+with the teacher, the log-probabilities of their tokens from both models' hidden states, and the
+gradient from the fused loss that every objective goes through.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kd_lab.fused_loss import DistillationLoss
+from kd_lab.rollout.sampling import Completion
+from kd_lab.teacher.live import LiveTeacher
+from kd_lab.token_log_probs import token_log_probs
+from kd_lab.trainers.policy_gradient import PositionWeights, policy_gradient_weights
+from kd_lab.trainers.seq_distil import Row, SeqDistilTrainer
+from kd_lab.trainers.teacher_loss import against_hidden
+from kd_lab.trainers.token_distil import FusedLoss
+
+
+class PolicyGradientDistilTrainer(SeqDistilTrainer):
+    """Sequence-level reverse KL on answers of the student (Gu et al. 2023, arXiv 2306.08543).
+
+    With ``prefixes="student"`` all rows are the student's. With a ``student_share`` below 1 the
+    others keep the answers that ``prefixes`` names, and alpha · reverse KL + (1 - alpha) ·
+    cross-entropy on them: at alpha = 0 the plain SFT that MiniLLM adds to its policy gradient.
+
+    With ``updates_per_rollout`` = k answers are written at every k-th step, and the steps between
+    train on them again; a run resumed between two of these writes anew. So it is the same run only
+    from a checkpoint at a multiple of k.
+
+    ``loss`` has the policy gradient as its gradient, and no meaning of its own as a number; what
+    should fall is ``divergence``, the reverse KL per token at the prefixes that were written.
+    """
+
+    teacher: LiveTeacher
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not isinstance(self.teacher, LiveTeacher):
+            raise ValueError(
+                "policy_gradient asks the teacher about answers that are new each step: give "
+                "teacher_model_name_or_path"
+            )
+        self._rollout: list[dict[str, Any]] = []
+        self._writer_logp: dict[int, Tensor] = {}  # of the rollout's micro-batches, each [n]
+
+    # ---- answers
+
+    def write_batches(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The step's rollout, new or an earlier step's, with a mark at the student's rows."""
+        is_new = self.state.global_step % self.args.updates_per_rollout == 0
+        if is_new or len(self._rollout) != len(batches):
+            self._rollout = super().write_batches(batches)
+            self._writer_logp.clear()
+            sizes = [len(batch["labels"]) for batch in self._rollout]
+            by_student = torch.zeros(sum(sizes), dtype=torch.bool)
+            by_student[self._students_rows(sum(sizes))] = True
+            for batch, rows in zip(self._rollout, by_student.split(sizes), strict=True):
+                batch["by_student"] = rows
+        return list(self._rollout)
+
+    def _answers(self, rows: list[Row], writers: Any) -> list[Completion]:
+        share = self.args.teacher_mix
+        if share == 0 or writers is self.teacher.model:
+            return super()._answers(rows, writers)
+        with self.teacher.for_writing() as teacher:
+            return super()._answers(rows, [(writers, 1 - share), (teacher, share)])
+
+    # ---- the loss of one batch
+
+    @contextlib.contextmanager
+    def _loss_against_teacher(
+        self, inputs: dict[str, Any], text: dict[str, Tensor], trained: Tensor
+    ) -> Iterator[FusedLoss]:
+        if not self.model.training:
+            with super()._loss_against_teacher(inputs, text, trained) as loss:
+                yield loss
+            return
+        shape = {"vocab_size": self.vocab_size, "chunk_size": self.args.chunk_size}
+        teacher_hidden = self.teacher.hidden(text, trained)  # [n, H_t]
+        with self.teacher.head() as teacher_head:
+
+            def loss(
+                hidden: Tensor,
+                head: Tensor,
+                bias: Tensor | None,
+                labels: Tensor,
+                settings: dict[str, Any],
+            ) -> DistillationLoss:
+                student_logp = token_log_probs(hidden, head, labels, bias=bias, **shape)  # [n]
+                teacher_logp = token_log_probs(
+                    teacher_hidden, teacher_head[0], labels, bias=teacher_head[1], **shape
+                )
+                weights = self._weights(student_logp, teacher_logp, inputs["by_student"], trained)
+                settings = {**settings, **weights.settings(trained)}
+                return against_hidden(
+                    teacher_hidden, *teacher_head, shape, hidden, head, bias, labels, settings
+                )
+
+            yield loss
+
+    def _weights(
+        self, student_logp: Tensor, teacher_logp: Tensor, by_student: Tensor, trained: Tensor
+    ) -> PositionWeights:
+        """Of the policy gradient [B, T - 1] in the student's rows, and alpha's in all others."""
+        writer_logp = self._writer_logp.setdefault(self._micro_batch, student_logp)
+
+        def rows(logp: Tensor) -> Tensor:
+            return logp.new_zeros(trained.shape).masked_scatter(trained, logp)
+
+        settings, by_student = self.args, by_student[:, None]
+        weights = policy_gradient_weights(
+            rows(student_logp),
+            rows(teacher_logp),
+            trained & by_student,
+            teacher_mix=settings.teacher_mix,
+            length_normalised=settings.length_normalised,
+            reward_clip=settings.reward_clip,
+            writer_logp=rows(writer_logp),
+            ratio_clip=settings.ratio_clip,
+        )
+        return PositionWeights(
+            weights.divergence.where(by_student, settings.alpha),
+            weights.cross_entropy.where(by_student, 1 - settings.alpha),
+        )

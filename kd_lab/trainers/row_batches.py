@@ -1,0 +1,43 @@
+"""Training rows on their way to the trainer: the order of an epoch, and a batch of them."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+ROW_COLUMNS = ("prompt_length", "cache_row")  # what a row has besides input_ids and labels
+
+
+class LengthGroupedByEpoch(LengthGroupedSampler):
+    """Transformers' sampler with an order of its own for each epoch, the same at every start."""
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
+        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
+        self.seed = seed
+        self.epoch = 0
+
+    def __iter__(self) -> Iterator[int]:
+        self.generator.manual_seed(self.seed + self.epoch)
+        return super().__iter__()
+
+
+class TellEpoch(TrainerCallback):
+    """Tells the trainer's sampler its epoch, which accelerate's wrappers do not always pass on."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if hasattr(self.trainer, "_sampler"):
+            self.trainer._sampler.epoch = int(state.epoch)
+
+
+def collate_rows(collate: Callable, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """TRL's batch of rows, and the columns of ours besides."""
+    batch = collate([{k: v for k, v in row.items() if k not in ROW_COLUMNS} for row in rows])
+    for name in ROW_COLUMNS:
+        if name in rows[0]:
+            batch[name] = torch.tensor([row[name] for row in rows])
+    return batch

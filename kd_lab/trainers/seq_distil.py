@@ -1,0 +1,135 @@
+"""Distillation at the positions of answers that a model writes while training goes on.
+
+Who writes them is the prefix source: the teacher (sequence-level forward KL, SeqKD), the student
+(on-policy: reverse KL and all of Agarwal et al. 2023, GKD, arXiv 2306.13649), or the student for a
+share of the rows and the dataset or the teacher for the rest (GKD's lambda). Once the answers are
+there, the loss is that of ``TokenDistilTrainer``: any divergence, at every written position.
+
+Answers are written before the step's tokens are counted, for all of its micro-batches at once: so
+that the mean runs over the tokens that are really trained, and generation runs on full batches.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from trl.models.utils import unwrap_model_for_generation
+
+from kd_lab.fused_loss import IGNORED
+from kd_lab.rollout.sampling import Completion, Sampling
+from kd_lab.rollout.transformers_engine import write_answers
+from kd_lab.teacher.live import LiveTeacher
+from kd_lab.trainers.token_distil import TokenDistilTrainer
+
+Row = dict[str, Any]  # input_ids, labels, prompt_length, as lists and a number
+
+
+class SeqDistilTrainer(TokenDistilTrainer):
+    """alpha · T² · divergence + (1 - alpha) · cross-entropy on answers that a model writes.
+
+    With ``prefixes="teacher"`` and rows of answers that the teacher wrote beforehand
+    (``kd-lab generate``) set ``answers_are_stored``: then only the student's share is written.
+
+    With alpha = 0 on the teacher's answers this is SeqKD (Kim and Rush 2016, arXiv 1606.07947).
+    Everything else: as in ``TokenDistilTrainer``.
+    """
+
+    def __init__(self, *args: Any, answers_are_stored: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        settings = self.args
+        self.teacher_writes = settings.prefixes == "teacher" and not answers_are_stored
+        if self.teacher_writes and not isinstance(self.teacher, LiveTeacher):
+            raise ValueError(
+                "prefixes: teacher needs a teacher that is a model (teacher_model_name_or_path), "
+                "or its stored answers (answers)"
+            )
+        if settings.written_share and not isinstance(self.teacher, LiveTeacher | None):
+            raise ValueError(
+                "the student's own answers are new each step, so no stored teacher knows them: "
+                "give teacher_model_name_or_path instead of teacher_cache"
+            )
+        if self.teacher_writes and self.padding_free:
+            raise ValueError(
+                "packing and padding_free join rows, which the teacher then cannot answer"
+            )
+        ends = self.model.generation_config.eos_token_id
+        self.end_tokens = {
+            self._tokenizer.eos_token_id,
+            *(ends if isinstance(ends, list) else [ends] if ends is not None else []),
+        }
+        self.sampling = Sampling(
+            settings.max_new_tokens, settings.sampling_temperature, settings.top_p, settings.top_k
+        )
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list, Tensor | int | None]:
+        """The step's batches, with answers written anew, and the number of their trained tokens."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        batches = self.write_batches(batches)
+        return batches, self._get_num_items_in_batch(batches, device)
+
+    def write_batches(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The same batches with the answers of this step in place of the dataset's."""
+        rows = [row for batch in batches for row in rows_of(batch)]
+        students = self._students_rows(len(rows))
+        if self.args.written_share:  # a process without such rows helps to gather the weights
+            with unwrap_model_for_generation(self.model_wrapped, self.accelerator) as student:
+                self._rewrite(rows, students, student)
+        if self.teacher_writes:
+            assert isinstance(self.teacher, LiveTeacher)
+            with self.teacher.for_writing() as teacher:
+                self._rewrite(rows, sorted({*range(len(rows))} - {*students}), teacher)
+        sizes = [len(batch["input_ids"]) for batch in batches]
+        return [self.data_collator(rows[sum(sizes[:i]) :][:n]) for i, n in enumerate(sizes)]
+
+    def _students_rows(self, count: int) -> list[int]:
+        """Which of the step's rows the student answers: each by a toss of its own."""
+        tosses = torch.rand(count, generator=torch.Generator().manual_seed(self._step_seed()))
+        return [i for i in range(count) if tosses[i] < self.args.written_share]
+
+    def _rewrite(self, rows: list[Row], which: list[int], writer: Any) -> None:
+        for i, answer in zip(which, self._answers([rows[i] for i in which], writer), strict=True):
+            rows[i] = answered_row(rows[i], answer)
+
+    def _answers(self, rows: list[Row], writers: Any) -> list[Completion]:
+        return write_answers(
+            writers,
+            [row["input_ids"][: row["prompt_length"]] for row in rows],
+            self.sampling,
+            eos_token_ids=self.end_tokens,
+            seed=self._step_seed(),
+            batch_size=self.args.rollout_batch_size,
+            vocab_size=self.vocab_size,
+        )
+
+    def _step_seed(self) -> int:
+        """Of this step and process alone, so that a resumed run writes the same answers."""
+        numbers = torch.tensor(
+            [self.args.seed, self.state.global_step, self.accelerator.process_index]
+        )
+        return int((numbers * torch.tensor([1_000_003, 8_191, 131_071])).sum()) % 2**31
+
+
+def rows_of(batch: dict[str, Any]) -> list[Row]:
+    """The rows of a padded batch, without its padding."""
+    lengths = batch["attention_mask"].sum(1).tolist()
+    return [
+        {
+            "input_ids": batch["input_ids"][i, :length].tolist(),
+            "labels": batch["labels"][i, :length].tolist(),
+            "prompt_length": int(batch["prompt_length"][i]),
+        }
+        for i, length in enumerate(lengths)
+    ]
+
+
+def answered_row(row: Row, answer: Completion) -> Row:
+    """The row's prompt with another answer, which alone is trained."""
+    prompt = row["input_ids"][: row["prompt_length"]]
+    return {
+        "input_ids": [*prompt, *answer.tokens],
+        "labels": [IGNORED] * len(prompt) + list(answer.tokens),
+        "prompt_length": len(prompt),
+    }

@@ -1,0 +1,292 @@
+"""Distillation at the positions of given answers: prefixes from the dataset.
+
+TRL's SFTTrainer does the training. What is ours is the loss of a batch: the student's and the
+teacher's last hidden states at the trained positions go through the fused loss, so that no
+[tokens, vocabulary] logits exist, and every mean runs over the trained tokens of the whole
+optimizer step, whatever it is split into: micro-batches, processes, shards.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor, nn
+from torch.utils.data import Sampler
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl import SFTTrainer
+from trl.models.utils import _ForwardRedirection
+
+from kd_lab.fused_loss import IGNORED, DistillationLoss
+from kd_lab.sharded_head import call_with_head
+from kd_lab.teacher.live import LiveTeacher
+from kd_lab.teacher.stored import StoredTeacher
+from kd_lab.trainers.distil_config import DistilConfig
+from kd_lab.trainers.row_batches import ROW_COLUMNS, LengthGroupedByEpoch, TellEpoch, collate_rows
+from kd_lab.trainers.teacher_loss import (
+    against_hidden,
+    against_topk,
+    check_plain_head,
+    without_teacher,
+)
+from kd_lab.vocabulary import shared_vocabulary_size
+
+NOT_FOR_THE_MODEL = ("labels", "by_student", *ROW_COLUMNS)
+# (student_hidden, student_head, student_bias, labels, settings) -> DistillationLoss
+FusedLoss = Callable[[Tensor, Tensor, Tensor | None, Tensor, dict[str, Any]], DistillationLoss]
+
+
+class TokenDistilTrainer(SFTTrainer):
+    """alpha · T² · divergence + (1 - alpha) · cross-entropy on the answers of the dataset.
+
+    Args:
+        model: the student.
+        teacher: a model, a ``StoredTeacher`` (then ``train_dataset`` is its ``rows()``), or None
+            with alpha = 0.
+        args: the settings.
+        train_dataset, eval_dataset: training rows (kd_lab/data/examples.py): ``input_ids``,
+            ``labels`` (-100 where not trained), ``prompt_length``; and ``cache_row`` where the
+            teacher is stored.
+        processing_class: the student's tokenizer.
+        teacher_tokenizer: where it is not the same; the two are compared token by token.
+        **others: as SFTTrainer takes them: peft_config, callbacks, optimizers.
+
+    Evaluation logs ``eval_forward_kl`` and ``eval_reverse_kl`` at temperature 1 beside the loss
+    (nats per trained token), if the teacher is a model.
+    """
+
+    args: DistilConfig
+    model: PreTrainedModel
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        teacher: PreTrainedModel | StoredTeacher | None,
+        args: DistilConfig,
+        *,
+        train_dataset: Dataset,
+        eval_dataset: Dataset | None = None,
+        processing_class: PreTrainedTokenizerBase,
+        teacher_tokenizer: PreTrainedTokenizerBase | None = None,
+        **others: Any,
+    ) -> None:
+        if teacher is None and args.alpha != 0:
+            raise ValueError(
+                f"alpha is {args.alpha}, so a teacher is needed: give teacher_model_name_or_path "
+                "or teacher_cache, or set alpha to 0"
+            )
+        if isinstance(teacher, StoredTeacher) and (
+            args.packing or "cache_row" not in train_dataset.column_names
+        ):
+            raise ValueError(
+                "a stored teacher knows its own rows alone, one by one: train on its rows(), with "
+                "packing false"
+            )
+        check_plain_head(model)
+        if not args.packing:  # the rows are ready and cut: packing is all SFTTrainer could add
+            args.dataset_kwargs = {"skip_prepare_dataset": True}
+            args.max_length = None
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            **others,
+        )
+        self.data_collator = partial(collate_rows, self.data_collator)
+        self.add_callback(TellEpoch(self))
+        # SFTTrainer divides by the tokens of the whole step where the model says it can; ours does.
+        self.model_accepts_loss_kwargs = True
+        self._redirect = _ForwardRedirection()
+        self._sums: dict[str, dict[str, float]] = {"train": {}, "eval": {}}
+        self.divergence = args.get_divergence()
+        own = processing_class
+        student_rows = model.config.get_text_config().vocab_size
+        self.teacher: LiveTeacher | StoredTeacher | None = None
+        self.vocab_size = shared_vocabulary_size(own, own, student_rows, student_rows)
+        if isinstance(teacher, PreTrainedModel):
+            check_plain_head(teacher)
+            teacher_rows = teacher.config.get_text_config().vocab_size
+            self.vocab_size = shared_vocabulary_size(
+                own, teacher_tokenizer or own, student_rows, teacher_rows
+            )
+            self.teacher = LiveTeacher(teacher, self.accelerator)
+        elif teacher is not None:
+            self.vocab_size = min(self.vocab_size, teacher.manifest["settings"]["vocab_size"])
+            self.teacher = teacher
+
+    # ---- the loss of one batch
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        """The batch's part of the mean over the ``num_items_in_batch`` tokens of the whole step."""
+        if return_outputs:
+            raise ValueError("the fused loss makes no logits to return; compute_metrics needs them")
+        student = self.accelerator.unwrap_model(model)
+        # Through the wrapper's own forward, where DDP, ZeRO-3 and FSDP set up their backward pass.
+        parts, measured = self._redirect(
+            model, student, self._student_pass, student, inputs, num_items_in_batch
+        )
+        result = DistillationLoss(*parts)
+        divisor = result.num_tokens if num_items_in_batch is None else float(num_items_in_batch)
+        self._add_up(
+            num_tokens=result.num_tokens,
+            divergence=float(result.divergence) * divisor,
+            cross_entropy=float(result.cross_entropy) * divisor,
+            **measured,
+        )
+        # The processes' gradients are averaged, and this is one part of a sum over all of them.
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            return result.loss * self.accelerator.num_processes
+        return result.loss
+
+    def _student_pass(
+        self, student: Any, inputs: dict[str, Any], num_items: Tensor | int | None
+    ) -> tuple[tuple[Any, ...], dict[str, float]]:
+        """The parts of a DistillationLoss, and sums over tokens of what else was measured.
+
+        Plain tuples: they pass through module hooks, which take named ones apart.
+        """
+        causal_lm = student.get_base_model() if hasattr(student, "peft_config") else student
+        trained = inputs["labels"][:, 1:] != IGNORED  # [B, T - 1]: is token t + 1 trained?
+        targets = inputs["labels"][:, 1:][trained]  # [n]
+        text = {name: inputs[name] for name in inputs if name not in NOT_FOR_THE_MODEL}
+        with self._loss_against_teacher(inputs, text, trained) as loss, self.accelerator.autocast():
+            states = causal_lm.get_decoder()(**text, use_cache=False).last_hidden_state
+            hidden = states[:, :-1][trained]  # [n, H]
+            head = causal_lm.get_output_embeddings()
+            settings = {
+                "divergence": self.divergence,
+                "alpha": self.args.alpha,
+                "temperature": self.args.distil_temperature,
+                "num_items": num_items,
+            }
+
+            def parts_of(settings: dict[str, Any]) -> tuple[Any, ...]:
+                return call_with_head(
+                    head, lambda h, w, bias: tuple(loss(h, w, bias, targets, settings)), hidden
+                )
+
+            parts = parts_of(settings)
+            measured = {}
+            if not self.model.training and isinstance(self.teacher, LiveTeacher):
+                for name in ("forward_kl", "reverse_kl"):
+                    plain = parts_of({"divergence": name, "alpha": 1.0, "num_items": 1})
+                    measured[name] = float(DistillationLoss(*plain).divergence)
+        return parts, measured
+
+    @contextlib.contextmanager
+    def _loss_against_teacher(
+        self, inputs: dict[str, Any], text: dict[str, Tensor], trained: Tensor
+    ) -> Iterator[FusedLoss]:
+        """The fused loss of this batch, with all that comes from the teacher filled in."""
+        shape = {"vocab_size": self.vocab_size, "chunk_size": self.args.chunk_size}
+        teacher = self.teacher
+        if isinstance(teacher, LiveTeacher) and (self.args.alpha > 0 or not self.model.training):
+            hidden = teacher.hidden(text, trained)
+            with teacher.head() as head:
+                yield partial(against_hidden, hidden, *head, shape)
+        elif isinstance(teacher, StoredTeacher) and self.args.alpha > 0 and "cache_row" in inputs:
+            signal = teacher.signal(inputs["cache_row"].tolist())
+            signal = {name: part.to(trained.device) for name, part in signal.items()}
+            if teacher.kind == "hidden":
+                yield partial(against_hidden, signal["hidden"], *self._stored_head, shape)
+            else:
+                logp, tokens, tail = (signal[f"topk_{part}"] for part in ("logp", "tokens", "tail"))
+                yield partial(against_topk, logp, tokens, tail, shape)
+        else:
+            yield partial(without_teacher, shape)
+
+    @cached_property
+    def _stored_head(self) -> tuple[Tensor, Tensor | None]:
+        assert isinstance(self.teacher, StoredTeacher)
+        weight, bias = self.teacher.head()
+        device = self.accelerator.device
+        return weight.to(device), None if bias is None else bias.to(device)
+
+    # ---- figures: means over trained tokens, of all micro-batches and processes since the last log
+
+    def _add_up(self, **sums: float) -> None:
+        mode = self._sums["train" if self.model.training else "eval"]
+        for name, value in sums.items():
+            if not math.isnan(value):  # the divergence where no teacher is at hand
+                mode[name] = mode.get(name, 0.0) + value
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        mode = "train" if self.model.training else "eval"
+        if self._sums[mode]:
+            names = sorted(self._sums[mode])
+            mine = torch.tensor([self._sums[mode][name] for name in names], dtype=torch.float32)
+            total = self.accelerator.reduce(mine.to(self.accelerator.device), "sum").tolist()
+            sums = dict(zip(names, total, strict=True))
+            tokens = max(sums.pop("num_tokens"), 1)
+            for name, value in sums.items():
+                self._metrics[mode][name] = [value / tokens]
+            self._sums[mode].clear()
+        super().log(logs, start_time)
+
+    # ---- a step that goes wrong stops the run before it can spoil the weights
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list, Tensor | int | None]:
+        self._micro_batch = 0
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        self._micro_batch += 1
+        try:
+            return super().training_step(*args, **kwargs)
+        except FloatingPointError as error:
+            raise FloatingPointError(self._stopped(str(error))) from error
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if norm is not None and not math.isfinite(norm):
+            raise FloatingPointError(self._stopped(f"the gradient's norm is {float(norm)}"))
+        return norm
+
+    def _stopped(self, why: str) -> str:
+        where = f"step {self.state.global_step + 1}, micro-batch {self._micro_batch}"
+        return (
+            f"{where}: {why}; the run is stopped and its checkpoints are as they were: try a lower "
+            "learning_rate or max_grad_norm and resume"
+        )
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, state_dict)
+        # A pickle of the settings, which the run's config.yaml has in plain text.
+        (Path(output_dir or self.args.output_dir or "") / "training_args.bin").unlink(
+            missing_ok=True
+        )
+
+    # ---- rows: order and columns
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        """Batches of like lengths, in an order that depends on seed and epoch alone.
+
+        Transformers' own takes it from the global random state, which a resumed run does not have.
+        """
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        if rows is None or self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(rows)
+        self._sampler = LengthGroupedByEpoch(
+            self.args.train_batch_size * self.args.gradient_accumulation_steps,
+            lengths=[len(ids) for ids in rows["input_ids"]],
+            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+        )
+        return self._sampler
+
+    def _set_signature_columns_if_needed(self) -> None:
+        columns: Any = ["input_ids", "labels", "seq_lengths", *ROW_COLUMNS]
+        self._signature_columns = columns
