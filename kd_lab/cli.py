@@ -1,0 +1,239 @@
+"""The command line: ``kd-lab data | generate | cache | train | recipe``.
+
+    kd-lab train --config tiny/token_fkl                     # a recipe of the package, by name
+    kd-lab train --config mine.yaml --learning_rate 5e-6     # or a file; what comes after it wins
+    kd-lab recipe                                            # lists the recipes of the package
+    accelerate launch --config_file "$(kd-lab recipe accelerate/zero3)" \\
+        -m kd_lab train --config qwen2.5/token_fkl
+
+Each command is a module with ``ARGUMENTS``, its dataclasses, and ``run(*arguments)``; nothing is
+done here but to find, check and pass on. What a command refuses (ValueError, OSError) is one line
+on stderr and exit code 2; with KD_LAB_TRACEBACK=1 it is the whole traceback. A run that went wrong
+on the way (FloatingPointError, such as a loss that is not finite) exits with 1.
+"""
+
+import argparse
+import dataclasses
+import importlib
+import os
+import sys
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
+
+from kd_lab.recipe import check_recipe, did_you_mean, find_recipe, kinds, read_recipe, recipes
+
+if TYPE_CHECKING:
+    from trl.scripts.utils import TrlParser
+
+
+class Command(NamedTuple):
+    """Where a command lives; its module is imported only to run it, since that takes seconds."""
+
+    module: str
+    summary: str
+
+
+COMMANDS = {
+    "data": Command("kd_lab.data.prepare", "write training and test conversations to a folder"),
+    "generate": Command("kd_lab.rollout.generate", "have a teacher answer all prompts, once"),
+    "cache": Command("kd_lab.teacher.cache", "store a teacher's signal on given answers"),
+    "train": Command("kd_lab.train", "train a student, or fine-tune a teacher"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if not words or words[0] in ("-h", "--help"):
+            print(_overview())
+        elif words[0] == "recipe":
+            _recipe(words[1:])
+        elif words[0] in COMMANDS:
+            _run(words[0], words[1:])
+        else:
+            known = [*COMMANDS, "recipe"]
+            nearest = did_you_mean(words[0], known) or f"; the commands are {', '.join(known)}"
+            raise ValueError(f"unknown command {words[0]!r}{nearest}")
+    except (ValueError, OSError, FloatingPointError) as error:
+        if os.environ.get("KD_LAB_TRACEBACK"):
+            raise
+        print(f"kd-lab: error: {error}", file=sys.stderr)
+        return 1 if isinstance(error, FloatingPointError) else 2
+    return 0
+
+
+def parse(command: str, words: Sequence[str]) -> tuple[Any, ...]:
+    """The arguments of a command, from its recipe (``--config``) and what comes after it.
+
+    Sets the environment variables of the recipe's ``env`` before the command's module is imported,
+    so that OMP_NUM_THREADS and the like still count.
+
+    Returns:
+        one instance of each dataclass in the module's ``ARGUMENTS``, in order.
+    Raises:
+        ValueError: an unknown recipe, key or option, or a value that does not fit.
+    """
+    own = _Parser(add_help=False, allow_abbrev=False)
+    own.add_argument("--config", action="append", default=[])
+    own.add_argument("-h", "--help", action="store_true")
+    own_arguments, rest = own.parse_known_args(words)
+    if len(own_arguments.config) > 1:
+        raise ValueError("--config was given twice; a recipe is whole, and options override it")
+    recipe = read_recipe(find_recipe(own_arguments.config[0])) if own_arguments.config else None
+    if recipe is not None:
+        os.environ.update(recipe.env)
+
+    types = _command_module(command).ARGUMENTS
+    if own_arguments.help:
+        print(_help(command, types))
+        sys.exit(0)
+    hints = {
+        field.name: get_type_hints(of)[field.name]
+        for of in types
+        for field in dataclasses.fields(of)
+        if field.init
+    }
+    parser = _parser(types, hints)
+    if recipe is not None:
+        parser.set_defaults_with_config(**check_recipe(recipe, hints))
+    *arguments, left_over = parser.parse_args_into_dataclasses(
+        rest, return_remaining_strings=True, look_for_args_file=False
+    )
+    if left_over:
+        word = left_over[0].partition("=")[0]
+        if not word.startswith("-"):
+            raise ValueError(f"unexpected {word!r}: every value follows its --option")
+        options = ["--config", *(f"--{key}" for key in hints)]
+        raise ValueError(f"unknown option {word!r}{did_you_mean(word, options)}")
+    return tuple(arguments)
+
+
+def _run(command: str, words: Sequence[str]) -> None:
+    arguments = parse(command, words)
+    _command_module(command).run(*arguments)
+
+
+def _command_module(command: str) -> Any:
+    try:
+        return importlib.import_module(COMMANDS[command].module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and error.name.startswith("kd_lab"):
+            raise
+        raise ValueError(
+            f"{command} needs the package {error.name}: pip install 'kd-lab[llm]'"
+        ) from error
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, but what it refuses is a ValueError in one line, without the usage before it."""
+
+    def error(self, message: str) -> Any:
+        raise ValueError(message)
+
+
+def _parser(types: Sequence[type], hints: dict[str, Any]) -> "TrlParser":
+    from trl.scripts.utils import TrlParser
+
+    class Parser(_Parser, TrlParser):
+        """TRL's parser, refusing like ours."""
+
+    parser = Parser(types, add_help=False, allow_abbrev=False)  # type: ignore[arg-type]
+    for action in parser._actions:
+        if any(
+            kind is dict or getattr(kind, "__origin__", None) is dict
+            for kind in kinds(hints[action.dest])
+        ):
+            action.type = _mapping
+    return parser
+
+
+def _mapping(text: str) -> Any:
+    """``'{mu: 0.4}'`` on the command line; other text (a path, in some options) stays as it is."""
+    import yaml
+
+    return yaml.safe_load(text) if text.lstrip().startswith("{") else text
+
+
+def _recipe(words: Sequence[str]) -> None:
+    """List the recipes, or print the path of one."""
+    if words in (["-h"], ["--help"]):
+        print(
+            "usage: kd-lab recipe          list the recipes\n"
+            "       kd-lab recipe NAME     print the path of one"
+        )
+    elif not words:
+        known = recipes()
+        width = max(map(len, known))
+        for name, summary in known.items():
+            print(f"{name:{width}}  {summary}")
+    elif len(words) == 1:
+        print(find_recipe(words[0]))
+    else:
+        raise ValueError(f"recipe takes one name, not {len(words)}")
+
+
+def _overview() -> str:
+    commands = {name: command.summary for name, command in COMMANDS.items()}
+    commands["recipe"] = "list the recipes of the package, or print the path of one"
+    lines = [f"  {name:10}{summary}" for name, summary in commands.items()]
+    return "\n".join(
+        [
+            "usage: kd-lab COMMAND [--config RECIPE] [--KEY VALUE ...]",
+            "",
+            *lines,
+            "",
+            "`kd-lab COMMAND --help` lists its keys. RECIPE is a name that `kd-lab recipe` lists,",
+            "or the path of a YAML file; each key in it is also an option, and options win.",
+        ]
+    )
+
+
+def _help(command: str, types: Sequence[type]) -> str:
+    """Our own keys with their meaning; of those inherited from TRL's classes the names only."""
+    lines = [
+        f"usage: kd-lab {command} [--config RECIPE] [--KEY VALUE ...]",
+        "",
+        f"{COMMANDS[command].summary}. A key of a recipe is an option here, and options win.",
+    ]
+    for of in types:
+        fields = {field.name: field for field in dataclasses.fields(of) if field.init}
+        own = [name for name in fields if _declared_in(of, name) not in LIBRARIES]
+        lines += ["", f"{of.__name__}: {(of.__doc__ or '').strip().partition(chr(10))[0]}"]
+        for name in own:
+            lines += _explained(fields[name])
+        inherited = [name for name in fields if name not in own]
+        if inherited:
+            bases = ", ".join(b.__name__ for b in of.__mro__ if _library(b) in LIBRARIES)
+            lines += [f"  and, as in {bases}:"]
+            lines += textwrap.wrap(
+                ", ".join(inherited), 98, initial_indent="    ", subsequent_indent="    "
+            )
+    return "\n".join(lines)
+
+
+LIBRARIES = ("trl", "transformers")
+
+
+def _library(of: type) -> str:
+    return of.__module__.partition(".")[0]
+
+
+def _declared_in(of: type, name: str) -> str:
+    """The top-level package of the class that declared a field last."""
+    return next(
+        _library(base) for base in of.__mro__ if name in vars(base).get("__annotations__", {})
+    )
+
+
+def _explained(field: "dataclasses.Field[Any]") -> list[str]:
+    default = (
+        field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    )
+    told = "required" if default is dataclasses.MISSING else f"default: {default}"
+    text = f"{field.metadata.get('help', '')} ({told})".strip()
+    return [
+        f"  --{field.name}",
+        *textwrap.wrap(text, 98, initial_indent="      ", subsequent_indent="      "),
+    ]

@@ -1,0 +1,170 @@
+"""The model card of a student (or of a teacher that was fine-tuned): how it was made, in words.
+
+Written from what the run folder says, so that it cannot say anything else.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCardData
+
+CARD = """\
+# {title}
+
+{what}
+
+| | |
+|---|---|
+{settings}
+{results}
+## Loading it
+
+The folder that holds this file is the model:
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
+```
+
+## Making it again
+
+`config.yaml` in the run's folder holds every setting, and
+`kd-lab train --config config.yaml --output_dir another_folder` runs it again. It was made with
+{versions}.
+
+## Licence
+
+A distilled model derives from its student, its teacher and its data. This card grants no rights:
+the licences of those three say what may be done with it.
+"""
+
+
+def model_card(
+    config: Mapping[str, Any],
+    versions: Mapping[str, Any],
+    metrics: Sequence[Mapping[str, Any]],
+) -> str:
+    """The text of a README.md, with the metadata that the model hub reads on top.
+
+    Args:
+        config, versions, metrics: what config.yaml, versions.json and metrics.jsonl hold.
+    """
+    teacher = config.get("teacher_model_name_or_path") or config.get("teacher_cache")
+    teacher = teacher or config.get("answers")
+    models = (config.get("model_name_or_path"), config.get("teacher_model_name_or_path"))
+    bases = [name for name in models if name and _on_hub(name)]
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        base_model=bases or None,
+        datasets=DATASETS.get(str(config.get("dataset"))),
+        tags=["knowledge-distillation" if teacher else "sft", "kd-lab", "trl"],
+    )
+    settings = {
+        "Student": _student(config),
+        "Teacher": teacher and _code(teacher, config.get("teacher_revision")),
+        "Prefixes": teacher and _prefixes(config),
+        "Divergence": _divergence(config) if config["alpha"] > 0 else None,
+        "Share of the divergence, alpha": f"{config['alpha']:g}" if teacher else None,
+        "Temperature": f"{config['distil_temperature']:g}" if config["alpha"] > 0 else None,
+        "Data": _data(config),
+        "Steps": str(metrics[-1]["step"]) if metrics else None,
+        "Learning rate": f"{config['learning_rate']:g}, {config['lr_scheduler_type']}",
+        "Batch": f"{_batch(config, versions)} conversations a step",
+        "Seed": str(config["seed"]),
+    }
+    commit = versions.get("git_commit")
+    made_with = [f"Python {versions['python']}"]
+    made_with += [f"{name} {version}" for name, version in versions["libraries"].items()]
+    if commit:
+        made_with.append(f"commit {commit[:12]}" + (", changed" if versions["git_dirty"] else ""))
+    body = CARD.format(
+        title=str(config.get("run_name") or config["output_dir"]).rstrip("/").rpartition("/")[2],
+        what=_what(config, teacher),
+        settings="\n".join(f"| {key} | {value} |" for key, value in settings.items() if value),
+        results=_results(metrics),
+        versions=", ".join(made_with),
+    )
+    return f"---\n{data.to_yaml()}\n---\n\n{body}"
+
+
+DATASETS = {"ultrachat": ["HuggingFaceH4/ultrachat_200k"]}
+
+
+def _what(config: Mapping[str, Any], teacher: str | None) -> str:
+    if not teacher:
+        return "Supervised fine-tuning on all assistant turns, with KD Lab (no teacher)."
+    if config["alpha"] == 0:
+        return f"Sequence-level distillation with KD Lab: fine-tuned on {_prefixes(config)}."
+    if config.get("policy_gradient"):
+        return (
+            "Distilled with KD Lab by sequence-level reverse KL with MiniLLM's policy gradient "
+            "([arXiv 2306.08543](https://arxiv.org/abs/2306.08543))."
+        )
+    return (
+        f"Distilled with KD Lab: {_divergence(config)} between the teacher's and the student's "
+        f"next-token laws, on {_prefixes(config)}."
+    )
+
+
+def _prefixes(config: Mapping[str, Any]) -> str:
+    written = {
+        "dataset": "the dataset's answers",
+        "teacher": "answers that the teacher wrote",
+        "student": "answers that the student wrote",
+    }[config["prefixes"]]
+    share = config.get("student_share") or 0
+    if config["prefixes"] != "student" and share:
+        written += f", a share of {share:g} written anew by the student"
+    return written
+
+
+def _divergence(config: Mapping[str, Any]) -> str:
+    settings = config.get("divergence_settings") or {}
+    told = ", ".join(f"{key} = {value}" for key, value in settings.items())
+    return config["divergence"].replace("_", " ") + (f" ({told})" if told else "")
+
+
+def _student(config: Mapping[str, Any]) -> str:
+    if shape := config.get("model_shape"):
+        told = ", ".join(f"{key} {value}" for key, value in shape.items())
+        return f"an untrained Qwen2 ({told})"
+    text = _code(config["model_name_or_path"], config.get("model_revision"))
+    if config.get("keep_every", 1) > 1:
+        text += f", every {config['keep_every']}th of its layers"
+    return text + (f", LoRA of rank {config['lora_r']}" if config.get("use_peft") else "")
+
+
+def _data(config: Mapping[str, Any]) -> str:
+    count = config.get("num_conversations")
+    drawn = f", {count:,} conversations" if count else ""
+    return f"`{config['dataset']}`{drawn} (seed {config['conversation_seed']})"
+
+
+def _batch(config: Mapping[str, Any], versions: Mapping[str, Any]) -> int:
+    per_process = config["per_device_train_batch_size"] * config["gradient_accumulation_steps"]
+    return per_process * versions["processes"]
+
+
+def _results(metrics: Sequence[Mapping[str, Any]]) -> str:
+    """The last evaluation, as it was logged."""
+    evaluations = [line for line in metrics if "eval_loss" in line]
+    if not evaluations:
+        return ""
+    last = evaluations[-1]
+    names = [key for key in last if re.fullmatch(r"eval_(loss|.*kl|cross_entropy)", key)]
+    told = "".join(f"- {key}: {last[key]:.4f}\n" for key in names)
+    return f"\nOn held-out conversations after step {last['step']} (nats per token):\n\n{told}"
+
+
+def _code(name: str, revision: str | None) -> str:
+    return f"`{name}`" + (f" (revision {revision})" if revision and revision != "main" else "")
+
+
+def _on_hub(name: str) -> bool:
+    """owner/name, and no local folder: the hub's metadata refuses paths."""
+    return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", name)) and not Path(name).exists()

@@ -1,0 +1,201 @@
+"""Recipes: YAML files of a few lines, found by name inside the package or by path, and checked.
+
+    path = find_recipe("tiny/token_fkl")            # .../kd_lab/recipes/tiny/token_fkl.yaml
+    recipe = read_recipe(path)                      # its settings, each with the line it stands on
+    values = check_recipe(recipe, types)            # ready for the argument dataclasses
+
+A recipe is whole: it extends no other. Its first comment says what it does, and the key ``env``
+holds environment variables, as in TRL's own configuration files.
+"""
+
+import difflib
+import json
+import re
+import types
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from inspect import isclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+class Setting(NamedTuple):
+    """One key's value, and the line of the file it stands on."""
+
+    value: Any
+    line: int
+
+
+class Recipe(NamedTuple):
+    """A recipe as read; nothing in it is checked against a command yet."""
+
+    path: Path
+    settings: dict[str, Setting]
+    env: dict[str, str]
+
+
+def recipes() -> dict[str, str]:
+    """The names of all recipes of the package, and what the first line of each says."""
+    return {
+        path.relative_to(RECIPES).with_suffix("").as_posix(): _first_comment(path)
+        for path in sorted(RECIPES.rglob("*.yaml"))
+    }
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe: a name inside the package (``tiny/token_fkl``), or a path.
+
+    Raises:
+        ValueError: neither; names the nearest recipe.
+    """
+    inside = RECIPES / f"{name}.yaml"
+    if inside.is_file():
+        return inside
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    if path.suffix in (".yaml", ".yml"):
+        raise ValueError(f"no such file: {name}")
+    raise ValueError(
+        f"no recipe {name!r}{did_you_mean(name, recipes())}; "
+        "`kd-lab recipe` lists them, and a file of your own is given by its path"
+    )
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a recipe without checking its keys.
+
+    Numbers may be written as 1e-4, which YAML 1.1 takes for text.
+
+    Raises:
+        ValueError: it is no YAML mapping, or has a key twice; names the line.
+    """
+    import yaml
+
+    loader = _loader()(path.read_text(encoding="utf-8"))
+    try:
+        root = loader.get_single_node()
+        if not isinstance(root, yaml.MappingNode):
+            raise ValueError(f"{path}: a recipe is a YAML mapping, lines of `key: value`")
+        settings: dict[str, Setting] = {}
+        for key_node, value_node in root.value:
+            key, line = str(loader.construct_object(key_node)), key_node.start_mark.line + 1
+            if key in settings:
+                first = settings[key].line
+                raise ValueError(f"{path}:{line}: {key!r} is given twice, first in line {first}")
+            settings[key] = Setting(loader.construct_object(value_node, deep=True), line)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ValueError(f"{path}:{line}: not valid YAML: {error.problem}") from error
+    finally:
+        loader.dispose()
+    env = settings.pop("env", Setting({}, 0))
+    if not isinstance(env.value, dict):
+        raise ValueError(f"{path}:{env.line}: env must be a mapping of environment variables")
+    return Recipe(path, settings, {str(name): str(value) for name, value in env.value.items()})
+
+
+def check_recipe(recipe: Recipe, hints: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a recipe, all of which ``hints`` (key to type) knows and allows.
+
+    Raises:
+        ValueError: an unknown key (names the nearest), or a value of another type; names the line.
+    """
+    for key, (value, line) in recipe.settings.items():
+        if key not in hints:
+            raise ValueError(f"{recipe.path}:{line}: unknown key {key!r}{did_you_mean(key, hints)}")
+        if not _fits(value, hints[key]):
+            raise ValueError(f"{recipe.path}:{line}: {key}: {_expected(value, hints[key])}")
+    return {key: value for key, (value, _) in recipe.settings.items()}
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``; did you mean 'divergence'?``, or nothing where no known word is near."""
+    nearest = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {nearest[0]!r}?" if nearest else ""
+
+
+def kinds(hint: Any) -> tuple[Any, ...]:
+    """The members of a union, or the one type. An Enum beside str stands for the same words."""
+    members = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    if any(isclass(member) and issubclass(member, Enum) for member in members):
+        members = tuple(member for member in members if member is not str)
+    return members
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    return any(_fits_kind(value, kind) for kind in kinds(hint))
+
+
+def _fits_kind(value: Any, kind: Any) -> bool:
+    if kind is Any:
+        return True
+    if (words := _words(kind)) is not None:
+        return value in words
+    origin = get_origin(kind) or kind
+    if origin is list:
+        return isinstance(value, list) and all(
+            _fits(item, member) for member in get_args(kind) for item in value
+        )
+    if isinstance(value, bool) or origin is bool:
+        return isinstance(value, bool) and origin is bool
+    return isinstance(value, (int, float) if origin is float else origin)
+
+
+def _words(kind: Any) -> list[Any] | None:
+    """The words that a Literal or an Enum allows; None for any other type."""
+    if get_origin(kind) is Literal:
+        return list(get_args(kind))
+    if isclass(kind) and issubclass(kind, Enum):
+        return [member.value for member in kind]
+    return None
+
+
+NAMES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    dict: "a mapping",
+    type(None): "null",
+}
+
+
+def _expected(value: Any, hint: Any) -> str:
+    """``expected a number or null, not "two"``, with what helps to put it right."""
+    words = [word for kind in kinds(hint) for word in _words(kind) or ()]
+    allowed = [
+        NAMES.get(get_origin(kind) or kind, str(kind))
+        for kind in kinds(hint)
+        if _words(kind) is None
+    ]
+    if words:
+        allowed.insert(0, "one of " + ", ".join(map(str, words)))
+    advice = ""
+    if isinstance(value, bool):
+        advice = " (YAML reads a bare yes, no, on, off as true or false: put the word in quotes)"
+    elif isinstance(value, str):
+        advice = did_you_mean(value, map(str, words))
+    return f"expected {' or '.join(allowed)}, not {json.dumps(value, default=str)}{advice}"
+
+
+def _loader() -> Any:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """YAML 1.1, but 1e-4 is a number."""
+
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"),
+        list("-+0123456789"),
+    )
+    return Loader
+
+
+def _first_comment(path: Path) -> str:
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    return first.lstrip("# ") if first.startswith("#") else ""

@@ -1,0 +1,145 @@
+"""The student to start from: a model, every k-th layer of one, or a shape without weights."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Qwen2Config,
+)
+from trl import ModelConfig
+
+from kd_lab.data.toy_tokenizer import toy_tokenizer
+
+TOY_HEAD_ROWS = 640  # the toy tokenizer's 599 tokens, and padding as real heads have
+
+
+@dataclass
+class StudentArguments(ModelConfig):
+    """The student. Revision, dtype, attention and LoRA are TRL's ModelConfig, unchanged."""
+
+    model_shape: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={
+            "help": "Instead of model_name_or_path: an untrained Qwen2 of this shape (keys of its "
+            "config.json, as JSON) for the toy language."
+        },
+    )
+    keep_every: int = field(
+        default=1,
+        metadata={"help": "Start from every k-th layer of model_name_or_path: 2 is half of them."},
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.model_shape, str):
+            self.model_shape = json.loads(self.model_shape)
+        if (self.model_shape is None) == (self.model_name_or_path is None):
+            raise ValueError("give the student as either model_name_or_path or model_shape")
+        if self.keep_every < 1 or (self.keep_every > 1 and self.model_shape):
+            raise ValueError(
+                f"keep_every is {self.keep_every}: it must be at least 1, and more only with "
+                "model_name_or_path"
+            )
+        if self.load_in_4bit or self.load_in_8bit:
+            raise ValueError("load_in_4bit and load_in_8bit: a quantised student is not supported")
+
+
+def check_model_path(key: str, name: str) -> None:
+    """Refuse a local model that is not there, before the hub is asked for it.
+
+    A name is taken for a folder if it is one, or if it cannot be ``owner/name`` on the hub, or if
+    its first part is a folder here (``runs/tiny/teacher``, ``models/SmolLM2``).
+
+    Raises:
+        ValueError: names the key and the folder.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ValueError(
+                f"{key}: {name} holds no model (no config.json); a run that was stopped has its "
+                "models in checkpoint-N"
+            )
+        return
+    parts = name.split("/")
+    if len(parts) > 2 or name.startswith((".", "/", "~")) or parts[0] in ("runs", "models"):
+        raise ValueError(f"{key}: there is no folder {name}; train, copy or fetch that model first")
+
+
+def load_tokenizer(student: StudentArguments) -> PreTrainedTokenizerBase:
+    """The student's own tokenizer."""
+    if student.model_name_or_path is None:
+        return toy_tokenizer()
+    return AutoTokenizer.from_pretrained(
+        student.model_name_or_path, revision=student.model_revision
+    )
+
+
+def load_student(student: StudentArguments, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """The student before training. Random weights come from torch's seed."""
+    dtype = getattr(torch, student.dtype) if student.dtype not in (None, "auto") else student.dtype
+    loading = {"dtype": dtype or torch.float32, "attn_implementation": student.attn_implementation}
+    if student.model_name_or_path is None:
+        assert isinstance(student.model_shape, dict)
+        config = Qwen2Config(
+            **{  # type: ignore[arg-type]
+                "vocab_size": TOY_HEAD_ROWS,
+                "eos_token_id": tokenizer.eos_token_id,
+                "pad_token_id": tokenizer.pad_token_id,
+                "bos_token_id": None,
+                **student.model_shape,
+            }
+        )
+        return AutoModelForCausalLM.from_config(config, **loading)
+    revision, path = student.model_revision, student.model_name_or_path
+    if student.keep_every == 1:
+        return AutoModelForCausalLM.from_pretrained(path, revision=revision, **loading)
+    with _unsharded():
+        whole = AutoModelForCausalLM.from_pretrained(path, revision=revision, **loading)
+        config = AutoConfig.from_pretrained(path, revision=revision)
+        kept = range(0, config.num_hidden_layers, student.keep_every)
+        config.num_hidden_layers = len(kept)
+        if getattr(config, "layer_types", None):
+            config.layer_types = [config.layer_types[i] for i in kept]
+        shallow = AutoModelForCausalLM.from_config(config, **loading)
+        shallow.get_decoder().load_state_dict(_kept_layers(whole.get_decoder(), list(kept)))
+        shallow.get_output_embeddings().load_state_dict(whole.get_output_embeddings().state_dict())
+        shallow.generation_config = whole.generation_config
+    return shallow
+
+
+def _kept_layers(decoder: torch.nn.Module, kept: list[int]) -> dict[str, torch.Tensor]:
+    """The decoder's weights with the kept layers numbered anew, and without the others."""
+    weights = {}
+    for name, tensor in decoder.state_dict().items():
+        first, _, rest = name.partition(".")
+        if first == "layers":
+            number, _, rest = rest.partition(".")
+            if int(number) not in kept:
+                continue
+            name = f"layers.{kept.index(int(number))}.{rest}"
+        weights[name] = tensor
+    return weights
+
+
+@contextlib.contextmanager
+def _unsharded() -> Iterator[None]:
+    """Load whole weights although ZeRO-3 would have transformers shard them while loading."""
+    from transformers.integrations import deepspeed
+
+    reference = deepspeed._hf_deepspeed_config_weak_ref
+    deepspeed._hf_deepspeed_config_weak_ref = None
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = reference

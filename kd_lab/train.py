@@ -1,0 +1,293 @@
+"""``kd-lab train``: from a recipe to a checkpoint.
+
+What can be refused is refused before a model loads: paths, settings that exclude one another, two
+tokenizers that differ, stored answers of another teacher. Then come the rows, the models, the
+trainer that belongs to the prefix source, and a run folder that tells how it was made.
+"""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
+from trl import get_peft_config
+
+from kd_lab.data.conversations import DataArguments, check_data_arguments, load_conversations
+from kd_lab.data.examples import Examples, training_examples
+from kd_lab.run_folder import (
+    MarkWholeCheckpoints,
+    MetricsWriter,
+    finish_run,
+    record_run,
+    resolved_config,
+    start_run,
+)
+from kd_lab.student import StudentArguments, check_model_path, load_student, load_tokenizer
+from kd_lab.teacher.identity import check_same_teacher, model_identity, tokenizer_hash
+from kd_lab.teacher.shards import ShardStore
+from kd_lab.teacher.stored import StoredTeacher, stored_answers
+from kd_lab.trainers.distil_config import DistilConfig
+from kd_lab.trainers.policy_gradient_distil import PolicyGradientDistilTrainer
+from kd_lab.trainers.seq_distil import SeqDistilTrainer
+from kd_lab.trainers.token_distil import TokenDistilTrainer
+from kd_lab.vocabulary import shared_vocabulary_size
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class TeacherArguments:
+    """The teacher: a model in memory, or what it gave ahead of time."""
+
+    teacher_model_name_or_path: str | None = field(
+        default=None, metadata={"help": "The teacher: a folder, or a name on the model hub."}
+    )
+    teacher_revision: str | None = field(
+        default=None, metadata={"help": "Its revision on the hub: a branch, tag or commit."}
+    )
+    teacher_dtype: str = field(
+        default="auto", metadata={"help": "float32, bfloat16, float16, or auto: as it was saved."}
+    )
+    teacher_cache: str | None = field(
+        default=None,
+        metadata={"help": "A folder of kd-lab cache: rows and the teacher's signal beside them."},
+    )
+    answers: str | None = field(
+        default=None,
+        metadata={"help": "A folder of kd-lab generate: answers that the teacher wrote before."},
+    )
+
+
+ARGUMENTS = (StudentArguments, TeacherArguments, DataArguments, DistilConfig)
+
+
+def run(
+    student: StudentArguments, teacher: TeacherArguments, data: DataArguments, config: DistilConfig
+) -> None:
+    """Train, and leave a run folder at ``config.output_dir``.
+
+    Raises:
+        ValueError, OSError: what is wrong with the arguments, in one line; nothing was trained.
+        FloatingPointError: the loss or a gradient was not finite; the checkpoints are kept.
+    """
+    check_arguments(student, teacher, data, config)
+    asked = resolved_config(student, teacher, data, config)
+    folder = Path(config.output_dir or "")
+    resume_from = start_run(folder, config.resume_from_checkpoint)
+    tokenizer = load_tokenizer(student)
+    teacher_tokenizer = check_teacher(student, teacher, config, tokenizer)
+    stored = load_stored_teacher(teacher, config, tokenizer)
+    train_rows, test_rows = load_rows(teacher, data, config, tokenizer, stored)
+
+    set_seed(config.seed)  # of the student's new weights, where it has any
+    trainer = make_trainer(
+        load_student(student, tokenizer),
+        stored or load_teacher(teacher, config),
+        config,
+        answers_are_stored=teacher.answers is not None,
+        train_dataset=train_rows,
+        eval_dataset=test_rows,
+        processing_class=tokenizer,
+        teacher_tokenizer=teacher_tokenizer,
+        peft_config=get_peft_config(student),
+        callbacks=[MetricsWriter(folder), MarkWholeCheckpoints()],
+    )
+    record_run(folder, asked)
+    trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
+    trainer.save_model(str(folder))
+    finish_run(folder)
+    if trainer.accelerator.is_main_process:
+        print(f"wrote {folder}: the student, metrics.jsonl, config.yaml, README.md")
+    if trainer.accelerator.num_processes > 1:  # a peer that still talks must not find it gone
+        trainer.accelerator.wait_for_everyone()
+        torch.distributed.destroy_process_group()
+
+
+def check_arguments(
+    student: StudentArguments, teacher: TeacherArguments, data: DataArguments, config: DistilConfig
+) -> None:
+    """Refuse what does not go together. Reads no model, tokenizer or conversation.
+
+    Raises:
+        ValueError: names the keys, and what to change.
+    """
+    if student.model_name_or_path is not None:
+        check_model_path("model_name_or_path", student.model_name_or_path)
+    if teacher.teacher_model_name_or_path is not None:
+        check_model_path("teacher_model_name_or_path", teacher.teacher_model_name_or_path)
+    for key in ("teacher_cache", "answers"):
+        folder = getattr(teacher, key)
+        if folder is not None and not Path(folder).is_dir():
+            command = "cache" if key == "teacher_cache" else "generate"
+            raise ValueError(f"{key}: there is no folder {folder}; write it with kd-lab {command}")
+    check_data_arguments(data)
+    has_model = teacher.teacher_model_name_or_path is not None
+    if config.alpha > 0 and not has_model and teacher.teacher_cache is None:
+        raise ValueError(
+            f"alpha is {config.alpha}, so a teacher is needed: give teacher_model_name_or_path or "
+            "teacher_cache, or set alpha to 0"
+        )
+    if teacher.teacher_cache is not None and teacher.answers is not None:
+        raise ValueError(
+            "teacher_cache holds its own rows: cache the answers (kd-lab cache --answers DIR) and "
+            "leave answers out here"
+        )
+    if teacher.answers is not None and config.prefixes != "teacher":
+        raise ValueError(
+            f"answers are the teacher's prefixes, and prefixes is {config.prefixes}: set it to "
+            "teacher"
+        )
+    if config.prefixes == "teacher" and not has_model and teacher.answers is None:
+        raise ValueError("prefixes: teacher needs teacher_model_name_or_path, or stored answers")
+    if config.written_share and teacher.teacher_cache is not None:
+        raise ValueError(
+            "the student's own answers are new each step, so teacher_cache does not know them: "
+            "give teacher_model_name_or_path instead"
+        )
+
+
+def check_teacher(
+    student: StudentArguments,
+    teacher: TeacherArguments,
+    config: DistilConfig,
+    tokenizer: PreTrainedTokenizerBase,
+) -> PreTrainedTokenizerBase | None:
+    """Compare the two tokenizers, and stored answers with the teacher; returns the teacher's.
+
+    Raises:
+        ValueError: the tokenizers differ (names an id), a head is too small for its tokenizer, or
+            the answers were written by another teacher or with another tokenizer.
+    """
+    name, revision = teacher.teacher_model_name_or_path, teacher.teacher_revision
+    teacher_tokenizer = None
+    if name is not None:
+        teacher_tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+        rows = AutoConfig.from_pretrained(name, revision=revision).get_text_config().vocab_size
+        own_rows = len(tokenizer)
+        if student.model_name_or_path is not None:
+            own = AutoConfig.from_pretrained(
+                student.model_name_or_path, revision=student.model_revision
+            )
+            own_rows = own.get_text_config().vocab_size
+        shared_vocabulary_size(tokenizer, teacher_tokenizer, own_rows, rows)
+    if teacher.answers is not None:
+        settings = ShardStore.open(teacher.answers, "answers", verify=False).settings
+        if settings["tokenizer_sha256"] != tokenizer_hash(tokenizer):
+            raise ValueError(
+                f"answers: {teacher.answers} was written with another tokenizer than the student's"
+            )
+        if name is not None:
+            check_same_teacher(settings["teacher"], model_identity(name, revision))
+    return teacher_tokenizer
+
+
+def load_stored_teacher(
+    teacher: TeacherArguments, config: DistilConfig, tokenizer: PreTrainedTokenizerBase
+) -> StoredTeacher | None:
+    """The cache, checked against its checksums, the student's tokenizer and the temperature."""
+    if teacher.teacher_cache is None:
+        return None
+    # One process of a machine reads the whole cache against its checksums; that takes a while.
+    stored = StoredTeacher(teacher.teacher_cache, verify=config.local_process_index == 0)
+    stored.check_fits(tokenizer, config.distil_temperature)
+    if teacher.teacher_model_name_or_path is not None:
+        name, revision = teacher.teacher_model_name_or_path, teacher.teacher_revision
+        check_same_teacher(stored.store.settings["teacher"], model_identity(name, revision))
+    return stored
+
+
+def load_rows(
+    teacher: TeacherArguments,
+    data: DataArguments,
+    config: DistilConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    stored: StoredTeacher | None,
+) -> tuple[Dataset, Dataset | None]:
+    """The rows to train on, and those to evaluate on where ``eval_strategy`` asks for it.
+
+    Raises:
+        ValueError: no row is left, or a prompt is in both.
+    """
+    conversations = None
+    if config.eval_strategy != "no" or (stored is None and teacher.answers is None):
+        conversations = load_conversations(data)
+    if stored is not None:
+        train = stored.rows()
+    elif teacher.answers is not None:
+        train = stored_answers(teacher.answers, verify=config.local_process_index == 0)
+    else:
+        assert conversations is not None
+        train = _tokenised("training", conversations["train"], tokenizer, config.max_length)
+    if config.eval_strategy == "no":
+        return train, None
+    assert conversations is not None
+    test = _tokenised("test", conversations["test"], tokenizer, config.max_length)
+    both = _prompts(train) & _prompts(test)
+    if both:
+        raise ValueError(
+            f"{len(both):,} prompts are both trained and tested on, the first being "
+            f"{tokenizer.decode([*min(both)])!r}: give another dataset or test_dataset"
+        )
+    return train, test
+
+
+def load_teacher(teacher: TeacherArguments, config: DistilConfig) -> PreTrainedModel | None:
+    """The teacher in its own dtype; None if there is none, or only its answers are needed."""
+    name = teacher.teacher_model_name_or_path
+    only_answers = config.alpha == 0 and teacher.answers is not None
+    if name is None or (only_answers and config.eval_strategy == "no"):
+        return None
+    dtype = teacher.teacher_dtype
+    return AutoModelForCausalLM.from_pretrained(
+        name,
+        revision=teacher.teacher_revision,
+        dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+    )
+
+
+def make_trainer(
+    student: PreTrainedModel,
+    teacher: PreTrainedModel | StoredTeacher | None,
+    config: DistilConfig,
+    *,
+    answers_are_stored: bool = False,
+    **others: Any,
+) -> TokenDistilTrainer:
+    """The trainer that belongs to a point of the map."""
+    if config.policy_gradient:
+        return PolicyGradientDistilTrainer(student, teacher, config, **others)
+    if config.prefixes == "dataset" and not config.student_share:
+        return TokenDistilTrainer(student, teacher, config, **others)
+    return SeqDistilTrainer(
+        student, teacher, config, answers_are_stored=answers_are_stored, **others
+    )
+
+
+def _tokenised(
+    what: str,
+    conversations: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int | None,
+) -> Dataset:
+    examples: Examples = training_examples(conversations, tokenizer, max_length)
+    for reason, count in examples.dropped.items():
+        if count:
+            logger.warning("dropped %s %s conversations: %s", f"{count:,}", what, reason)
+    if not len(examples.rows):
+        raise ValueError(f"no {what} conversation is left of {len(conversations):,}")
+    return examples.rows
+
+
+def _prompts(rows: Dataset) -> set[tuple[int, ...]]:
+    pairs = zip(rows["input_ids"], rows["prompt_length"], strict=True)
+    return {tuple(ids[:length]) for ids, length in pairs}

@@ -1,0 +1,156 @@
+"""The command line: what it finds, what it passes on, and how it refuses."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from kd_lab.cli import COMMANDS, main, parse
+from kd_lab.recipe import find_recipe, recipes
+
+RECIPE = """\
+# an example
+divergence: jensen_shannon
+divergence_settings: {beta: 1e-1}
+model_shape: {hidden_size: 32}
+learning_rate: 1e-3
+lr_scheduler_type: cosine
+output_dir: runs/example
+num_conversations: 100
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    """A function that writes RECIPE, changed, and returns its path."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(old="", new="", name="example.yaml"):
+        (tmp_path / name).write_text(RECIPE.replace(old, new) if old else RECIPE + new)
+        return name
+
+    return write
+
+
+def refusal(capsys, *words):
+    """The one line that the command line writes when it refuses."""
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("kd-lab: error: ")
+    assert told.count("\n") == 1
+    return told.removeprefix("kd-lab: error: ").rstrip("\n")
+
+
+def test_a_recipe_reaches_the_dataclasses_and_options_win(recipe):
+    student, _, data, config = parse(
+        "train",
+        ["--config", recipe(), "--learning_rate", "5e-6", "--divergence_settings={beta: 0.4}"],
+    )
+    assert student.model_shape == {"hidden_size": 32}
+    assert data.num_conversations == 100
+    assert config.learning_rate == 5e-6
+    assert config.divergence_settings == {"beta": 0.4}
+    assert config.lr_scheduler_type == "cosine"
+    assert parse("train", [f"--config={recipe()}"])[3].divergence_settings == {"beta": 0.1}
+
+
+def test_environment_variables_of_a_recipe_are_set(recipe, monkeypatch):
+    monkeypatch.setenv("KD_LAB_TEST_VARIABLE", "before")
+    parse("train", ["--config", recipe("", "env: {KD_LAB_TEST_VARIABLE: 7}\n")])
+    assert os.environ["KD_LAB_TEST_VARIABLE"] == "7"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("divergence:", "divergance:", "2: unknown key 'divergance'; did you mean 'divergence'?"),
+        ("1e-3", "fast", '5: learning_rate: expected a number, not "fast"'),
+        ("{hidden_size: 32}", "32", "4: model_shape: expected a mapping"),
+        ("100", "many", '8: num_conversations: expected a whole number or null, not "many"'),
+        ("100", "1.5", "8: num_conversations: expected a whole number or null, not 1.5"),
+        ("cosine", "cosin", "; did you mean 'cosine'?"),
+        ("cosine", "no", "not false (YAML reads a bare"),
+        ("", "divergence: reverse_kl\n", "9: 'divergence' is given twice, first in line 2"),
+        ("{beta: 1e-1}", "{beta: 1", "4: not valid YAML"),
+        ("jensen_shannon", "reverse_kl", "beta"),
+        ("learning_rate: 1e-3", "alpha: 2", "alpha must lie in [0, 1]"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_in_one_line(recipe, capsys, old, new, told):
+    line = refusal(capsys, "train", "--config", recipe(old, new))
+    assert told in line
+    if told[0].isdigit():
+        assert line.startswith("example.yaml:" + told[0])
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["trian"], "unknown command 'trian'; did you mean 'train'?"),
+        (["fly"], "unknown command 'fly'; the commands are "),
+        (["train", "--divergance", "x"], "'--divergance'; did you mean '--divergence'?"),
+        (["train", "--model_shape", "{}", "extra"], "unexpected 'extra'"),
+        (["train", "--alpha", "much"], "argument --alpha: invalid float value: 'much'"),
+        (["train", "--learning", "1"], "unknown option '--learning'"),  # no abbreviations
+        (
+            ["train", "--config", "tiny/token_fk"],
+            "no recipe 'tiny/token_fk'; did you mean 'tiny/token_",
+        ),
+        (["train", "--config", "none.yaml"], "no such file: none.yaml"),
+        (["train", "--config", "a", "--config", "b"], "--config was given twice"),
+        (["train", "--config"], "argument --config: expected one argument"),
+        (["recipe", "smoll/sft"], "did you mean 'smol/sft'?"),
+        (["recipe", "a", "b"], "recipe takes one name, not 2"),
+    ],
+)
+def test_wrong_words_are_refused_in_one_line(capsys, words, told):
+    assert told in refusal(capsys, *words)
+
+
+def test_a_traceback_on_request(monkeypatch):
+    monkeypatch.setenv("KD_LAB_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="unknown command"):
+        main(["trian"])
+
+
+def test_help_explains_our_keys_and_names_the_inherited_ones(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "--help"])
+    told = capsys.readouterr().out
+    assert "  --divergence\n      What compares teacher and student" in told
+    assert "--weight_decay" not in told
+    assert "weight_decay" in told
+    assert max(map(len, told.splitlines())) <= 100
+
+
+def test_recipes_are_listed_with_what_they_do_and_found(capsys):
+    assert main(["recipe"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(recipes())
+    assert main(["recipe", "accelerate/zero3"]) == 0
+    assert capsys.readouterr().out.strip() == str(find_recipe("accelerate/zero3"))
+
+
+def test_listing_recipes_needs_none_of_the_heavy_libraries():
+    heavy = "{'torch', 'transformers', 'trl', 'datasets', 'yaml'}"
+    code = (
+        "import sys; from kd_lab.cli import main; main(['recipe']); main([]);"
+        f"sys.exit(repr({heavy} & set(sys.modules)) if {heavy} & set(sys.modules) else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_python_m_kd_lab_is_the_command_line():
+    done = subprocess.run([sys.executable, "-m", "kd_lab", "trian"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "kd-lab: error: unknown command 'trian'; did you mean 'train'?\n"
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_states_its_arguments(command, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    assert capsys.readouterr().out.startswith(f"usage: kd-lab {command} ")

@@ -1,0 +1,203 @@
+"""``kd-lab train`` as a user runs it: what it refuses, what it leaves, and a kill -9 on the way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from toy_pair import TOKENIZER, toy_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Tokenizer
+
+from kd_lab.cli import main
+
+SHAPE = (
+    "{hidden_size: 32, intermediate_size: 64, num_hidden_layers: 1, num_attention_heads: 2, "
+    "num_key_value_heads: 2, tie_word_embeddings: false}"
+)
+STUDENT = ["--model_shape", SHAPE, "--num_conversations", "200"]
+QUICK = ["--use_cpu", "true", "--disable_tqdm", "true", "--max_steps", "2"]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("teacher")
+    toy_model(64, 2, seed=2).save_pretrained(folder)
+    TOKENIZER.save_pretrained(folder)
+    return str(folder)
+
+
+def refusal(capsys, *words: str) -> str:
+    assert main(["train", *words]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("kd-lab:")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--alpha", "1.2"], "alpha must lie in [0, 1], not 1.2"),
+        (["--divergence", "reverse_lk"], "'reverse_lk'"),
+        (["--divergence_settings", "{bata: 0.3}"], "bata"),
+        (["--alpha", "0.5"], "alpha is 0.5, so a teacher is needed"),
+        (
+            ["--teacher_model_name_or_path", "runs/none/teacher"],
+            "teacher_model_name_or_path: there is no folder runs/none/teacher",
+        ),
+        (["--teacher_cache", "runs/none"], "teacher_cache: there is no folder runs/none"),
+        (["--answers", "runs/none"], "answers: there is no folder runs/none"),
+        (["--alpha", "0", "--dataset", "none.jsonl"], "none.jsonl"),
+        (["--alpha", "0", "--prefixes", "teachers"], "prefixes must be one of"),
+        (["--alpha", "0", "--prefixes", "teacher"], "prefixes: teacher needs"),
+        (
+            ["--alpha", "0", "--prefixes", "student", "--student_share", "0.4"],
+            "of 0.4 set prefixes",
+        ),
+        (["--alpha", "0", "--model_name_or_path", "some/model"], "either model_name_or_path or"),
+    ],
+)
+def test_wrong_input_is_one_line(words, said, tmp_path, capsys):
+    line = refusal(capsys, *STUDENT, *QUICK, "--output_dir", str(tmp_path / "run"), *words)
+    assert said in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
+def test_bfloat16_without_a_gpu_is_refused(tmp_path, capsys):
+    words = ["--alpha", "0", "--bf16", "true", "--output_dir", str(tmp_path / "run")]
+    assert "bf16 is true and no GPU" in refusal(capsys, *STUDENT, *words)
+
+
+def test_another_tokenizer_is_refused_before_a_model_loads(tmp_path, capsys):
+    toy_model().save_pretrained(tmp_path / "other")
+    (tmp_path / "other" / "model.safetensors").write_bytes(b"never read")
+    vocabulary = TOKENIZER.get_vocab()
+    words = sorted(vocabulary, key=lambda token: vocabulary[token])
+    words[300], words[301] = words[301], words[300]
+    other = Qwen2Tokenizer({token: i for i, token in enumerate(words)}, [], eos_token="<|im_end|>")
+    other.save_pretrained(tmp_path / "other")
+    line = refusal(
+        capsys, *STUDENT, *QUICK, "--output_dir", str(tmp_path / "run"),
+        "--teacher_model_name_or_path", str(tmp_path / "other"),
+    )  # fmt: skip
+    assert "the tokenizers differ: id" in line
+
+
+def test_a_run_folder_holds_all_that_tells_how_it_was_made(teacher, tmp_path, capsys):
+    run = tmp_path / "run"
+    words = [
+        *STUDENT, "--use_cpu", "true", "--max_steps", "6", "--logging_steps", "2",
+        "--save_steps", "3", "--learning_rate", "1e-2", "--eval_strategy", "steps",
+        "--eval_steps", "3", "--num_test_conversations", "20", "--seed", "7",
+        "--teacher_model_name_or_path", teacher, "--divergence", "reverse_kl",
+        "--output_dir", str(run), "--report_to", "tensorboard",
+    ]  # fmt: skip
+    assert main(["train", *words]) == 0
+    assert f"wrote {run}" in capsys.readouterr().out
+    assert not list(run.rglob("*.bin"))
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert losses[-1] < losses[0]
+    assert {"eval_forward_kl", "eval_reverse_kl"} <= {key for line in lines for key in line}
+    assert list(run.rglob("events.out.tfevents*"))
+    versions = json.loads((run / "versions.json").read_text())
+    assert versions["seed"] == 7
+    card = (run / "README.md").read_text()
+    assert "reverse" in card
+    for folder in (run, run / "checkpoint-3"):
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        assert tokenizer.get_vocab() == TOKENIZER.get_vocab()
+        assert model.config.vocab_size >= len(tokenizer)
+
+    # The resolved configuration is a recipe that is this run again, bit for bit.
+    again = tmp_path / "again"
+    recipe = ["--config", str(run / "config.yaml"), "--output_dir", str(again)]
+    assert main(["train", *recipe]) == 0
+    assert (again / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
+    # And a folder that holds a run is not written into.
+    assert "already holds a finished run" in refusal(capsys, *recipe)
+
+
+def losses(run: Path) -> list[float]:
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["loss"] for line in lines if '"loss"' in line]
+
+
+DATA = ["--dataset", "toy", "--num_conversations", "64"]
+
+
+@pytest.mark.parametrize("signal", [("hidden",), ("topk", "--topk", str(len(TOKENIZER)))])
+def test_a_cached_teacher_trains_like_the_live_one(signal, teacher, tmp_path):
+    cache = tmp_path / "cache"
+    which = ["--teacher_model_name_or_path", teacher]
+    words = ["--teacher_signal", *signal, "--output_dir", str(cache)]
+    assert main(["cache", *which, *DATA, *words]) == 0
+    shape = [
+        "--model_shape",
+        SHAPE,
+        "--use_cpu",
+        "true",
+        "--max_steps",
+        "4",
+        "--logging_steps",
+        "1",
+    ]
+    common = [*shape, *DATA, "--divergence", "reverse_kl", "--save_strategy", "no"]
+    for name, source in (("live", which), ("stored", ["--teacher_cache", str(cache)])):
+        assert main(["train", *common, *source, "--output_dir", str(tmp_path / name)]) == 0
+    assert losses(tmp_path / "stored") == pytest.approx(losses(tmp_path / "live"), rel=5e-3)
+
+
+def test_answers_of_another_teacher_are_refused(teacher, tmp_path, capsys):
+    answers = tmp_path / "answers"
+    which = ["--teacher_model_name_or_path", teacher]
+    words = ["--output_dir", str(answers), "--max_new_tokens", "8"]
+    assert main(["generate", *which, *DATA, *words]) == 0
+    common = [
+        "--model_shape", SHAPE, *QUICK, "--prefixes", "teacher", "--answers", str(answers),
+        "--output_dir", str(tmp_path / "run"),
+    ]  # fmt: skip
+    other = tmp_path / "other"
+    toy_model(64, 2, seed=3).save_pretrained(other)
+    TOKENIZER.save_pretrained(other)
+    line = refusal(capsys, *common, "--teacher_model_name_or_path", str(other))
+    assert "the teacher given now is" in line
+    assert main(["train", *common, *which]) == 0
+    assert (tmp_path / "run" / "complete").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prefixes", ["dataset", "student"])
+def test_a_killed_run_goes_on_to_the_same_weights(prefixes, teacher, tmp_path):
+    words = [
+        *STUDENT, "--use_cpu", "true", "--disable_tqdm", "true", "--learning_rate", "1e-2",
+        "--max_steps", "90", "--save_steps", "10", "--logging_steps", "10",
+        "--save_total_limit", "2", "--per_device_train_batch_size", "8", "--prefixes", prefixes,
+        "--teacher_model_name_or_path", teacher, "--max_new_tokens", "12",
+    ]  # fmt: skip
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "kd_lab", "train", *words, "--output_dir", str(cut)]
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while not (cut / "checkpoint-20" / "complete").exists():
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (cut / "model.safetensors").exists()
+    subprocess.run(
+        [*command, "--resume_from_checkpoint", "true"],
+        env=environment, check=True, capture_output=True,
+    )  # fmt: skip
+    subprocess.run([*command[:-1], str(whole)], env=environment, check=True, capture_output=True)
+    assert (cut / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    steps = [json.loads(line)["step"] for line in (cut / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [*range(10, 91, 10), 90]  # none twice; the last is the summary
