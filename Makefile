@@ -7,7 +7,9 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: help demo test lint figures audit notebooks bench clean
+.PHONY: help demo tiny smol test test-vllm lint figures audit notebooks bench clean
+
+TINY := sft token_fkl token_rkl token_akl token_jsd seq_fkl seqkd seq_rkl gkd minillm distillm
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -19,6 +21,15 @@ figures: $(VENV)/.core  ## redraw all eleven figures into assets/
 
 audit: $(VENV)/.core  ## the sweeps behind assets/results/ (up to 45 minutes; goes on where it stopped)
 	$(PY) -m toy.audit
+
+tiny: $(VENV)/.dev  ## every distillation method once, on the toy language, into runs/tiny/
+	$(PY) -m kd_lab train --config tiny/teacher
+	$(PY) -m kd_lab train --config tiny/start
+	$(PY) -m kd_lab generate --config tiny/generate
+	printf 'tiny/%s\n' $(TINY) | xargs -P $(CORES) -I {} $(PY) -m kd_lab train --config {}
+
+smol: $(VENV)/.dev  ## fetch SmolLM2-135M-Instruct once, into models/ (93 MB)
+	$(PY) -m kd_lab.smollm2
 
 test: $(VENV)/.dev  ## all tests, then all notebooks
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(CORES) --dist loadfile tests
