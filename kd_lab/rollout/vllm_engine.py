@@ -27,6 +27,7 @@ def load(
         max_length: of prompt and answer together, in tokens.
         batch_size: answers written at a time, at most.
     """
+    import torch
     from vllm import LLM
 
     return LLM(
@@ -37,6 +38,7 @@ def load(
         max_model_len=max_length,
         max_num_seqs=batch_size,
         skip_tokenizer_init=True,  # token ids in, token ids out
+        enforce_eager=not torch.cuda.is_available(),  # compiling takes a CPU longer than it saves
     )
 
 

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -92,9 +93,13 @@ ARGUMENTS = (CacheArguments, DataArguments)
 
 def run(args: CacheArguments, data: DataArguments) -> None:
     """Write or finish the cache and say what it takes; see ``cache_teacher``."""
+    from accelerate import PartialState
+
     started = time.perf_counter()
     store = cache_teacher(args, data)
-    if store.is_finished():  # else other processes are still at work on theirs
+    process = PartialState()
+    process.wait_for_everyone()  # an exit while others still work can break them off
+    if process.is_main_process:
         totals = store.finish()
         head = store.folder / HEAD
         once = f", and {head.stat().st_size / 1e6:,.1f} MB of head" if head.exists() else ""
@@ -103,6 +108,7 @@ def run(args: CacheArguments, data: DataArguments) -> None:
             f"{totals['bytes_per_token']:,.1f} bytes each{once} "
             f"({time.perf_counter() - started:,.0f} s)"
         )
+    process.destroy_process_group()
 
 
 def check_cache_arguments(args: CacheArguments) -> None:
@@ -141,7 +147,9 @@ def cache_teacher(args: CacheArguments, data: DataArguments) -> ShardStore:
 
     check_cache_arguments(args)
     check_data_arguments(data)
-    process = PartialState()
+    # Without a GPU and unless told so, accelerate would take each of several processes for the only
+    # one. They wait for each other at the end, up to a shard's time.
+    process = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=1))
     with process.main_process_first():
         settings, rows = _describe(args, data)
         store = ShardStore.create(

@@ -118,6 +118,20 @@ def test_a_kill_loses_no_finished_shard_and_changes_no_answer(teacher, tmp_path)
     assert finished == {name: (killed / name).stat().st_mtime_ns for name in finished}
 
 
+@pytest.mark.slow
+def test_two_processes_share_the_shards_and_write_the_same(teacher, tmp_path):
+    generate(arguments(teacher, tmp_path / "one"), DATA)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    command += ["--standalone", "-m", "kd_lab", "generate", "--output_dir", str(tmp_path / "two")]
+    settings = {"max_new_tokens": 40, "rows_per_shard": 7} | vars(DATA)
+    settings |= {"teacher_model_name_or_path": teacher}
+    for name, value in settings.items():
+        command += [f"--{name}", str(value)] if value is not None else []
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "16 of 16 answers" in output  # the first process's: shards 0, 2 and 4
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+
+
 def test_what_was_written_otherwise_is_not_mixed_in(teacher, tmp_path):
     generate(arguments(teacher, tmp_path), DATA)
     before = contents(tmp_path)
