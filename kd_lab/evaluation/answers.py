@@ -1,0 +1,142 @@
+"""The answers that are measured: written once, stored in shards, and reused.
+
+A folder's name ends in a hash of everything that decides its answers (the model's weights, the
+prompts, the sampling, the seed). So the same answers are found again by whoever asks for them, a
+teacher's serve all of its students, and those of a student that was trained anew are never taken
+for the old one's. A run that is killed goes on with the shard it was at.
+
+Answers can also come from ``kd-lab generate --split test``, which has vLLM and several GPUs.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kd_lab.rollout.sampling import Completion, Sampling
+from kd_lab.teacher.identity import check_same_teacher
+from kd_lab.teacher.shards import ShardStore
+
+if TYPE_CHECKING:  # importing transformers takes seconds
+    from transformers import PreTrainedModel
+
+ROWS_PER_SHARD = 512
+
+
+@dataclass(frozen=True)
+class AnswerRequest:
+    """Everything that decides what is written."""
+
+    prompts: list[list[int]]  # token ids
+    answers_per_prompt: int
+    sampling: Sampling
+    seed: int
+    eos_token_id: int
+    vocab_size: int  # only tokens below it are drawn
+
+    def settings(self) -> dict[str, Any]:
+        """The same, as JSON can say it, the prompts by their hash."""
+        others = {k: v for k, v in asdict(self).items() if k != "prompts"}
+        return {"prompts_sha256": _hash(self.prompts), **others}
+
+
+def stored_or_written(
+    folder: Path,
+    request: AnswerRequest,
+    model: "PreTrainedModel",
+    identity: dict[str, str],
+    batch_size: int,
+    advance: Callable[[int], object] = lambda done: None,
+) -> list[list[Completion]]:
+    """The model's answers, of which only those are written that are not in ``folder`` yet.
+
+    Args:
+        folder: holds one folder of shards for every model and request.
+        identity: of the model, from ``kd_lab.teacher.identity.model_identity``.
+        batch_size: answers written at a time.
+        advance: called with the number of answers that are there since.
+    Returns:
+        ``answers_per_prompt`` answers to each prompt.
+    """
+    from kd_lab.rollout.transformers_engine import write_answers
+
+    def progress(finished: int, tokens: int) -> None:
+        advance(finished)
+
+    # A prompt's answers are rows of their own, and so are their random numbers.
+    rows = [prompt for prompt in request.prompts for _ in range(request.answers_per_prompt)]
+    dtype = str(model.dtype).removeprefix("torch.")
+    settings = {"writer": identity, "dtype": dtype, **request.settings()}
+    store = ShardStore.create(
+        folder / f"{Path(identity['name']).name}-{_hash(settings)[:12]}",
+        "answers",
+        settings,
+        num_rows=len(rows),
+        rows_per_shard=ROWS_PER_SHARD,
+        suffix=".jsonl",
+    )
+    missing = store.missing()
+    advance(len(rows) - sum(len(shard.rows) for shard in missing))
+    for shard in missing:
+        written = write_answers(
+            model,
+            [rows[i] for i in shard.rows],
+            request.sampling,
+            eos_token_ids=[request.eos_token_id],
+            seed=request.seed,
+            batch_size=batch_size,
+            vocab_size=request.vocab_size,
+            first_row=shard.rows.start,
+            progress=progress,
+        )
+        lines = [{"completion_ids": tokens, "finished": finished} for tokens, finished in written]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        tokens = sum(len(completion.tokens) for completion in written)
+        store.write(shard, partial(Path.write_text, data=text), tokens)
+    answers = _completions(store)
+    k = request.answers_per_prompt
+    return [answers[start : start + k] for start in range(0, len(answers), k)]
+
+
+def generated_answers(
+    folder: str | Path, identity: dict[str, str], prompts: list[list[int]]
+) -> tuple[list[list[Completion]], Sampling]:
+    """Answers to the same prompts that ``kd-lab generate`` wrote; also how they were drawn.
+
+    Raises:
+        ValueError: the folder holds no finished answers, or those of another model, or to others.
+    """
+    store = ShardStore.open(folder, "answers")
+    check_same_teacher(store.settings["teacher"], identity)
+    if store.settings["prompts_sha256"] != _hash(prompts):
+        raise ValueError(
+            f"{folder} answers other prompts than those of this evaluation: generate them with "
+            "--split test and the same dataset, max_prompt_length and number of conversations"
+        )
+    return [[answer] for answer in _completions(store)], Sampling(**store.settings["sampling"])
+
+
+def answer_texts(
+    tokenizer: Any, answers: Sequence[Sequence[Completion]], *, skip_special_tokens: bool
+) -> list[list[str]]:
+    """The answers' words, without the token that ended each."""
+    return [
+        tokenizer.batch_decode(
+            [answer.tokens[:-1] if answer.finished else answer.tokens for answer in some],
+            skip_special_tokens=skip_special_tokens,
+        )
+        for some in answers
+    ]
+
+
+def _completions(store: ShardStore) -> list[Completion]:
+    lines = [line for path in store.paths() for line in path.read_text("utf-8").splitlines()]
+    rows = map(json.loads, lines)
+    return [Completion(row["completion_ids"], row["finished"]) for row in rows]
+
+
+def _hash(described: object) -> str:
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()

@@ -1,0 +1,353 @@
+"""``kd-lab evaluate``: how good a student is, how faithful to its teacher, and how sure that is.
+
+    kd-lab evaluate --model_name_or_path runs/student --teacher_model_name_or_path runs/teacher
+
+The student answers the test prompts once, at temperature 1 unless told otherwise, and the teacher
+too where there is one; their answers are stored and reused. What is measured of them (see
+``measurements.py``) goes to ``evaluation.json`` beside the model: means with 95% intervals, every
+example's value, and all that is needed to repeat it.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from kd_lab.data.conversations import DataArguments, check_data_arguments
+from kd_lab.data.toy_language import questions as toy_questions
+from kd_lab.evaluation.answers import (
+    AnswerRequest,
+    answer_texts,
+    generated_answers,
+    stored_or_written,
+)
+from kd_lab.evaluation.bartscore import BART, BartScorer
+from kd_lab.evaluation.fidelity import token_fidelity
+from kd_lab.evaluation.measurements import (
+    Advance,
+    Measurements,
+    measure_answers,
+    measure_references,
+    measure_sequences,
+    measure_texts,
+    measure_toy_modes,
+)
+from kd_lab.evaluation.models import Model, measure_speed, shared_size
+from kd_lab.evaluation.states import answered_rows
+from kd_lab.evaluation.test_set import TestSet, load_test_set
+from kd_lab.rollout.sampling import Completion, Sampling
+from kd_lab.teacher.cache import DTYPES
+
+Answers = list[list[Completion]]  # some to each prompt
+Step = Callable[[str, int], AbstractContextManager[Advance]]  # what runs, and how much it is
+
+RESULT = "evaluation.json"
+
+
+@dataclass
+class EvaluateArguments:
+    """What to evaluate, and on which answers."""
+
+    model_name_or_path: str = field(
+        metadata={"help": "The student (or any model), a folder or a name on the model hub."}
+    )
+    model_revision: str | None = field(
+        default=None, metadata={"help": "Its revision on the hub: a branch, tag or commit."}
+    )
+    dtype: str = field(
+        default="auto", metadata={"help": "Its dtype: float32, bfloat16, or auto: as it was saved."}
+    )
+    teacher_model_name_or_path: str | None = field(
+        default=None, metadata={"help": "Its teacher; without one, fidelity is not measured."}
+    )
+    teacher_revision: str | None = field(
+        default=None, metadata={"help": "The teacher's revision on the hub."}
+    )
+    teacher_dtype: str = field(default="auto", metadata={"help": "The teacher's dtype."})
+    output_dir: str | None = field(
+        default=None,
+        metadata={"help": f"Where {RESULT} goes. Default: the model's folder."},
+    )
+    answers_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where answers are stored. Evaluations that share it share the teacher's. "
+            "Default: answers/ in output_dir."
+        },
+    )
+    answers: str | None = field(
+        default=None,
+        metadata={
+            "help": "The student's answers, written before by kd-lab generate --split test (with "
+            "vLLM, or on several GPUs); how they were sampled is read there."
+        },
+    )
+    teacher_answers: str | None = field(
+        default=None, metadata={"help": "The teacher's, likewise, sampled at temperature 1."}
+    )
+    answers_per_prompt: int = field(
+        default=1, metadata={"help": "Answers to each prompt; an example is the mean over them."}
+    )
+    max_new_tokens: int = field(default=512, metadata={"help": "Where an answer is cut off."})
+    temperature: float = field(
+        default=1.0,
+        metadata={
+            "help": "Of the student's answers; 0 is greedy. Sequence-level reverse KL needs 1, "
+            "top_p 1 and top_k 0: the student's own law."
+        },
+    )
+    top_p: float = field(default=1.0, metadata={"help": "Sample from the likeliest so much mass."})
+    top_k: int = field(default=0, metadata={"help": "Sample from so many tokens only; 0: all."})
+    max_prompt_length: int = field(
+        default=1024, metadata={"help": "Conversations with longer prompts, in tokens, are left."}
+    )
+    max_length: int = field(
+        default=2048, metadata={"help": "Of prompt and reference, in tokens; the rest is cut off."}
+    )
+    batch_size: int = field(default=64, metadata={"help": "Answers written at a time."})
+    tokens_per_batch: int = field(
+        default=8192, metadata={"help": "Tokens of a forward pass over given text."}
+    )
+    bart_model: str | None = field(
+        default=BART,
+        metadata={"help": "For BARTScore: a folder, or a hub name that was fetched before; never."},
+    )
+    seed: int = field(default=0, metadata={"help": "Of the answers and of the intervals."})
+
+
+ARGUMENTS = (EvaluateArguments, DataArguments)
+
+
+def run(args: EvaluateArguments, data: DataArguments) -> None:
+    """Evaluate, write ``evaluation.json`` and print what is in it; see ``evaluate``."""
+    started = time.perf_counter()
+    path = _output_folder(args) / RESULT
+    path.parent.mkdir(parents=True, exist_ok=True)
+    result = evaluate(args, data)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(json.dumps(result, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.replace(path)
+    Console().print(_table(result))
+    for metric, reason in result["missing"].items():
+        print(f"no {metric}: {reason}")
+    print(f"wrote {path} ({time.perf_counter() - started:,.0f} s)")
+
+
+def check_evaluate_arguments(args: EvaluateArguments) -> Sampling:
+    """Refuse what can be refused before anything is loaded.
+
+    Returns:
+        how the student's answers are drawn.
+    Raises:
+        ValueError: a setting outside its range, or no folder to write to.
+    """
+    for name in ("dtype", "teacher_dtype"):
+        if getattr(args, name) not in DTYPES:
+            raise ValueError(f"{name} must be one of {DTYPES}, not {getattr(args, name)!r}")
+    for name in ("answers_per_prompt", "batch_size", "tokens_per_batch", "max_prompt_length"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"{name} must be at least 1, not {getattr(args, name)}")
+    if not 0 <= args.seed < 2**64:
+        raise ValueError(f"seed must lie in [0, 2^64), not {args.seed}")
+    if args.max_length <= args.max_prompt_length:
+        raise ValueError(
+            f"max_length {args.max_length} must exceed max_prompt_length {args.max_prompt_length}, "
+            "or nothing of a reference is left"
+        )
+    _output_folder(args)
+    return Sampling(args.max_new_tokens, args.temperature, args.top_p, args.top_k)
+
+
+def evaluate(args: EvaluateArguments, data: DataArguments) -> dict[str, Any]:
+    """All measurements of one model, as JSON can say them.
+
+    Returns:
+        ``metrics`` (each with mean, low, high, n, standard_error, the name of its ``weights`` and
+        ``values``), ``weights``, ``missing`` (metric -> reason), ``speed``, ``student``,
+        ``teacher``, ``test_set``, ``settings`` and ``versions``.
+    Raises:
+        ValueError: arguments that do not fit, models of different tokenizers, or no test
+            conversation that can be used.
+    """
+    from kd_lab.run_folder import resolved_config, run_versions
+
+    sampling = check_evaluate_arguments(args)
+    check_data_arguments(data)
+    student = Model(args.model_name_or_path, args.model_revision, args.dtype)
+    teacher = None
+    if args.teacher_model_name_or_path is not None:
+        teacher = Model(args.teacher_model_name_or_path, args.teacher_revision, args.teacher_dtype)
+    vocab_size = shared_size(student, teacher or student)
+    test = load_test_set(data, student.tokenizer, args.max_prompt_length, args.max_length)
+    settings = resolved_config(args, data)
+    with _progress() as step:
+        evaluation = _Evaluation(args, student, teacher, vocab_size, test, step)
+        evaluation.measure(sampling)
+        with step("speed", 1):
+            speed = measure_speed(student, teacher, test.prompts, args.batch_size, vocab_size)
+        with step("intervals", 1):
+            measured = evaluation.found.to_json(args.seed)
+    versions = run_versions(settings)
+    versions["libraries"] |= {name: version(name) for name in ("rouge-score", "scipy")}
+    examples = json.dumps([test.prompts, test.references]).encode()
+    return {
+        **measured,
+        **evaluation.besides,
+        "speed": speed,
+        "student": student.identity,
+        "teacher": None if teacher is None else teacher.identity,
+        "test_set": {
+            "examples": len(test.prompts),
+            "sha256": hashlib.sha256(examples).hexdigest(),  # equal: runs are paired
+        },
+        "settings": settings,
+        "versions": versions,
+    }
+
+
+@dataclass
+class _Evaluation:
+    """One model on one test set."""
+
+    args: EvaluateArguments
+    student: Model
+    teacher: Model | None
+    vocab_size: int  # tokens that both have
+    test: TestSet
+    step: Step
+    found: Measurements = field(default_factory=Measurements)
+    besides: dict[str, Any] = field(default_factory=dict)  # what has no value an example
+
+    def measure(self, sampling: Sampling) -> None:
+        """Write the answers, or find them, and measure all that can be."""
+        answers, sampling = self._answers(self.student, self.args.answers, sampling)
+        measure_answers(self.found, answers)
+        self._measure_texts(answers)
+        if self.teacher is not None:
+            self._measure_fidelity(self.teacher, answers, sampling)
+        if {*toy_questions("train"), *toy_questions("test")}.issuperset(self.test.last_messages):
+            self._measure_modes(answers)
+
+    def _answers(
+        self, writer: Model, generated: str | None, sampling: Sampling
+    ) -> tuple[Answers, Sampling]:
+        """A model's answers to all prompts, and how they were drawn."""
+        args, prompts = self.args, self.test.prompts
+        if generated is not None:
+            return generated_answers(generated, writer.identity, prompts)
+        eos = writer.tokenizer.eos_token_id
+        request = AnswerRequest(
+            prompts, args.answers_per_prompt, sampling, args.seed, eos, self.vocab_size
+        )
+        folder = Path(args.answers_dir or _output_folder(args) / "answers")
+        total = len(prompts) * args.answers_per_prompt
+        with self.step(f"answers of {writer.identity['name']}", total) as advance:
+            answers = stored_or_written(
+                folder, request, writer.model, writer.identity, args.batch_size, advance
+            )
+        return answers, sampling
+
+    def _measure_texts(self, answers: Answers) -> None:
+        texts = answer_texts(self.student.tokenizer, answers, skip_special_tokens=True)
+        bart: BartScorer | str = "bart_model was not given"
+        if self.args.bart_model is not None:
+            bart = BartScorer.load(self.args.bart_model, self.student.model.device)
+        passes = 1 if isinstance(bart, str) else 3  # BARTScore reads each pair twice
+        with self.step("overlap", passes * sum(map(len, answers))) as advance:
+            measure_texts(self.found, texts, self.test.references, bart, advance)
+
+    def _measure_fidelity(self, teacher: Model, answers: Answers, sampling: Sampling) -> None:
+        """Compare the two models over the references, and over answers of both."""
+        compare = partial(
+            token_fidelity,
+            self.student.model,
+            teacher.model,
+            vocab_size=self.vocab_size,
+            tokens_per_batch=self.args.tokens_per_batch,
+        )
+        rows = self.test.rows
+        with self.step("fidelity", int(rows.positions_per_row().sum())) as advance:
+            measure_references(self.found, compare(rows, advance=advance))
+        own_law = Sampling(self.args.max_new_tokens)
+        theirs = self._answers(teacher, self.args.teacher_answers, own_law)
+        for direction, (written, drawn) in (
+            ("forward", theirs),
+            ("reverse", (answers, sampling)),
+        ):
+            if drawn != Sampling(drawn.max_new_tokens):
+                self.found.missing[f"sequence_{direction}_kl"] = (
+                    "the answers are not drawn from the model's own law (temperature 1, top_p 1, "
+                    "top_k 0)"
+                )
+                continue
+            k = len(written[0])
+            rows = answered_rows(
+                [prompt for prompt in self.test.prompts for _ in range(k)],
+                [answer.tokens for some in written for answer in some],
+            )
+            total = int(rows.positions_per_row().sum())
+            with self.step(f"sequence-level {direction} KL", total) as advance:
+                measure_sequences(self.found, direction, compare(rows, advance=advance), k)
+
+    def _measure_modes(self, answers: Answers) -> None:
+        exact = answer_texts(self.student.tokenizer, answers, skip_special_tokens=False)
+        with self.step("modes", 20 * len(answers)) as advance:
+            self.besides["mass_by_rank"] = measure_toy_modes(
+                self.found,
+                self.student.model,
+                self.student.tokenizer,
+                self.test.last_messages,
+                self.test.prompts,
+                exact,
+                answers,
+                self.args.tokens_per_batch,
+                advance,
+            )
+
+
+def _output_folder(args: EvaluateArguments) -> Path:
+    if args.output_dir is not None:
+        return Path(args.output_dir)
+    if not Path(args.model_name_or_path).is_dir():
+        raise ValueError(
+            f"there is no folder {args.model_name_or_path}; if it is a name on the hub, say by "
+            f"output_dir where {RESULT} goes"
+        )
+    return Path(args.model_name_or_path)
+
+
+@contextmanager
+def _progress() -> Iterator[Step]:
+    """One line a step: what is running, how far it is, and how long it will take."""
+    with Progress(console=Console(stderr=True)) as bars:
+
+        @contextmanager
+        def step(what: str, total: int) -> Iterator[Advance]:
+            task = bars.add_task(what, total=total)
+            yield partial(bars.advance, task)
+            bars.update(task, completed=total)
+
+        yield step
+
+
+def _table(result: dict[str, Any]) -> Table:
+    title = f"{result['student']['name']}, {result['test_set']['examples']:,} examples"
+    table = Table("metric", "mean", "95% interval", title=title)
+    for name, metric in result["metrics"].items():
+        mean, low, high = (f"{metric[key]:.4f}" for key in ("mean", "low", "high"))
+        table.add_row(name, mean, f"{low} to {high}")
+    for side in ("student", "teacher"):
+        if speed := result["speed"].get(side):
+            rate, size = f"{speed['tokens_per_second']:,.0f}", f"{speed['parameters']:,} parameters"
+            table.add_row(f"{side} tokens/s", rate, size)
+    return table

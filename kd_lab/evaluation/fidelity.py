@@ -1,0 +1,190 @@
+"""How faithful a student is to its teacher, over tokens and over whole answers.
+
+Both are read off the same pass of the two models over rows:
+
+*On held-out references* each position is one comparison of the two next-token laws p (teacher) and
+q (student): forward and reverse KL, Jensen-Shannon, total variation, how often both have the same
+likeliest token, how certain each is (entropy, nats) and how rightly so (calibration).
+
+*On answers that one of the two has written* the sum over an answer's tokens is a quantity of the
+whole answer. With y drawn from p, log p(y|x) - log q(y|x) is an unbiased estimate of the sequence-
+level forward KL, D(p(·|x)‖q(·|x)); with y drawn from q, the opposite is one of reverse KL. The sum
+of the token-level KLs along the same answer has the same mean and never more noise (Rao-Blackwell;
+Amini et al. 2025, arXiv 2504.10637), so it stands beside it.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kd_lab.divergences import forward_kl, jensen_shannon, reverse_kl, total_variation
+from kd_lab.evaluation.states import TOKENS_PER_BATCH, trained_states
+from kd_lab.head_products import Projection
+from kd_lab.teacher.packed_rows import PackedRows
+
+if TYPE_CHECKING:  # importing transformers takes seconds
+    from transformers import PreTrainedModel
+
+Floats = NDArray[np.float64]
+
+LOGIT_ENTRIES = 2**22  # of [positions, vocabulary], compared at a time
+CALIBRATION_BINS = 15  # of equal width, as in Guo et al. 2017
+
+
+class TokenFidelity(NamedTuple):
+    """Means over each example's tokens, and what they are means of."""
+
+    tokens: Floats  # how many each example has, [n]
+    means: dict[str, Floats]  # each [n]; see ``token_fidelity``
+
+
+class SequenceKL(NamedTuple):
+    """A KL between the laws of whole answers, one estimate an example, [n] each."""
+
+    log_ratio: Floats  # log a(y) - log b(y), nats an answer; the mean is D(a‖b)
+    rao_blackwell: Floats  # Σ over y's tokens of the token-level D(a‖b); the mean is the same
+    tokens: Floats  # of y, end token included: the KL a token is Σ log_ratio / Σ tokens
+
+
+@torch.inference_mode()
+def token_fidelity(
+    student: "PreTrainedModel",
+    teacher: "PreTrainedModel",
+    rows: PackedRows,
+    *,
+    vocab_size: int,
+    tokens_per_batch: int = TOKENS_PER_BATCH,
+    advance: Callable[[int], object] = lambda done: None,
+) -> TokenFidelity:
+    """Compare the two models' next-token laws at every trained token of rows.
+
+    Args:
+        student, teacher: in eval mode.
+        rows: n training rows; both models see the same tokens.
+        vocab_size: rows of both heads that are real tokens; both softmaxes run over these
+            (``kd_lab.vocabulary.shared_vocabulary_size``).
+        tokens_per_batch: of a forward pass through a backbone.
+        advance: called with the number of tokens compared since.
+    Returns:
+        means over each example's tokens of ``forward_kl``, ``reverse_kl``, ``jensen_shannon``
+        (nats), ``total_variation``, ``top1_agreement`` (shares); and of ``student_`` and
+        ``teacher_``: ``entropy``, ``nll`` (of the row's own token; nats) and ``calibration_error``
+        (see ``calibration_shares``).
+    Raises:
+        ValueError: rows that do not fit (``trained_states``), or a token outside the vocabulary.
+    """
+    heads = [model.get_output_embeddings() for model in (student, teacher)]
+    measured: list[dict[str, Tensor]] = []
+    for batch in trained_states((student, teacher), rows, tokens_per_batch):
+        if int(batch.tokens.max()) >= vocab_size:
+            raise ValueError(
+                f"token {int(batch.tokens.max())} is outside the {vocab_size} that both models have"
+            )
+        q_side, p_side = (
+            Projection(hidden, head.weight, head.bias, vocab_size)
+            for hidden, head in zip(batch.hidden, heads, strict=True)
+        )
+        size = max(1, LOGIT_ENTRIES // vocab_size)
+        for start in range(0, len(batch.tokens), size):
+            some = slice(start, start + size)
+            q, p = _logp(q_side.rows(some)), _logp(p_side.rows(some)).to(student.device)  # [C, V]
+            chunk = _compare(p, q, batch.tokens[some]) | {"row": batch.row[some]}
+            measured.append({name: value.cpu() for name, value in chunk.items()})
+            advance(len(chunk["row"]))
+    columns = {name: torch.cat([chunk[name] for chunk in measured]).numpy() for name in measured[0]}
+    return _by_example(columns, len(rows.lengths))
+
+
+def sequence_kl(
+    fidelity: TokenFidelity, direction: str, samples_per_example: int = 1
+) -> SequenceKL:
+    """The sequence-level KL from answers that were sampled from one of the models.
+
+    Args:
+        fidelity: of rows whose trained tokens are such answers and nothing else, drawn at
+            temperature 1 and with no top_p or top_k: other samples are from another law.
+        direction: "forward", where the teacher wrote them, or "reverse", where the student did.
+        samples_per_example: consecutive rows that answer the same prompt; they are averaged.
+    Returns:
+        a ``SequenceKL``; of an answer cut off at a length only what was written counts, so that
+        this is the KL between the laws of answers cut at that length: a lower bound.
+    Raises:
+        ValueError: an unknown direction.
+    """
+    if direction not in ("forward", "reverse"):
+        raise ValueError(f"direction must be 'forward' or 'reverse', not {direction!r}")
+    means, tokens = fidelity.means, fidelity.tokens
+    log_ratio = tokens * (means["student_nll"] - means["teacher_nll"])
+    token_kls = tokens * means[f"{direction}_kl"]
+    sign = 1 if direction == "forward" else -1
+    return SequenceKL(
+        *(
+            column.reshape(-1, samples_per_example).mean(1)
+            for column in (sign * log_ratio, token_kls, tokens)
+        )
+    )
+
+
+def calibration_shares(
+    confidence: Floats, correct: Floats, example: NDArray[np.int64], n: int
+) -> Floats:
+    """Each example's share in the expected calibration error, [n].
+
+    The error (Guo et al. 2017, arXiv 1706.04599) sorts tokens into bins by the probability that the
+    model gives its likeliest token, and adds up |Σ (confidence - correct)| over the bins, divided
+    by the number of tokens. With each bin's sign held fixed that is a sum over tokens, and so over
+    examples: weighted by their tokens, these shares have the error as their mean. An example's
+    share can be negative, where it is off in the other direction than its bins.
+
+    Args:
+        confidence: the likeliest token's probability at each token, [N].
+        correct: 1 where it is the token that comes, else 0, [N].
+        example: whose token it is, [N], in 0 .. n - 1.
+    """
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    gap = confidence - correct
+    sign = np.sign(np.bincount(bins, gap, CALIBRATION_BINS))
+    tokens = np.bincount(example, minlength=n)
+    return np.bincount(example, sign[bins] * gap, n) / np.maximum(tokens, 1)
+
+
+def _compare(p: Tensor, q: Tensor, tokens: Tensor) -> dict[str, Tensor]:
+    """All that is measured at each position of log-probabilities p and q, [C, V]; each [C]."""
+    p_best, q_best = p.max(-1), q.max(-1)
+    measured = {
+        "forward_kl": forward_kl(p, q),
+        "reverse_kl": reverse_kl(p, q),
+        "jensen_shannon": jensen_shannon(p, q),
+        "total_variation": total_variation(p, q),
+        "top1_agreement": p_best.indices == q_best.indices,
+    }
+    for whose, logp, best in (("student", q, q_best), ("teacher", p, p_best)):
+        measured |= {
+            f"{whose}_entropy": torch.special.entr(logp.exp()).sum(-1),
+            f"{whose}_nll": -logp.gather(-1, tokens[:, None]).squeeze(-1),
+            f"{whose}_confidence": best.values.exp(),
+            f"{whose}_correct": best.indices == tokens,
+        }
+    return {name: value.double() for name, value in measured.items()}
+
+
+def _by_example(columns: dict[str, NDArray], n: int) -> TokenFidelity:
+    example = columns.pop("row")
+    tokens = np.bincount(example, minlength=n).astype(float)
+    calibration = {
+        f"{whose}_calibration_error": calibration_shares(
+            columns.pop(f"{whose}_confidence"), columns.pop(f"{whose}_correct"), example, n
+        )
+        for whose in ("student", "teacher")
+    }
+    means = {name: np.bincount(example, value, n) / tokens for name, value in columns.items()}
+    return TokenFidelity(tokens, means | calibration)
+
+
+def _logp(logits: Tensor) -> Tensor:
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    return torch.log_softmax(wide, dim=-1)
