@@ -1,0 +1,60 @@
+"""A tiny recipe as `accelerate launch` runs it: two processes, ZeRO-2 and ZeRO-3, one result."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from toy_pair import TOKENIZER, toy_model
+
+from kd_lab.recipe import find_recipe
+from kd_lab.run_folder import read_metrics
+
+STEPS = ["--max_steps", "4", "--logging_steps", "2", "--num_conversations", "256"]
+
+
+def train(folder: Path, out: str, batch: int, *launcher: str) -> None:
+    words = ["train", "--config", "tiny/token_fkl", *STEPS, "--output_dir", out]
+    batches = ["--per_device_train_batch_size", str(batch)]
+    done = subprocess.run(
+        [sys.executable, "-m", *launcher, "kd_lab", *words, *batches],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    # Gloo may abort a process that is already done, so that what was written counts.
+    assert (folder / out / "complete").exists(), done.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Path:
+    """A folder with a teacher and a start as the recipe names them, and its run by one process."""
+    folder = tmp_path_factory.mktemp("launch")
+    for name, model in (("teacher", toy_model(64, 2, seed=2)), ("start", toy_model(32, 1, seed=1))):
+        model.save_pretrained(folder / "runs/tiny" / name)
+        TOKENIZER.save_pretrained(folder / "runs/tiny" / name)
+    train(folder, "runs/alone", 16)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["cpu2", "zero2", "zero3"])
+def test_two_processes_end_where_one_does(config, alone):
+    path = str(find_recipe(f"accelerate/{config}"))
+    launcher = ["accelerate.commands.launch", "--config_file", path, "--num_processes", "2", "-m"]
+    train(alone, f"runs/{config}", 8, *launcher)
+    ours, theirs = (read_metrics(alone / "runs" / name) for name in (config, "alone"))
+    for name in ("loss", "grad_norm", "divergence"):
+        for line, other in zip(ours[:2], theirs[:2], strict=True):
+            assert line[name] == pytest.approx(other[name], rel=1e-4)
+    weights, others = (
+        load_file(alone / "runs" / name / "model.safetensors") for name in (config, "alone")
+    )
+    assert weights.keys() == others.keys()
+    for name, weight in weights.items():  # gathered from the shards, and whole
+        assert weight.shape == others[name].shape
+        assert (weight - others[name]).abs().max() < 1e-3, name
