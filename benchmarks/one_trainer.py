@@ -85,7 +85,7 @@ def trainer_of(kind: str, case: str, dtype: str, steps: int, folder: str) -> SFT
         "learning_rate": 1e-5,
         "lr_scheduler_type": "constant",
         "bf16": False,  # the models' own dtype, without autocast
-        "gradient_checkpointing": False,
+        "activation_checkpointing": False,
         "use_cpu": True,
         "logging_strategy": "no",
         "save_strategy": "no",

@@ -14,7 +14,6 @@ from transformers.utils import is_torch_bf16_gpu_available
 from trl import SFTConfig
 
 from kd_lab.divergences import Divergence, get_divergence
-from kd_lab.fused_loss import CHUNK_SIZE
 
 PREFIX_SOURCES = ("dataset", "teacher", "student")
 
@@ -40,7 +39,7 @@ class DistilConfig(SFTConfig):
         metadata={"help": "T of both models' laws inside the divergence, which is then times T²."},
     )
     chunk_size: int = field(
-        default=CHUNK_SIZE,
+        default=1024,
         metadata={"help": "Tokens whose logits exist at a time; memory grows with it."},
     )
     prefixes: str = field(
@@ -92,8 +91,9 @@ class DistilConfig(SFTConfig):
     # TRL's and transformers' own, with the defaults that suit distillation.
     learning_rate: float = field(default=1e-5, metadata={"help": "The optimizer's learning rate."})
     bf16: bool = field(default=False, metadata={"help": "Mixed precision in bfloat16."})
-    gradient_checkpointing: bool = field(
-        default=False, metadata={"help": "Compute activations again instead of keeping them."}
+    gradient_checkpointing: bool = field(  # None: its new name, activation_checkpointing, decides
+        default=None,  # type: ignore[assignment]
+        metadata={"help": "The old name of activation_checkpointing, off by default."},
     )
     train_sampling_strategy: str = field(
         default="group_by_length",

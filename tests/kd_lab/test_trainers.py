@@ -110,8 +110,8 @@ def test_rows_that_are_joined_give_the_loss_of_padded_rows(config, how):
         assert logged(joined, entry)[0] == pytest.approx(logged(padded, entry)[0], rel=1e-5)
 
 
-def test_gradient_checkpointing_changes_nothing(config):
-    plain, saving = trained(config()), trained(config(gradient_checkpointing=True))
+def test_activation_checkpointing_changes_nothing(config):
+    plain, saving = trained(config()), trained(config(activation_checkpointing=True))
     assert logged(saving, "grad_norm") == pytest.approx(logged(plain, "grad_norm"), rel=1e-6)
 
 
