@@ -22,7 +22,9 @@ import importlib.metadata
 import json
 import os
 import platform
+import resource
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, fields
@@ -129,7 +131,7 @@ def finish_run(folder: str | Path) -> None:
 
 
 class MetricsWriter(TrainerCallback):
-    """metrics.jsonl: a line per log event, ``{"step", "seconds", ...}``.
+    """metrics.jsonl: a line per log event, ``{"step", "seconds", ...}``, and at the end a summary.
 
     ``seconds`` is time spent in training, over all starts. Lines after the step at which a run goes
     on are dropped, since those steps are done again.
@@ -162,6 +164,8 @@ class MetricsWriter(TrainerCallback):
             return
         seconds = round(time.perf_counter() - self._began, 3)
         line = {"step": state.global_step, "seconds": seconds, **(logs or {})}
+        if "train_runtime" in line:  # the summary
+            line |= _peak_memory()
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, default=float) + "\n")
 
@@ -293,6 +297,16 @@ def _git_commit() -> tuple[str | None, bool | None]:
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
     except (OSError, subprocess.CalledProcessError):
         return None, None
+
+
+def _peak_memory() -> dict[str, float]:
+    """The most that this process has held, in GiB: resident, and on its GPU."""
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    peak = {"peak_memory_gib": resident / 2**30}
+    if torch.cuda.is_available():
+        peak["peak_gpu_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+    return peak
 
 
 def _devices() -> list[str]:

@@ -117,3 +117,36 @@ def test_every_picture_has_alt_text():
     pictures = re.findall(r"!\[([^]]*)\]", README)
     assert pictures
     assert all(len(alt) > 20 for alt in pictures)
+
+
+def test_a_step_of_training():
+    bench = load("bench_training_step")
+    qwen, smol = bench["qwen_vocab"], bench["smol"]
+    assert (
+        f"ours takes {qwen['time_vs_gkd']:.2f} of its time and {qwen['memory_vs_gkd']:.2f} of its "
+        f"memory" in README
+    )
+    assert f"15 of its layers {smol['time_vs_gkd']:.2f} and {smol['memory_vs_gkd']:.2f}" in README
+    assert f"at {bench['rollout_vs_file_order']:.2f} times the tokens" in README
+
+
+def test_every_method_once():
+    matrix = load("tiny_matrix")
+    assert f"eleven students in {matrix['wall_seconds']:.0f} s" in README
+    for method, name in (("token_fkl", "forward KL"), ("token_rkl", "reverse KL")):
+        learnt = matrix["methods"][method]
+        assert f"{name} falls from {learnt['first']:.3f} to {learnt['last']:.3f}" in README.replace(
+            "KL from", "KL falls from"
+        )
+
+
+def test_a_real_teacher():
+    lines = [
+        json.loads(line) for line in (RESULTS / "smol_token_fkl.jsonl").read_text().splitlines()
+    ]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    summary = lines[-1]
+    assert summary["step"] == 50
+    assert f"50 steps in {summary['seconds'] / 60:.1f} minutes" in README
+    assert f"{summary['peak_memory_gib']:.1f} GiB" in README
+    assert f"the loss falls from {losses[0]:.2f} to {losses[-1]:.2f}" in README

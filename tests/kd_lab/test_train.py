@@ -104,6 +104,7 @@ def test_a_run_folder_holds_all_that_tells_how_it_was_made(teacher, tmp_path, ca
     losses = [line["loss"] for line in lines if "loss" in line]
     assert losses[-1] < losses[0]
     assert {"eval_forward_kl", "eval_reverse_kl"} <= {key for line in lines for key in line}
+    assert 0 < lines[-1]["peak_memory_gib"] < 100
     assert list(run.rglob("events.out.tfevents*"))
     versions = json.loads((run / "versions.json").read_text())
     assert versions["seed"] == 7
