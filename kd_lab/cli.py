@@ -32,19 +32,26 @@ class Command(NamedTuple):
 
     module: str
     summary: str
+    first: str | None = None  # the option whose values may stand first without its name
 
 
 COMMANDS = {
     "data": Command("kd_lab.data.prepare", "write training and test conversations to a folder"),
+    "questions": Command("kd_lab.rollout.questions", "have a chat model write questions"),
     "generate": Command("kd_lab.rollout.generate", "have a teacher answer all prompts, once"),
     "cache": Command("kd_lab.teacher.cache", "store a teacher's signal on given answers"),
     "train": Command("kd_lab.train", "train a student, or fine-tune a teacher"),
+    "evaluate": Command("kd_lab.evaluation.evaluate", "measure a student, with intervals"),
+    "report": Command("kd_lab.report.report", "all runs in one table and plots", first="runs"),
+    "demo": Command("kd_lab.demo", "a whole study: train, evaluate, report"),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    # TRL counts its users over the network unless told not to; who wants that sets it to 0.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         if not words or words[0] in ("-h", "--help"):
             print(_overview())
@@ -75,6 +82,9 @@ def parse(command: str, words: Sequence[str]) -> tuple[Any, ...]:
     Raises:
         ValueError: an unknown recipe, key or option, or a value that does not fit.
     """
+    first = COMMANDS[command].first
+    if first is not None and words and not words[0].startswith("-"):
+        words = [f"--{first}", *words]
     own = _Parser(add_help=False, allow_abbrev=False)
     own.add_argument("--config", action="append", default=[])
     own.add_argument("-h", "--help", action="store_true")
@@ -98,15 +108,20 @@ def parse(command: str, words: Sequence[str]) -> tuple[Any, ...]:
     parser = _parser(types, hints)
     if recipe is not None:
         parser.set_defaults_with_config(**check_recipe(recipe, hints))
+    # Before the values are looked at: a misspelt option is why another seems to be missing.
+    options = [
+        "--config",
+        *(option for action in parser._actions for option in action.option_strings),
+    ]
+    for word in rest:
+        option = word.partition("=")[0]
+        if option.startswith("--") and option not in options:
+            raise ValueError(f"unknown option {option!r}{did_you_mean(option, options)}")
     *arguments, left_over = parser.parse_args_into_dataclasses(
         rest, return_remaining_strings=True, look_for_args_file=False
     )
     if left_over:
-        word = left_over[0].partition("=")[0]
-        if not word.startswith("-"):
-            raise ValueError(f"unexpected {word!r}: every value follows its --option")
-        options = ["--config", *(f"--{key}" for key in hints)]
-        raise ValueError(f"unknown option {word!r}{did_you_mean(word, options)}")
+        raise ValueError(f"unexpected {left_over[0]!r}: every value follows its --option")
     return tuple(arguments)
 
 
@@ -192,15 +207,18 @@ def _overview() -> str:
 
 def _help(command: str, types: Sequence[type]) -> str:
     """Our own keys with their meaning; of those inherited from TRL's classes the names only."""
+    first = COMMANDS[command].first
+    named = f"{first.upper()}... " if first else ""
     lines = [
-        f"usage: kd-lab {command} [--config RECIPE] [--KEY VALUE ...]",
+        f"usage: kd-lab {command} {named}[--config RECIPE] [--KEY VALUE ...]",
         "",
         f"{COMMANDS[command].summary}. A key of a recipe is an option here, and options win.",
     ]
     for of in types:
         fields = {field.name: field for field in dataclasses.fields(of) if field.init}
         own = [name for name in fields if _declared_in(of, name) not in LIBRARIES]
-        lines += ["", f"{of.__name__}: {(of.__doc__ or '').strip().partition(chr(10))[0]}"]
+        about, *_ = (of.__doc__ or "").strip().splitlines() or [""]
+        lines += ["", *textwrap.wrap(f"{of.__name__}: {about}", 100)]
         for name in own:
             lines += _explained(fields[name])
         inherited = [name for name in fields if name not in own]

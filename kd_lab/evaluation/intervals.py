@@ -22,7 +22,8 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 
 RESAMPLES = 10_000
-BLOCK_ENTRIES = 2**22  # of the table [resamples, examples], held at a time
+BLOCK_ENTRIES = 2**22  # of the table [resamples, examples], held as floats at a time
+KEPT_ENTRIES = 2**26  # of that table, kept for the other metrics of the same examples, a byte each
 
 
 class Interval(NamedTuple):
@@ -172,24 +173,27 @@ def _means(x: Floats, w: Floats, resamples: int, seed: int) -> Floats:
 
 def _draws(n: int, resamples: int, seed: int) -> Iterator[Floats]:
     """How often each resample has each example, [block, n] at a time."""
-    block = max(1, BLOCK_ENTRIES // n)
-    if block >= resamples:
-        yield _counts(n, resamples, seed)
-    else:
-        rng = np.random.default_rng(seed)
-        for start in range(0, resamples, block):
-            yield _count(n, min(block, resamples - start), rng)
+    kept = n * resamples <= KEPT_ENTRIES
+    for counts in _kept_counts(n, resamples, seed) if kept else _counts(n, resamples, seed):
+        yield counts.astype(float)
 
 
 @lru_cache(maxsize=2)
-def _counts(n: int, resamples: int, seed: int) -> Floats:
-    # All metrics of a run have the same examples, and so the same draws.
-    return _count(n, resamples, np.random.default_rng(seed))
+def _kept_counts(n: int, resamples: int, seed: int) -> list[NDArray[np.uint8]]:
+    # All metrics of a run have the same examples, and so the same draws. No example is drawn 256
+    # times: where n is large enough for it, the odds are below 1e-500.
+    return [counts.astype(np.uint8) for counts in _counts(n, resamples, seed)]
 
 
-def _count(n: int, rows: int, rng: np.random.Generator) -> Floats:
+def _counts(n: int, resamples: int, seed: int) -> Iterator[NDArray[np.int_]]:
+    block, rng = max(1, BLOCK_ENTRIES // n), np.random.default_rng(seed)
+    for start in range(0, resamples, block):
+        yield _count(n, min(block, resamples - start), rng)
+
+
+def _count(n: int, rows: int, rng: np.random.Generator) -> NDArray[np.int_]:
     drawn = rng.integers(n, size=(rows, n)) + n * np.arange(rows)[:, None]
-    return np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(float)
+    return np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)
 
 
 def _interval(x: Floats, w: Floats, means: Floats, level: float) -> Interval:

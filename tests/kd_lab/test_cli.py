@@ -91,6 +91,8 @@ def test_a_wrong_recipe_is_refused_in_one_line(recipe, capsys, old, new, told):
         (["fly"], "unknown command 'fly'; the commands are "),
         (["train", "--divergance", "x"], "'--divergance'; did you mean '--divergence'?"),
         (["train", "--model_shape", "{}", "extra"], "unexpected 'extra'"),
+        (["data", "--output_dri=x"], "unknown option '--output_dri'; did you mean '--output_dir'?"),
+        (["data"], "--output_dir"),  # is required
         (["train", "--alpha", "much"], "argument --alpha: invalid float value: 'much'"),
         (["train", "--learning", "1"], "unknown option '--learning'"),  # no abbreviations
         (

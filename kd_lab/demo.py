@@ -1,0 +1,121 @@
+"""``kd-lab demo``: a whole study in one command, from the teacher's training to the table.
+
+    kd-lab demo                        # the toy language: every method, three seeds
+    kd-lab demo --study smol           # a real pretrained teacher, fewer methods
+    kd-lab demo --study capacity       # forward and reverse KL, by the size of the student
+
+Stopped and started again it goes on where it was; see ``kd_lab/study/workers.py``.
+"""
+
+import json
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from kd_lab.report import report
+from kd_lab.report.runs import Recipe, read_recipes
+from kd_lab.smollm2 import fetch_smollm2
+from kd_lab.study import capacity
+from kd_lab.study.findings import smol_findings, toy_findings
+from kd_lab.study.schedule import Task
+from kd_lab.study.smol import smol_study
+from kd_lab.study.toy import toy_study
+from kd_lab.study.workers import run_study
+
+
+class Kind(NamedTuple):
+    """What there is to know of a study."""
+
+    folder: str
+    seeds: int
+    tasks: Callable[[Path, int, bool], list[Task]]  # of folder, seeds and quick
+    conclude: Callable[[Path, list[Task], int], Sequence[str]]  # writes; returns what to look at
+
+
+@dataclass
+class DemoArguments:
+    """Which study, and where it goes."""
+
+    study: str = field(default="toy", metadata={"help": "toy, smol or capacity."})
+    output_dir: str | None = field(
+        default=None,
+        metadata={"help": "Its folder, which one that was stopped goes on in. Default: runs/..."},
+    )
+    seeds: int | None = field(
+        default=None, metadata={"help": "Students of each method. Default: by the study."}
+    )
+    workers: int | None = field(
+        default=None, metadata={"help": "Commands that run at the same time. Default: one a core."}
+    )
+    quick: bool = field(
+        default=False,
+        metadata={"help": "A few steps and examples, to see that everything works: no results."},
+    )
+
+
+ARGUMENTS = (DemoArguments,)
+
+
+def run(args: DemoArguments) -> None:
+    """Run what is left of a study, report on it, and say what to look at.
+
+    Raises:
+        ValueError: an argument out of range, or a folder that holds something else.
+        ChildProcessError: a run of the study failed; names its log.
+        SystemExit: Ctrl-C.
+    """
+    if args.study not in STUDIES:
+        raise ValueError(f"study must be one of {', '.join(STUDIES)}, not {args.study!r}")
+    for name in ("seeds", "workers"):
+        if (value := getattr(args, name)) is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}")
+    study = STUDIES[args.study]
+    folder, seeds = Path(args.output_dir or study.folder), args.seeds or study.seeds
+    tasks = study.tasks(folder, seeds, args.quick)
+    try:
+        run_study(folder, tasks, args.workers)
+    except KeyboardInterrupt:
+        print(f"\nstopped; the same command goes on where {folder} is now", file=sys.stderr)
+        raise SystemExit(130) from None
+    sentences = study.conclude(folder, tasks, seeds)
+    print("What to look at:")
+    for sentence in sentences:
+        print(textwrap.fill(sentence, 98, initial_indent="- ", subsequent_indent="  "))
+
+
+def _begin_smol(folder: Path, seeds: int, quick: bool) -> list[Task]:
+    fetch_smollm2()
+    return smol_study(folder, seeds, quick)
+
+
+def _report_runs(
+    findings: Callable[[Sequence[Recipe]], list[str]],
+    folder: Path,
+    tasks: list[Task],
+    seeds: int,
+) -> Sequence[str]:
+    runs = [str(task.result.parent) for task in tasks if task.name.startswith("evaluate")]
+    report.run(report.ReportArguments(runs, str(folder / "report")))
+    print(f"\nThe report: {folder / 'report' / report.REPORT}")
+    return findings(read_recipes(runs))
+
+
+def _report_capacity(folder: Path, tasks: list[Task], seeds: int) -> Sequence[str]:
+    results = capacity.capacity_results(folder, seeds)
+    place = folder / "report"
+    place.mkdir(exist_ok=True)
+    (place / capacity.RESULTS).write_text(json.dumps(results, indent=1) + "\n")
+    (place / capacity.PICTURE).write_bytes(capacity.draw_capacity(results))
+    print(f"wrote {capacity.RESULTS} and {capacity.PICTURE} to {place}")
+    return capacity.capacity_findings(results)
+
+
+STUDIES = {
+    "toy": Kind("runs/demo", 3, toy_study, partial(_report_runs, toy_findings)),
+    "smol": Kind("runs/demo-smol", 2, _begin_smol, partial(_report_runs, smol_findings)),
+    "capacity": Kind("runs/capacity", 5, capacity.capacity_study, _report_capacity),
+}

@@ -1,0 +1,1 @@
+"""Runs in, table and plots out. Start with ``report.py``."""

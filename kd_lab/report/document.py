@@ -1,0 +1,154 @@
+"""report.md: the tables and pictures of a report, and how to read them."""
+
+from collections.abc import Collection, Sequence
+
+from kd_lab.report.comparisons import SIGNIFICANT, Comparison
+from kd_lab.report.metrics import TABLES
+from kd_lab.report.plots import logged_curves
+from kd_lab.report.published import PublishedRow
+from kd_lab.report.runs import Recipe
+from kd_lab.report.table import (
+    Cells,
+    Row,
+    markdown_differences,
+    markdown_row,
+    markdown_speed,
+    markdown_table,
+)
+
+MAIN, FIDELITY, MODES = TABLES
+
+HOW_TO_READ = f"""\
+A row is a recipe: the student q before it, the teacher p, and the loss, a point of the map *prefix
+source × divergence* with its share of SFT. The prefix source is who wrote the answers that are
+learnt from: the dataset, the teacher, the student (mixed: a share λ of them anew by the student).
+FKL is forward KL, D(p‖q), and RKL reverse KL, D(q‖p); *teacher × SFT* is SeqKD, and *policy
+gradient* MiniLLM's. Both KLs of the table are to the teacher, in nats per token of the references.
+
+A cell is the mean with its 95% bootstrap interval over the test examples and, of a recipe trained
+with several seeds, the standard deviation between them (mean and interval are then those of the
+mean over the seeds). The interval says what other test examples would change, the deviation what
+another seed of training would. Arrows point to the better side.
+
+**Bold** is the best of its column among the students of one size, only where it differs from each
+of the others: paired bootstrap over the test examples, p below {SIGNIFICANT:g} after Holm's
+adjustment for the COMPARISONS comparisons of all columns, and every seed of the one beyond every
+seed of the other. A column without bold has no such best."""
+
+PUBLISHED = """
+
+Rows marked *published* are those of Table 1 in the post: one figure each, without intervals, and in
+no comparison here. The post's columns of sizes are swapped; put right, the students q are the 1.5B
+and the teacher p the 7B."""
+
+NOTES = {
+    FIDELITY: """
+Sequence-level KLs are of whole answers, in nats an answer: the sum of the token-level KLs along
+answers that the teacher (forward) or the student (reverse) sampled. The others are means over the
+references' tokens.""",
+    MODES: """
+The first three are exact: the law of the student on all true answers against that of the grammar,
+in nats a question; the second given that the student stays in the grammar. The others are of the
+sampled answers.""",
+}
+
+DIFFERENCES = f"""\
+![Differences to SFT with intervals, a panel a metric](differences.png)
+
+The recipe's mean less that of SFT from the same start, over the same examples; its 95% interval;
+and p after Holm's adjustment for these COMPARISONS comparisons. Bold, and filled in the picture: p
+below {SIGNIFICANT:g}, and every seed of the recipe beyond every seed of SFT."""
+NO_DIFFERENCES = "No run here is SFT (`alpha: 0`) from the same start as another."
+
+CURVES = """\
+![Forward and reverse KL on held-out conversations over the steps of training](training_curves.png)
+
+Nats per token on held-out conversations: the mean over seeds, and from the lowest to the highest
+seed."""
+NO_CURVES = """\
+No run logged both divergences while it trained: that takes `eval_strategy: steps` and a
+`teacher_model_name_or_path` (for SFT too)."""
+
+COVERAGE_PRECISION = """\
+![Coverage against precision, one point per run](coverage_precision.png)
+
+Precision is the share of the sampled answers that the grammar can say. Coverage is the share of the
+true probability mass on answers to which the student gives at least a tenth of their due. Who seeks
+modes goes right and down, who covers them left and up."""
+NO_COVERAGE_PRECISION = "Known on the toy language only, which has a grammar."
+
+
+def report_markdown(
+    recipes: Sequence[Recipe],
+    rows: Sequence[Row],
+    best: Cells,
+    num_best_comparisons: int,
+    differences: Sequence[Comparison],
+    pictures: Collection[str],
+) -> str:
+    """The text of report.md.
+
+    Args:
+        recipes: what was run.
+        rows: the same, with what was published.
+        best, num_best_comparisons: from ``best_of_columns``.
+        differences: from ``differences_to_sft``.
+        pictures: names of those that could be drawn.
+    """
+    examples = recipes[0].runs[0].evaluation["test_set"]["examples"]
+    how_to_read = HOW_TO_READ.replace("COMPARISONS", f"{num_best_comparisons:,}")
+    if any(isinstance(row, PublishedRow) for row in rows):
+        how_to_read += PUBLISHED
+    told = NO_DIFFERENCES
+    if differences:
+        told = DIFFERENCES.replace("COMPARISONS", f"{len(differences):,}")
+        told += "\n\n" + markdown_differences(differences)
+    sections = {
+        MAIN: markdown_table(rows, MAIN, best, whole=True) + "\n\n" + how_to_read,
+        "Differences to SFT": told,
+        "Training curves": _curves(recipes) if "training_curves" in pictures else NO_CURVES,
+        "Coverage against precision": (
+            COVERAGE_PRECISION if "coverage_precision" in pictures else NO_COVERAGE_PRECISION
+        ),
+        **{
+            name: f"{table}\n{note}"
+            for name, note in NOTES.items()
+            if (table := markdown_table(recipes, name, best))
+        },
+        "Size and speed": markdown_speed(recipes),
+        "The runs": _markdown_runs(recipes),
+    }
+    head = (
+        f"# Report\n\n{sum(len(recipe.runs) for recipe in recipes)} runs of {len(recipes)} "
+        f"recipes, evaluated on the same {examples:,} test examples.\n"
+    )
+    return head + "".join(f"\n## {name}\n\n{text}\n" for name, text in sections.items() if text)
+
+
+def _curves(recipes: Sequence[Recipe]) -> str:
+    without = [r.name for r in recipes if not r.gives and r.config and logged_curves(r) is None]
+    return CURVES + (f" Not logged by: {'; '.join(without)}." if without else "")
+
+
+def _markdown_runs(recipes: Sequence[Recipe]) -> str:
+    """Where each row comes from; the folders hold all that is needed to repeat it."""
+    lines = [
+        markdown_row(["recipe", "seed", "folder", "steps", "commit"]),
+        markdown_row(["---", "--:", "---", "--:", "---"]),
+    ]
+    for recipe in recipes:
+        for run in recipe.runs:
+            versions = run.evaluation["versions"]
+            commit = (versions["git_commit"] or "")[:12]
+            lines.append(
+                markdown_row(
+                    [
+                        recipe.name,
+                        str(run.config.get("seed", "")),
+                        f"`{run.folder}`",
+                        str(run.log[-1]["step"]) if run.log else "",
+                        commit + (", changed" if commit and versions["git_dirty"] else ""),
+                    ]
+                )
+            )
+    return "\n".join(lines)

@@ -1,0 +1,65 @@
+"""The columns of a report: which metrics, under which heading, and which way is better."""
+
+from typing import NamedTuple
+
+
+class Metric(NamedTuple):
+    """A metric of evaluation.json and how a report shows it."""
+
+    name: str
+    label: str
+    better: int  # 1: more is better, -1: less is, 0: neither; only the first two have a best
+    digits: int = 3  # after the point
+    of_teacher: bool = False  # compares with a teacher, so only between students of the same one
+
+    @property
+    def heading(self) -> str:
+        """Its label, with an arrow to the better side."""
+        return self.label + {1: " ↑", -1: " ↓", 0: ""}[self.better]
+
+
+# Table 1 of the post, to its four digits.
+TABLE_1 = (
+    Metric("rouge1", "ROUGE-1", 1, 4),
+    Metric("rouge2", "ROUGE-2", 1, 4),
+    Metric("rougeL", "ROUGE-L", 1, 4),
+    Metric("bartscore", "BARTScore", 1, 4),
+)
+DIRECTIONS = (
+    Metric("forward_kl", "forward KL", -1, 4, of_teacher=True),
+    Metric("reverse_kl", "reverse KL", -1, 4, of_teacher=True),
+)
+MODES = (
+    Metric("precision", "precision", 1),
+    Metric("coverage", "coverage", 1),
+    Metric("hallucination", "hallucination", -1),
+)
+
+TABLES: dict[str, tuple[Metric, ...]] = {
+    "The table": (*TABLE_1, *DIRECTIONS, *MODES),
+    "Fidelity to the teacher": (
+        Metric("sequence_forward_kl_rao_blackwell", "sequence forward KL", -1, of_teacher=True),
+        Metric("sequence_reverse_kl_rao_blackwell", "sequence reverse KL", -1, of_teacher=True),
+        Metric("jensen_shannon", "JSD", -1, 4, of_teacher=True),
+        Metric("total_variation", "TVD", -1, 4, of_teacher=True),
+        Metric("top1_agreement", "top-1 agreement", 1, of_teacher=True),
+        Metric("student_calibration_error", "calibration error", -1),
+        Metric("student_entropy", "entropy", 0),
+    ),
+    "Modes and variety": (
+        Metric("grammar_forward_kl", "D(grammar‖q)", -1),
+        Metric("grammar_reverse_kl_inside", "D(q‖grammar), inside", -1),
+        Metric("outside_mass", "mass outside the grammar", -1),
+        Metric("distinct1", "distinct-1", 0),
+        Metric("distinct2", "distinct-2", 0),
+        Metric("self_bleu", "self-BLEU", 0),
+        Metric("repetition", "repetition", -1),
+        Metric("answer_tokens", "tokens an answer", 0, 1),
+    ),
+}
+METRICS = tuple(metric for table in TABLES.values() for metric in table)
+
+# What is compared with SFT, the first six that were measured: on the toy language what its grammar
+# tells, elsewhere what the post measures.
+COMPARED = (*DIRECTIONS, *MODES, TABLE_1[2], TABLE_1[0], TABLE_1[1], TABLE_1[3])
+NUM_COMPARED = 6

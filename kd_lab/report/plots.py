@@ -1,0 +1,220 @@
+"""The pictures of a report: differences to SFT, training curves, and coverage against precision.
+
+A recipe looks the same in every picture. Its colour and line say which divergence it has, its
+marker who wrote the answers: ● the dataset, ▲ the teacher, ■ the student, ◆ both; hollow where a
+share is SFT. SFT alone is grey, the teacher a star, and a start a cross.
+"""
+
+import io
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from kd_lab.report.comparisons import Comparison
+from kd_lab.report.runs import DIVERGENCES, Recipe
+
+FORMATS = ("png", "svg")
+GREY = "#6E6E6E"
+SPARE_MARKERS = "vP<>pdh8"  # for recipes that stand at one point of the map
+PLAIN = FuncFormatter(lambda value, _: f"{value:.6g}")  # 0.3 and not 3 × 10⁻¹
+LOGGED = {"forward KL, D(p‖q)": "eval_forward_kl", "reverse KL, D(q‖p)": "eval_reverse_kl"}
+
+Pictures = dict[str, bytes]  # file name -> its content
+
+
+def draw_all(recipes: Sequence[Recipe], comparisons: Sequence[Comparison]) -> dict[str, Pictures]:
+    """All pictures for which the runs have data, each as PNG and SVG.
+
+    Returns:
+        name of the picture -> its files: "differences", "training_curves", "coverage_precision".
+    """
+    drawn = {
+        "differences": _draw_differences(recipes, comparisons),
+        "training_curves": _draw_curves(recipes),
+        "coverage_precision": _draw_modes(recipes),
+    }
+    return {name: _files(name, figure) for name, figure in drawn.items() if figure is not None}
+
+
+def styles(recipes: Sequence[Recipe]) -> dict[str, dict[str, Any]]:
+    """Colour, line style and marker of each recipe, by its name."""
+    with plt.style.context("kd_lab.figures"):
+        cycle = list(plt.rcParams["axes.prop_cycle"])
+    taken: set[tuple[str, str, str]] = set()
+    found = {}
+    for recipe in recipes:
+        config, marker = recipe.config, "o"
+        style: dict[str, Any] = {"color": GREY, "linestyle": "-"}
+        filled = True
+        if recipe.is_teacher:
+            style, marker = {"color": "black", "linestyle": "-"}, "*"
+        elif config:
+            if config["alpha"] > 0:
+                style = cycle[list(DIVERGENCES).index(config["divergence"])]
+            filled = config["alpha"] in (0, 1)
+            mixed = config["prefixes"] != "student" and config.get("student_share")
+            source = "mixed" if mixed else config["prefixes"]
+            marker = {"dataset": "o", "teacher": "^", "student": "s", "mixed": "D"}[source]
+            marker = "X" if recipe.gives else marker
+        face = style["color"] if filled else "white"
+        spare = iter(SPARE_MARKERS)
+        while (style["color"], marker, face) in taken and marker != ".":
+            marker = next(spare, ".")
+        taken.add((style["color"], marker, face))
+        found[recipe.name] = {**style, "marker": marker, "markerfacecolor": face}
+    return found
+
+
+@plt.style.context("kd_lab.figures")
+def _draw_differences(
+    recipes: Sequence[Recipe], comparisons: Sequence[Comparison]
+) -> Figure | None:
+    """A panel a metric, a row a recipe: difference to SFT with its interval."""
+    if not comparisons:
+        return None
+    metrics = list(dict.fromkeys(comparison.metric for comparison in comparisons))
+    names = list(dict.fromkeys(comparison.recipe.name for comparison in comparisons))
+    style = styles(recipes)
+    across = min(2, len(metrics))
+    down = math.ceil(len(metrics) / across)
+    figure, panels = plt.subplots(
+        down, across, figsize=(6.6, down * (0.95 + 0.3 * len(names))), sharey=True,
+        squeeze=False, layout="constrained",
+    )  # fmt: skip
+    for axes, metric in zip(panels.flat, metrics, strict=False):
+        axes.axvline(0, color="black", linewidth=1.2)
+        for comparison in comparisons:
+            if comparison.metric is metric:
+                look = style[comparison.recipe.name]
+                row, (mean, low, high, _) = (
+                    names.index(comparison.recipe.name),
+                    comparison.difference,
+                )
+                face = look["color"] if comparison.significant else "white"
+                axes.plot([low, high], [row, row], "-", color=look["color"], linewidth=2.2)
+                axes.plot(
+                    mean, row, color=look["color"], marker=look["marker"], markersize=8,
+                    markeredgewidth=1.8, markerfacecolor=face,
+                )  # fmt: skip
+        better = {1: " (right is better)", -1: " (left is better)", 0: ""}[metric.better]
+        axes.set_title(metric.label + better, fontsize=11)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(3))
+        axes.xaxis.set_major_formatter(PLAIN)
+        axes.grid(axis="y", visible=False)
+    panels[0, 0].set_yticks(range(len(names)), names)
+    for unused in panels.flat[len(metrics) :]:
+        unused.set_visible(False)
+    figure.supxlabel(
+        "Difference to SFT, 95% interval over test examples; filled: significant", fontsize=11
+    )
+    return figure
+
+
+@plt.style.context("kd_lab.figures")
+def _draw_curves(recipes: Sequence[Recipe]) -> Figure | None:
+    """Forward and reverse KL to the teacher on held-out conversations, as training goes on."""
+    curves = {
+        recipe.name: logged for recipe in recipes if (logged := logged_curves(recipe)) is not None
+    }
+    if not curves:
+        return None
+    style = styles(recipes)
+    figure, panels = plt.subplots(1, 2, figsize=(6.6, 4.4), layout="constrained")
+    for axes, (title, key) in zip(panels, LOGGED.items(), strict=True):
+        for name, logged in curves.items():
+            steps, values = logged[key]  # [steps], [seeds, steps]
+            look = style[name]
+            axes.plot(steps, values.mean(0), label=name, markersize=5, **look)
+            if len(values) > 1:
+                axes.fill_between(
+                    steps, values.min(0), values.max(0), color=look["color"], alpha=0.18,
+                    linewidth=0,
+                )  # fmt: skip
+        axes.set(title=title, xlabel="step", yscale="log")
+        axes.yaxis.set_major_formatter(PLAIN)
+        axes.yaxis.set_minor_formatter(PLAIN)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    panels[0].set_ylabel("nats per token")
+    _legend(figure, panels[0])
+    return figure
+
+
+@plt.style.context("kd_lab.figures")
+def _draw_modes(recipes: Sequence[Recipe]) -> Figure | None:
+    """A point a run: how much of the truth is kept against how much of what is said is true."""
+    shown = [recipe for recipe in recipes if recipe.has("precision") and recipe.has("coverage")]
+    if not shown:
+        return None
+    style = styles(recipes)
+    figure, axes = plt.subplots(figsize=(6.4, 6.0), layout="constrained")
+    # What the students came from may lie far off, and they fill the frame.
+    shown.sort(key=lambda recipe: recipe.gives != "")
+    for recipe in shown:
+        look = {key: value for key, value in style[recipe.name].items() if key != "linestyle"}
+        points = np.array(
+            [
+                [run.evaluation["metrics"][name]["mean"] for name in ("precision", "coverage")]
+                for run in recipe.runs
+            ]
+        )
+        label = recipe.name
+        if recipe.gives and shown[0] is not recipe:
+            low, high = np.transpose([axes.get_xlim(), axes.get_ylim()])
+            axes.autoscale(False)
+            if not ((low <= points) & (points <= high)).all():
+                label += " ({:.2f}, {:.2f}; off the frame)".format(*points.mean(0))
+        axes.plot(
+            *points.T, linestyle="none", label=label, markeredgewidth=1.8,
+            markersize=14 if look["marker"] == "*" else 9, **look,
+        )  # fmt: skip
+        axes.margins(0.12)
+    axes.set(
+        title="Coverage against precision, one point per run",
+        xlabel="precision: share of answers that the grammar can say",
+        ylabel="coverage: share of the truth given a tenth of its due",
+    )
+    _legend(figure, axes)
+    return figure
+
+
+def logged_curves(recipe: Recipe) -> dict[str, tuple[np.ndarray, np.ndarray]] | None:
+    """Of each logged key: the steps that all seeds have, [s], and the values, [seeds, s]."""
+    found = {}
+    for key in LOGGED.values():
+        of_seeds = [
+            {line["step"]: line[key] for line in run.log if key in line} for run in recipe.runs
+        ]
+        steps = sorted(set.intersection(*map(set, of_seeds)))
+        if not steps:
+            return None
+        found[key] = np.array(steps), np.array([[one[step] for step in steps] for one in of_seeds])
+    return found
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    """Below the panels, so that it lies on no curve."""
+    handles, labels = axes.get_legend_handles_labels()
+    columns = 1 if max(map(len, labels)) > 40 else 2
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=columns, handlelength=3, fontsize=11
+    )
+
+
+def _files(name: str, figure: Figure) -> Pictures:
+    files = {}
+    for suffix in FORMATS:
+        content = io.BytesIO()
+        # Without dates and random ids, equal runs give equal files.
+        with plt.rc_context({"svg.hashsalt": name}):
+            metadata = {"Date": None} if suffix == "svg" else None
+            figure.savefig(content, format=suffix, dpi=160, metadata=metadata)
+        files[f"{name}.{suffix}"] = content.getvalue()
+    plt.close(figure)
+    return files

@@ -1,0 +1,307 @@
+"""The runs of a report: read, checked to be comparable, and grouped into recipes.
+
+A run is a folder with ``evaluation.json`` (kd-lab evaluate) beside ``config.yaml`` and
+``metrics.jsonl`` (kd-lab train). A model that was not trained here has the first alone. Runs whose
+settings differ in nothing but their seed are one recipe, and one row.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kd_lab.report.metrics import METRICS
+from kd_lab.run_folder import CONFIG, read_metrics
+
+RESULT = "evaluation.json"
+PARTS = "metrics", "weights", "missing", "speed", "student", "teacher", "test_set", "settings"
+SEEDS = ("seed", "data_seed")
+# Settings that leave a recipe what it is.
+NOT_OF_THE_RECIPE = {
+    *SEEDS, "output_dir", "run_name", "resume_from_checkpoint", "disable_tqdm", "report_to",
+    "do_eval", "per_device_eval_batch_size", "dataloader_num_workers", "num_test_conversations",
+    "rollout_batch_size", "chunk_size", "log_level", "local_rank", "project",
+}  # fmt: skip
+BEGINNINGS_NOT_OF_THE_RECIPE = ("logging_", "save_", "eval_", "hub_", "push_to_hub", "trackio_")
+# Settings of an evaluation that decide what its figures mean.
+OF_THE_EVALUATION = (
+    "temperature", "top_p", "top_k", "max_new_tokens", "answers_per_prompt", "max_prompt_length",
+    "max_length", "bart_model",
+)  # fmt: skip
+DIVERGENCES = {
+    "forward_kl": "FKL",
+    "reverse_kl": "RKL",
+    "jensen_shannon": "JSD",
+    "adaptive_kl": "AKL",
+    "skew_forward_kl": "skew FKL",
+    "skew_reverse_kl": "skew RKL",
+    "total_variation": "TVD",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One evaluated model."""
+
+    folder: Path
+    evaluation: Mapping[str, Any]
+    config: Mapping[str, Any]  # empty: not trained here
+    log: Sequence[Mapping[str, Any]]  # the lines of metrics.jsonl
+
+    @property
+    def seed(self) -> tuple[Any, ...]:
+        return tuple(self.config.get(key) for key in SEEDS)
+
+    def weights(self, metric: str) -> list[float] | None:
+        """Of a metric's examples; None: all equal, or not measured."""
+        name = self.evaluation["metrics"].get(metric, {}).get("weights")
+        return name and self.evaluation["weights"][name]
+
+    @property
+    def recipe_settings(self) -> dict[str, Any]:
+        """What it shares with the other seeds of its recipe."""
+        return {
+            key: value
+            for key, value in self.config.items()
+            if key not in NOT_OF_THE_RECIPE and not key.startswith(BEGINNINGS_NOT_OF_THE_RECIPE)
+        } or {"model": _identity(self.evaluation["student"])}
+
+
+@dataclass(eq=False)
+class Recipe:
+    """The runs of one row, and its words."""
+
+    runs: list[Run]
+    is_teacher: bool  # of another run in the report
+    gives: str  # its own name, where it is the p or q of another run in the report
+    q: str  # the student before this training
+    p: str  # the teacher; empty where the training had none
+    loss: str  # the point of the map, and what tells it from rows that are otherwise alike
+    name: str = ""  # unlike that of any other row
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return self.runs[0].config
+
+    @property
+    def speed(self) -> Mapping[str, Any]:
+        return self.runs[0].evaluation["speed"]
+
+    @property
+    def parameters(self) -> int:
+        return self.speed["student"]["parameters"]
+
+    @property
+    def teacher_parameters(self) -> int | None:
+        return self.speed.get("teacher", {}).get("parameters")
+
+    def has(self, metric: str) -> bool:
+        """Whether all its runs have a metric."""
+        return all(metric in run.evaluation["metrics"] for run in self.runs)
+
+    @property
+    def teacher(self) -> str | None:
+        """Whom its fidelity was measured against; None: nobody."""
+        identity = self.runs[0].evaluation["teacher"]
+        return identity and _identity(identity)
+
+    @property
+    def start(self) -> str:
+        """What training began with: recipes of the same start differ in their method only."""
+        keys = ("model_name_or_path", "model_revision", "keep_every", "model_shape")
+        return json.dumps([self.config.get(key) for key in keys])
+
+    @property
+    def is_sft(self) -> bool:
+        """Whether it is a control: trained on answers alone, the dataset's or a teacher's."""
+        answers_alone = bool(self.config) and self.config["alpha"] == 0
+        return answers_alone and self.config["prefixes"] != "student" and not self.is_teacher
+
+
+def read_recipes(folders: Sequence[str | Path]) -> list[Recipe]:
+    """The rows of a report: teachers and starts, then what had no teacher, then the distilled.
+
+    Raises:
+        ValueError: in one line: a folder that holds no evaluation, one that is given twice, two
+            runs of one recipe and seed, or evaluations that cannot be compared.
+    """
+    runs = [_read_run(Path(folder)) for folder in folders]
+    if not runs:
+        raise ValueError("give the folders of the runs to report on")
+    _check_comparable(runs)
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        group = groups.setdefault(json.dumps(run.recipe_settings, sort_keys=True), [])
+        if twin := next((other for other in group if other.seed == run.seed), None):
+            raise ValueError(
+                f"{twin.folder} and {run.folder} are one recipe and one seed: give one of them, or "
+                "train with another --seed"
+            )
+        group.append(run)
+    recipes = []
+    for group in groups.values():
+        own_name = _last(group[0].evaluation["student"]["name"])
+        is_teacher = any(_is_teacher_of(group[0], run) for run in runs)
+        is_start = any(
+            _last(run.config.get("model_name_or_path") or "") == own_name for run in runs
+        )
+        gives = own_name if is_teacher or is_start else ""
+        recipes.append(Recipe(group, is_teacher, gives, *_words(group[0])))
+    recipes.sort(key=lambda recipe: (not recipe.is_teacher, not recipe.gives, recipe.p != ""))
+    _tell_apart(recipes)
+    return recipes
+
+
+def _read_run(folder: Path) -> Run:
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}")
+    path = folder / RESULT
+    if not path.is_file():
+        raise ValueError(
+            f"{folder} holds no {RESULT}: run kd-lab evaluate --model_name_or_path {folder} first"
+        )
+    try:
+        evaluation = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error.msg} in line {error.lineno}") from error
+    if missing := [key for key in PARTS if key not in evaluation]:
+        raise ValueError(f"{path} was not written by kd-lab evaluate: it has no {missing[0]!r}")
+    # An evaluation may lie apart from the model that it is of.
+    trained = next(
+        (
+            place
+            for place in (folder, Path(evaluation["settings"]["model_name_or_path"]))
+            if (place / CONFIG).is_file()
+        ),
+        None,
+    )
+    if trained is None:
+        return Run(folder, evaluation, {}, [])
+    config = yaml.safe_load((trained / CONFIG).read_text(encoding="utf-8"))
+    return Run(folder, evaluation, config, read_metrics(trained))
+
+
+def _check_comparable(runs: Sequence[Run]) -> None:
+    """Differences are taken example by example: all runs must have answered the same prompts."""
+    first = runs[0]
+    seen: dict[Path, Path] = {}
+    for run in runs:
+        if seen.setdefault(run.folder.resolve(), run.folder) is not run.folder:
+            raise ValueError(f"{run.folder} is given twice")
+        if run.evaluation["test_set"] != first.evaluation["test_set"]:
+            raise ValueError(
+                f"{first.folder} and {run.folder} were evaluated on different test prompts: "
+                "evaluate them on the same ones, or report on them apart"
+            )
+        for key in OF_THE_EVALUATION:
+            mine, other = (each.evaluation["settings"].get(key) for each in (run, first))
+            if mine != other:
+                raise ValueError(
+                    f"{first.folder} was evaluated with {key} {other} and {run.folder} with {mine}:"
+                    " evaluate them alike, or report on them apart"
+                )
+        for metric in METRICS:
+            weights = [run.weights(metric.name), first.weights(metric.name)]
+            if None not in weights and weights[0] != weights[1]:
+                raise ValueError(
+                    f"{metric.name} of {first.folder} and of {run.folder} has different weights: "
+                    "evaluate them on the same references"
+                )
+
+
+def _is_teacher_of(run: Run, other: Run) -> bool:
+    mine, teacher = run.evaluation["student"], other.evaluation["teacher"]
+    if teacher is None or _identity(other.evaluation["student"]) == _identity(mine):
+        return False  # measured against itself it teaches nobody
+    return _identity(teacher) == _identity(mine)
+
+
+def _words(run: Run) -> tuple[str, str, str]:
+    """q, p and the loss."""
+    config = run.config
+    if not config:
+        return _last(run.evaluation["student"]["name"]), "", "not trained here"
+    q = "untrained" if config.get("model_shape") else _last(config["model_name_or_path"])
+    if (config.get("keep_every") or 1) > 1:
+        q += f", 1 layer in {config['keep_every']}"
+    keys = ("teacher_model_name_or_path", "teacher_cache", "answers")
+    teachers = [_last(config[key]) for key in keys if config.get(key)]
+    point = _map_point(config)
+    return q, "" if point == "SFT" or not teachers else teachers[0], point
+
+
+def _map_point(config: Mapping[str, Any]) -> str:
+    """Where a training lies on the map *prefix source × divergence*, and its share of SFT."""
+    alpha, source = config["alpha"], config["prefixes"]
+    share = config.get("student_share") or 0
+    if source != "student" and share:
+        source = ("" if source == "dataset" else f"{source}, ") + f"mixed λ={share:g}"
+    if alpha == 0:
+        return "SFT" if source == "dataset" else f"{source} × SFT"
+    settings = (config.get("divergence_settings") or {}).values()
+    point = f"{source} × {DIVERGENCES[config['divergence']]}"
+    point += f"({', '.join(map(str, settings))})" if settings else ""
+    point += ", policy gradient" if config.get("policy_gradient") else ""
+    point += f", T={config['distil_temperature']:g}" if config["distil_temperature"] != 1 else ""
+    return point if alpha == 1 else f"{1 - alpha:g} SFT + {alpha:g} {point}"
+
+
+def _tell_apart(recipes: Sequence[Recipe]) -> None:
+    """Add to the loss of rows that read alike what differs, and give every row a name."""
+    for recipe in recipes:
+        if recipe.gives and recipe.config:
+            recipe.loss += f" (gives {recipe.gives})"
+    for alike in _alike(recipes, lambda r: (r.q, r.p, r.parameters, r.loss)):
+        settings = [recipe.runs[0].recipe_settings for recipe in alike]
+        keys = sorted({key for one in settings for key in one})
+        differing = [key for key in keys if len({json.dumps(s.get(key)) for s in settings}) > 1]
+        for recipe, own in zip(alike, settings, strict=True):
+            told = (f"{key} {_short(own.get(key))}" for key in differing)
+            recipe.loss += f" ({', '.join(told)})"
+    for recipe in recipes:
+        recipe.name = recipe.gives or (recipe.loss if recipe.config else recipe.q)
+    words: tuple[Callable[[Recipe], str], ...] = (
+        lambda recipe: recipe.q and f"q = {recipe.q}",
+        lambda recipe: recipe.p and f"p = {recipe.p}",
+        lambda recipe: count(recipe.parameters),
+    )
+    for told_by in words:
+        for alike in _alike(recipes, lambda recipe: recipe.name):
+            if len({told_by(recipe) for recipe in alike}) > 1:
+                for recipe in alike:
+                    recipe.name = ", ".join(filter(None, [recipe.name, told_by(recipe)]))
+
+
+def count(parameters: int) -> str:
+    """A model's size as tables say it: 58k, 135M, 1.54B."""
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if parameters >= size:
+            return f"{parameters / size:.3g}{letter}"
+    return str(parameters)
+
+
+def _alike(recipes: Sequence[Recipe], words: Callable[[Recipe], Any]) -> list[list[Recipe]]:
+    """The groups of more than one with the same words."""
+    counts = Counter(map(words, recipes))
+    return [
+        [recipe for recipe in recipes if words(recipe) == told]
+        for told, count in counts.items()
+        if count > 1
+    ]
+
+
+def _short(value: Any) -> str:
+    return _last(value) if isinstance(value, str) else json.dumps(value)
+
+
+def _last(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2]
+
+
+def _identity(model: Mapping[str, str]) -> str:
+    """What tells one model from another, wherever it lies."""
+    return model.get("sha256") or f"{model['name']} {model['commit']}"

@@ -1,0 +1,247 @@
+"""The tables of a report, in Markdown, as CSV and for the terminal; all from the same cells."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from kd_lab.report.comparisons import Comparison, figure
+from kd_lab.report.metrics import METRICS, TABLES, Metric
+from kd_lab.report.published import PublishedRow
+from kd_lab.report.runs import Recipe, count
+
+Row = Recipe | PublishedRow
+Cells = set[tuple[str, str]]  # (name of the recipe, name of the metric)
+
+SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+CELL_WIDTH, NAME_WIDTH = 15, 30  # in the terminal: "*-2.5104 ±0.012"
+
+
+@dataclass
+class Notes:
+    """Footnotes: why a cell is empty, each reason once."""
+
+    reasons: list[str] = field(default_factory=list)
+
+    def mark(self, reason: str) -> str:
+        """The sign that stands in the cell."""
+        if reason not in self.reasons:
+            self.reasons.append(reason)
+        return str(self.reasons.index(reason) + 1).translate(SUPERSCRIPTS)
+
+    def lines(self) -> list[str]:
+        """The notes, as they stand below a table."""
+        return [f"{self.mark(reason)} {reason}." for reason in self.reasons]
+
+
+def columns(recipes: Sequence[Recipe], table: str) -> list[Metric]:
+    """A table's metrics: those that some run has, or says why it has not."""
+    return [
+        metric
+        for metric in TABLES[table]
+        if any(
+            metric.name in run.evaluation["metrics"] or metric.name in run.evaluation["missing"]
+            for recipe in recipes
+            for run in recipe.runs
+        )
+    ]
+
+
+def markdown_table(rows: Sequence[Row], table: str, best: Cells, *, whole: bool = False) -> str:
+    """One of the tables, with its footnotes.
+
+    Args:
+        best: from ``best_of_columns``; in bold.
+        whole: with q, p and sizes as in the post's Table 1, and not only the row's name.
+    """
+    notes = Notes()
+    metrics = columns(_ours(rows), table)
+    if not metrics:
+        return ""
+    words = ["q", "p", "size of q", "size of p", "loss", "seeds"] if whole else [""]
+    lines = [
+        markdown_row([*words, *(metric.heading for metric in metrics)]),
+        markdown_row(["---"] * len(words) + ["--:"] * len(metrics)),
+    ]
+    for row in rows:
+        cells = [_markdown_cell(row, metric, best, notes) for metric in metrics]
+        lines.append(markdown_row([*(_words(row) if whole else [row.name]), *cells]))
+    return "\n".join([*lines, *(f"\n{note}" for note in notes.lines())])
+
+
+def markdown_differences(comparisons: Sequence[Comparison]) -> str:
+    """Differences to SFT: a row a recipe, a column a metric; bold where significant."""
+    metrics = list(dict.fromkeys(comparison.metric for comparison in comparisons))
+    names = list(dict.fromkeys(comparison.recipe.name for comparison in comparisons))
+    told = {(c.recipe.name, c.metric): c for c in comparisons}
+    lines = [
+        markdown_row(["", *(metric.heading for metric in metrics)]),
+        markdown_row(["---", *["--:"] * len(metrics)]),
+    ]
+    for name in names:
+        cells = []
+        for metric in metrics:
+            if (name, metric) not in told:
+                cells.append("")
+                continue
+            _, _, _, difference, p, significant = told[name, metric]
+            mean = f"{difference.mean:+.{metric.digits}f}"
+            low, high = (f"{x:+.{metric.digits}f}" for x in (difference.low, difference.high))
+            mean = f"**{mean}**" if significant else mean
+            cells.append(f"{mean}<br>{low} to {high}<br>p {_p_value(p)}")
+        lines.append(markdown_row([name, *cells]))
+    return "\n".join(lines)
+
+
+def markdown_speed(recipes: Sequence[Recipe]) -> str:
+    """What distillation buys: parameters and tokens/s of student and teacher, on one line."""
+    lines = [
+        markdown_row(
+            ["", "size of q", "size of p", "tokens/s of q", "tokens/s of p", "times as fast"]
+        ),
+        markdown_row(["---", *["--:"] * 5]),
+    ]
+    for recipe in recipes:
+        speeds = [run.evaluation["speed"] for run in recipe.runs]
+        if recipe.is_teacher or not all("teacher" in speed for speed in speeds):
+            continue
+        q, p = (
+            sum(speed[side]["tokens_per_second"] for speed in speeds) / len(speeds)
+            for side in ("student", "teacher")
+        )
+        sizes = count(recipe.parameters), count(speeds[0]["teacher"]["parameters"])
+        lines.append(markdown_row([recipe.name, *sizes, f"{q:,.0f}", f"{p:,.0f}", f"{q / p:.2f}"]))
+    if len(lines) == 2:
+        return ""
+    speed = recipes[-1].speed
+    told = (
+        f"\nTokens/s of {speed['batch_size']} answers at a time, of {speed['tokens_each']} tokens, "
+        f"on {speed['student']['device']}. Read the ratio: load differs from run to run."
+    )
+    return "\n".join([*lines, told])
+
+
+def csv_table(rows: Sequence[Row], best: Cells) -> str:
+    """All metrics of all rows in full precision; empty where there is nothing to say."""
+    ours = _ours(rows)
+    had = [metric for metric in METRICS if any(recipe.has(metric.name) for recipe in ours)]
+    file = io.StringIO()
+    head = ["name", "q", "p", "size_q", "size_p", "loss", "published", "seeds"]
+    parts = ("", "_low", "_high", "_seed_sd", "_best")
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([*head, *(metric.name + part for metric in had for part in parts)])
+    for row in rows:
+        if isinstance(row, PublishedRow):
+            line = [row.name, row.q, row.p, row.size, row.teacher_size, row.loss, True, ""]
+            figures: list[list[object]] = [[row.score(metric.name), *[""] * 4] for metric in had]
+        else:
+            sizes = row.parameters, row.teacher_parameters if row.p else ""
+            line = [row.name, row.q, row.p, *sizes, row.loss, False, len(row.runs)]
+            figures = [_csv_cells(row, metric, best) for metric in had]
+        writer.writerow([*line, *(part for one in figures for part in one)])
+    return file.getvalue()
+
+
+def print_table(console: Console, rows: Sequence[Row], table: str, best: Cells) -> None:
+    """A table in the terminal, in as many parts as its width asks for.
+
+    Columns that are empty all the way down are left to the footnotes.
+    """
+    notes = Notes()
+    names = [row.name for row in rows]
+    name_width = min(max(map(len, names)), NAME_WIDTH)
+    filled = []
+    for metric in columns(_ours(rows), table):
+        cells = [_terminal_cell(row, metric, best, notes) for row in rows]
+        if any(figure(recipe, metric) for recipe in _ours(rows)):
+            filled.append((metric.heading, cells))
+    fit = max(1, (console.width - name_width) // (CELL_WIDTH + 2))
+    for first in range(0, len(filled), fit):
+        part = filled[first : first + fit]
+        shown = RichTable(box=None, header_style="bold", pad_edge=False)
+        shown.add_column("", width=name_width)
+        for heading, _ in part:
+            shown.add_column(heading, justify="right", min_width=CELL_WIDTH)
+        for row_number, name in enumerate(names):
+            shown.add_row(name, *(cells[row_number] for _, cells in part))
+        console.print(shown, "")
+    for note in [
+        *notes.lines(),
+        "± half the 95% interval over test examples; * best, significantly",
+    ]:
+        console.print(note, highlight=False, markup=False)
+
+
+def markdown_row(cells: Sequence[str]) -> str:
+    """A line of a Markdown table."""
+    return "| " + " | ".join(cells) + " |"
+
+
+def _markdown_cell(row: Row, metric: Metric, best: Cells, notes: Notes) -> str:
+    """Mean (bold where best), interval, and the spread where there are seeds."""
+    digits = metric.digits
+    if isinstance(row, PublishedRow):
+        score = row.score(metric.name)
+        return "" if score is None else f"{score:.{digits}f}"
+    found = figure(row, metric)
+    if found is None:
+        return _mark_of_empty(row, metric, notes)
+    mean, low, high = (f"{x:z.{digits}f}" for x in found[:3])
+    lines = [f"**{mean}**" if (row.name, metric.name) in best else mean, f"{low} to {high}"]
+    if found.seeds.n > 1:
+        lines.append(f"seeds ±{found.seeds.sd:.{digits}f}")
+    return "<br>".join(lines)
+
+
+def _terminal_cell(row: Row, metric: Metric, best: Cells, notes: Notes) -> Text:
+    digits = metric.digits
+    if isinstance(row, PublishedRow):
+        score = row.score(metric.name)
+        return Text("" if score is None else f"{score:.{digits}f}" + " " * (digits + 4))
+    found = figure(row, metric)
+    if found is None:
+        return Text(_mark_of_empty(row, metric, notes))
+    told = f"{found.mean:z.{digits}f} ±{(found.high - found.low) / 2:.{digits}f}"
+    is_best = (row.name, metric.name) in best
+    return Text(f"*{told}" if is_best else told, style="bold green" if is_best else "")
+
+
+def _mark_of_empty(recipe: Recipe, metric: Metric, notes: Notes) -> str:
+    """The footnote of an empty cell; none for a teacher against itself."""
+    if metric.of_teacher and recipe.is_teacher:
+        return ""
+    if metric.of_teacher and recipe.teacher is None:
+        return notes.mark("Evaluated without a teacher")
+    reason = next(
+        run.evaluation["missing"].get(metric.name, "not measured")
+        for run in recipe.runs
+        if metric.name not in run.evaluation["metrics"]
+    )
+    return notes.mark(f"{metric.label}: {reason}")
+
+
+def _words(row: Row) -> list[str]:
+    if isinstance(row, PublishedRow):
+        return [row.q, row.p, row.size, row.teacher_size, row.loss, "*published*"]
+    teacher_size = count(row.teacher_parameters) if row.p and row.teacher_parameters else ""
+    return [row.q, row.p, count(row.parameters), teacher_size, row.loss, str(len(row.runs))]
+
+
+def _ours(rows: Sequence[Row]) -> list[Recipe]:
+    return [row for row in rows if isinstance(row, Recipe)]
+
+
+def _p_value(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
+def _csv_cells(recipe: Recipe, metric: Metric, best: Cells) -> list[object]:
+    found = figure(recipe, metric)
+    if found is None:
+        return [""] * 5
+    sd = found.seeds.sd if found.seeds.n > 1 else ""
+    return [found.mean, found.low, found.high, sd, (recipe.name, metric.name) in best]

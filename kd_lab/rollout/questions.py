@@ -1,0 +1,194 @@
+"""``kd-lab questions``: a chat model writes the questions itself that it is then asked.
+
+    kd-lab questions --teacher_model_name_or_path MODEL --output_dir runs/questions
+    kd-lab generate --teacher_model_name_or_path MODEL --dataset runs/questions ...
+
+An aligned model that is given its chat template up to where the user would speak goes on with what
+users say: Magpie (arXiv 2406.08464). So a model without a data set at hand has one of its own. Kept
+are questions that came to their end, of one line and a few words at least, each once.
+
+Written are train.jsonl and test.jsonl, of {"messages": [{"role": "user", ...}]}, and manifest.json.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from kd_lab.data.conversation_files import KIND, MANIFEST, check_manifest, sha256
+from kd_lab.data.conversations import prompt_key
+from kd_lab.rollout.sampling import Sampling
+from kd_lab.teacher.cache import DTYPES
+from kd_lab.teacher.identity import model_identity
+
+if TYPE_CHECKING:  # importing transformers takes seconds
+    from transformers import PreTrainedTokenizerBase
+
+FEWEST_WORDS = 4
+FIRST_WORDS = 5  # two questions that begin with the same so many words are taken for one
+
+
+@dataclass
+class QuestionArguments:
+    """Who asks, and how much."""
+
+    output_dir: str = field(metadata={"help": "The folder to write."})
+    teacher_model_name_or_path: str = field(
+        metadata={"help": "A chat model, a folder or a name on the model hub."}
+    )
+    teacher_revision: str | None = field(
+        default=None, metadata={"help": "Its revision on the hub: a branch, tag or commit."}
+    )
+    teacher_dtype: str = field(
+        default="auto", metadata={"help": "Its own: float32, bfloat16, or auto: as it was saved."}
+    )
+    num_questions: int = field(default=1000, metadata={"help": "Of the training split."})
+    num_test_questions: int = field(default=100, metadata={"help": "Of the test split."})
+    max_question_length: int = field(
+        default=48, metadata={"help": "In tokens; a question that is longer is left."}
+    )
+    sampling_temperature: float = field(default=1.0, metadata={"help": "Of the questions."})
+    top_p: float = field(
+        default=0.9, metadata={"help": "Draw from the likeliest tokens with this mass only."}
+    )
+    question_seed: int = field(default=0, metadata={"help": "Of the questions."})
+    question_batch_size: int = field(
+        default=64, metadata={"help": "Questions written at a time; memory grows with it."}
+    )
+
+
+ARGUMENTS = (QuestionArguments,)
+
+
+def run(args: QuestionArguments) -> None:
+    """Write the questions, unless they are there.
+
+    Raises:
+        ValueError: an argument out of range, no such model or no chat template, a folder that
+            holds something else, or a model that does not ask anything new any more.
+        FloatingPointError: the model's logits are infinite or NaN.
+    """
+    sampling = check_question_arguments(args)
+    folder = Path(args.output_dir)
+    wanted = {
+        "kind": KIND,
+        "teacher": model_identity(args.teacher_model_name_or_path, args.teacher_revision),
+        "settings": {key: value for key, value in asdict(args).items() if key != "output_dir"},
+    }
+    if folder.exists() and any(folder.iterdir()):
+        there = check_manifest(folder) or {}
+        if {key: there.get(key) for key in wanted} != wanted:
+            raise ValueError(f"{folder} holds something else: give another --output_dir")
+        print(f"{folder}: there already")
+        return
+    questions, written = _ask(args, sampling)
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
+    part.mkdir(parents=True)
+    test = args.num_test_questions
+    files = {}
+    for name, some in ("train", questions[test:]), ("test", questions[:test]):
+        path = part / f"{name}.jsonl"
+        rows = [{"messages": [{"role": "user", "content": question}]} for question in some]
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        path.write_text(text, encoding="utf-8")
+        files[path.name] = {"conversations": len(rows), "sha256": sha256(path)}
+    manifest = {**wanted, "written": written, "files": files}
+    (part / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    if folder.exists():
+        folder.rmdir()
+    part.rename(folder)
+    print(f"{folder}: {len(questions):,} questions, of {written:,} that the model wrote")
+
+
+def check_question_arguments(args: QuestionArguments) -> Sampling:
+    """Refuse what can be refused before anything is loaded.
+
+    Raises:
+        ValueError: a setting outside its range.
+    """
+    if args.teacher_dtype not in DTYPES:
+        raise ValueError(f"teacher_dtype must be one of {DTYPES}, not {args.teacher_dtype!r}")
+    for name in ("num_questions", "num_test_questions", "question_batch_size"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"{name} must be at least 1, not {getattr(args, name)}")
+    if not 0 <= args.question_seed < 2**64:
+        raise ValueError(f"question_seed must lie in [0, 2^64), not {args.question_seed}")
+    return Sampling(args.max_question_length, args.sampling_temperature, args.top_p)
+
+
+def user_header(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """The chat template up to where the user's first words stand.
+
+    Raises:
+        ValueError: there is no chat template, or it does not write the user's words as they are.
+    """
+    if tokenizer.chat_template is None:
+        raise ValueError("the tokenizer has no chat template, so no user turn to go on from")
+    words = "What the user says."
+    whole = tokenizer.apply_chat_template([{"role": "user", "content": words}], tokenize=False)
+    header, found, _ = str(whole).partition(words)
+    if not found:
+        raise ValueError("the chat template does not write the user's words as they are")
+    return header
+
+
+def is_question(text: str) -> bool:
+    """Whether what a model wrote in the user's place can be asked: one line, of a few words."""
+    return len(text.splitlines()) == 1 and len(text.split()) >= FEWEST_WORDS
+
+
+def _ask(args: QuestionArguments, sampling: Sampling) -> tuple[list[str], int]:
+    """As many different questions as are wanted, and how many were written for them."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from kd_lab.rollout.transformers_engine import write_answers
+
+    name, revision = args.teacher_model_name_or_path, args.teacher_revision
+    tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+    prompt = tokenizer(user_header(tokenizer), add_special_tokens=False)["input_ids"]
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        name, revision=revision, dtype=args.teacher_dtype
+    )
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    wanted, written, batch = (
+        args.num_questions + args.num_test_questions,
+        0,
+        args.question_batch_size,
+    )
+    found: dict[tuple[str, ...], str] = {}
+    with _progress(wanted) as advance:
+        while len(found) < wanted:
+            before = len(found)
+            for tokens, finished in write_answers(
+                model, [prompt] * batch, sampling, eos_token_ids=[tokenizer.eos_token_id],
+                seed=args.question_seed, batch_size=batch, vocab_size=len(tokenizer),
+                first_row=written,
+            ):  # fmt: skip
+                text = str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+                if finished and is_question(text):
+                    key = prompt_key([{"role": "user", "content": text}]).split()[:FIRST_WORDS]
+                    found.setdefault(tuple(key), text)
+            written += batch
+            advance(min(len(found), wanted) - before)
+            if len(found) == before and written >= 10 * batch:
+                raise ValueError(
+                    f"{name} has asked {before:,} different questions and, in the last {batch}, "
+                    f"nothing new: ask for fewer than {wanted:,}, or raise sampling_temperature"
+                )
+    return [*found.values()][:wanted], written
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    columns = TextColumn("asking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda found: bar.update(task, advance=found)

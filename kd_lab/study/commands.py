@@ -1,0 +1,60 @@
+"""The commands that studies are made of, as tasks whose runs lie side by side in one folder.
+
+A run NAME is the folder FOLDER/NAME: what ``kd-lab train`` leaves there, and ``evaluation.json``.
+What models answer in evaluations goes to FOLDER/answers, where a teacher's serve all its students.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from kd_lab.evaluation.evaluate import RESULT
+from kd_lab.run_folder import COMPLETE
+from kd_lab.study.schedule import Task
+from kd_lab.teacher.shards import MANIFEST
+
+
+def train(
+    folder: Path, name: str, *words: str, kind: str = "", after: Sequence[str] = (), seconds: float
+) -> Task:
+    """``kd-lab train WORDS``: the run NAME. It goes on with its last whole checkpoint."""
+    whole = (
+        "train",
+        *words,
+        *("--output_dir", str(folder / name)),
+        *("--resume_from_checkpoint", "true"),
+        *("--disable_tqdm", "true"),
+    )
+    return Task(
+        f"train {name}", whole, folder / name / COMPLETE, tuple(after), f"train {kind}", seconds
+    )
+
+
+def generate(
+    folder: Path, name: str, *words: str, after: Sequence[str] = (), seconds: float
+) -> Task:
+    """``kd-lab generate WORDS``: answers that are stored in FOLDER/NAME."""
+    whole = ("generate", *words, "--output_dir", str(folder / name))
+    return Task(
+        f"generate {name}", whole, folder / name / MANIFEST, tuple(after), "generate", seconds
+    )
+
+
+def evaluate(
+    folder: Path,
+    name: str,
+    *words: str,
+    model: str | None = None,
+    after: Sequence[str] = (),
+    seconds: float,
+) -> Task:
+    """``kd-lab evaluate WORDS`` of the run NAME, or of another model (then NAME is its row)."""
+    whole = (
+        "evaluate",
+        *words,
+        *("--model_name_or_path", model or str(folder / name)),
+        *("--output_dir", str(folder / name)),
+        *("--answers_dir", str(folder / "answers")),
+    )
+    return Task(
+        f"evaluate {name}", whole, folder / name / RESULT, tuple(after), "evaluate", seconds
+    )

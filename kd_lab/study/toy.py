@@ -1,0 +1,80 @@
+"""The study on the toy language: one teacher, one student to start from, every method, three seeds.
+
+All students begin with the same checkpoint, as the post's do, and see as many conversations. What
+the seeds of a method differ in is the order of the conversations and what is sampled, so that the
+spread between them is that of the method and not of the teacher or of the start.
+"""
+
+from pathlib import Path
+
+from kd_lab.study.commands import evaluate, generate, train
+from kd_lab.study.schedule import Task
+
+# Each a recipe of tiny/, with the seconds that it takes on one core of 2026.
+METHODS = {
+    "sft": 9.0,
+    "token_fkl": 12.0,
+    "token_rkl": 12.0,
+    "token_akl": 12.0,
+    "token_jsd": 12.0,
+    "seq_fkl": 12.0,  # on answers that the teacher wrote beforehand
+    "seq_rkl": 18.0,
+    "minillm": 20.0,
+}
+
+
+def scoring(quick: bool) -> list[str]:
+    """The settings of ``kd-lab evaluate`` on the toy language."""
+    examples, answers = ("20", "2") if quick else ("300", "8")
+    return [
+        *("--num_test_conversations", examples),
+        *("--answers_per_prompt", answers),
+        *("--max_new_tokens", "16"),  # the longest answer has 14
+        *("--batch_size", "256"),
+    ]
+
+
+def toy_study(folder: Path, seeds: int, quick: bool = False) -> list[Task]:
+    """All tasks, each after those it needs.
+
+    Args:
+        folder: of the study.
+        seeds: of each method: 1, 2, ...
+        quick: very few steps and examples, to see that everything works.
+    """
+    short = ["--max_steps", "4", "--num_conversations", "300"] if quick else []
+    scores = scoring(quick)
+    teacher = ["--teacher_model_name_or_path", str(folder / "teacher")]
+    tasks = [
+        train(folder, "teacher", "--config", "tiny/teacher", *short, seconds=35),
+        train(folder, "start", "--config", "tiny/start", *short, seconds=12),
+        generate(
+            folder, "teacher_answers", "--config", "tiny/generate", *teacher, *short[2:],
+            after=["train teacher"], seconds=8,
+        ),
+        # First the teacher alone: its answers serve all students.
+        evaluate(folder, "teacher", *scores, after=["train teacher"], seconds=8),
+        evaluate(
+            folder, "start", *scores, *teacher, seconds=8,
+            after=["train start", "evaluate teacher"],
+        ),
+    ]  # fmt: skip
+    curves = ["--eval_strategy", "steps", "--eval_steps", "25", "--eval_on_start", "true"]
+    curves += ["--per_device_eval_batch_size", "100", "--num_test_conversations", "100"]
+    for method, seconds in METHODS.items():
+        own = ["--answers", str(folder / "teacher_answers")] if method == "seq_fkl" else []
+        after = ["train teacher", "train start", *(["generate teacher_answers"] if own else [])]
+        for seed in range(1, seeds + 1):
+            name = f"{method}-{seed}"
+            tasks += [
+                train(
+                    folder, name, "--config", f"tiny/{method}", "--seed", str(seed),
+                    "--model_name_or_path", str(folder / "start"), *teacher, *own, *curves, *short,
+                    kind=method, after=after, seconds=seconds,
+                ),
+                evaluate(
+                    folder, name, *scores, *teacher,
+                    after=[f"train {name}", "evaluate teacher"], seconds=8,
+                ),
+            ]  # fmt: skip
+    return tasks

@@ -1,0 +1,367 @@
+"""``kd-lab report``: its numbers, what it calls best, what it refuses, what it draws.
+
+The runs are written with the writers of ``kd-lab train`` and ``kd-lab evaluate``, from values that
+a test chooses; one test trains and evaluates for real.
+"""
+
+import contextlib
+import csv
+import io
+import json
+import shutil
+import statistics
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from toy_pair import TOKENIZER, toy_model
+
+from kd_lab.cli import main, parse
+from kd_lab.evaluation.measurements import Measurements
+from kd_lab.report.comparisons import best_of_columns, differences_to_sft, figure
+from kd_lab.report.metrics import METRICS
+from kd_lab.report.plots import draw_all, logged_curves, styles
+from kd_lab.report.published import PUBLISHED, PublishedRow, with_published
+from kd_lab.report.runs import read_recipes
+from kd_lab.run_folder import record_run, resolved_config, run_versions
+
+EXAMPLES = 60
+METRIC = {metric.name: metric for metric in METRICS}
+RECIPES = {
+    "sft": ["--alpha", "0"],
+    "fkl": ["--alpha", "1"],
+    "rkl": ["--alpha", "0.5", "--divergence", "reverse_kl"],
+}
+FKL, RKL = "dataset × FKL", "0.5 SFT + 0.5 dataset × RKL"
+BASE = 0.5 + np.random.default_rng(0).normal(0, 0.01, EXAMPLES)
+
+
+def write_run(folder: Path, values: dict[str, np.ndarray], *words: str, **evaluation) -> Path:
+    """A run, NAME-SEED, as training and evaluation leave it; a metric without values is noise."""
+    recipe, _, seed = folder.name.partition("-")
+    start = ["--model_name_or_path", "runs/start", "--teacher_model_name_or_path", "runs/teacher"]
+    options = [*start, *RECIPES[recipe], "--seed", seed, "--output_dir", str(folder), *words]
+    config = resolved_config(*parse("train", options))
+    record_run(folder, config)
+    log = [{"step": s, "eval_forward_kl": 1 / s, "eval_reverse_kl": 2 / s} for s in (1, 2, 4)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+
+    rng = np.random.default_rng(sum(folder.name.encode()))
+    found = Measurements(missing={"bartscore": "no BART model here"})
+    found.weights["reference_tokens"] = np.arange(EXAMPLES) % 7 + 5.0
+    for metric in METRIC.keys() - found.missing.keys():
+        weighted = metric in ("forward_kl", "reverse_kl", "jensen_shannon")
+        given = values.get(metric, rng.uniform(0.4, 0.6, EXAMPLES))
+        found.add({metric: given}, "reference_tokens" if weighted else None)
+    side = {"parameters": 57_536, "tokens_per_second": 100.0, "device": "cpu"}
+    result = {
+        **found.to_json(seed=0),
+        "speed": {"student": side, "teacher": side, "batch_size": 8, "tokens_each": 32},
+        "student": {"name": folder.name, "sha256": folder.name},
+        "teacher": {"name": "teacher", "sha256": "of the teacher"},
+        "test_set": {"examples": EXAMPLES, "prompts_sha256": "of the prompts"},
+        "settings": {"model_name_or_path": str(folder), "temperature": 1.0},
+        "versions": run_versions(config),
+        **evaluation,
+    }
+    (folder / "evaluation.json").write_text(json.dumps(result))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> list[Path]:
+    """Two seeds of SFT and of FKL, one of RKL; not to be changed."""
+    folder = tmp_path_factory.mktemp("study")
+    return [write_run(folder / name, {}) for name in ("sft-1", "sft-2", "fkl-1", "fkl-2", "rkl-1")]
+
+
+@pytest.fixture(scope="module")
+def study_report(study) -> tuple[dict[str, dict[str, str]], str, str]:
+    return report(study)
+
+
+@pytest.fixture
+def copies(study, tmp_path) -> list[Path]:
+    """The same runs, to be changed."""
+    return [Path(shutil.copytree(run, tmp_path / run.name)) for run in study]
+
+
+def report(runs: list[Path]) -> tuple[dict[str, dict[str, str]], str, str]:
+    """Rows of table.csv by name, report.md, and what was printed."""
+    folder = runs[0].parent / "report"
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert main(["report", *map(str, runs), "--output_dir", str(folder)]) == 0
+    rows = csv.DictReader(io.StringIO((folder / "table.csv").read_text()))
+    text = (folder / "report.md").read_text()
+    return {row["name"]: row for row in rows}, text, printed.getvalue()
+
+
+def test_numbers_of_the_table_are_those_of_the_evaluations(study, study_report):
+    rows, text, printed = study_report
+    assert list(rows) == ["SFT", FKL, RKL]
+    of_sft, of_fkl = study[:2], study[2:4]
+    alone = json.loads((study[4] / "evaluation.json").read_text())["metrics"]
+    for name, metric in METRIC.items():
+        if name == "bartscore":
+            continue
+        told = [float(rows[RKL][name + part]) for part in ("", "_low", "_high")]
+        assert told == [alone[name][key] for key in ("mean", "low", "high")]
+        mean, low, high = (f"{x:z.{metric.digits}f}" for x in told)
+        assert f"{mean}<br>{low} to {high} |" in text
+
+        for recipe, runs in (("SFT", of_sft), (FKL, of_fkl)):
+            metrics = [json.loads((run / "evaluation.json").read_text())["metrics"] for run in runs]
+            means = [of[name]["mean"] for of in metrics]
+            assert float(rows[recipe][name]) == pytest.approx(statistics.mean(means))
+            sd = float(rows[recipe][name + "_seed_sd"])
+            assert sd == pytest.approx(statistics.stdev(means))
+            assert f"seeds ±{sd:.{metric.digits}f}" in text
+    assert f"{alone['rouge1']['mean']:.4f} ±" in printed
+
+
+def test_interval_over_seeds_is_that_of_their_mean(study):
+    recipe = read_recipes(study[2:4])[0]
+    runs = [json.loads((run / "evaluation.json").read_text()) for run in study[2:4]]
+    weights = np.array(runs[0]["weights"]["reference_tokens"])
+    values = np.array([run["metrics"]["forward_kl"]["values"] for run in runs])
+    rng = np.random.default_rng(1)
+    means = []
+    for _ in range(4000):
+        drawn = rng.integers(EXAMPLES, size=EXAMPLES)
+        means.append((values[:, drawn] @ weights[drawn] / weights[drawn].sum()).mean())
+    found = figure(recipe, METRIC["forward_kl"])
+    low, high = np.quantile(means, [0.025, 0.975])
+    assert found[1:3] == pytest.approx((low, high), abs=0.1 * (high - low))
+
+
+def test_best_is_marked_only_where_it_is_significant(tmp_path):
+    one_example = np.where(np.arange(EXAMPLES) == 0, 10.0, -0.01)
+    values = {  # of fkl-1, of fkl-2, of all others
+        "coverage": (BASE + 0.1, BASE + 0.12, BASE),  # clearly best
+        "rouge1": (BASE, BASE, BASE),  # all the same
+        "rougeL": (BASE + one_example, BASE + one_example, BASE),  # for one example's sake
+        "precision": (BASE + 0.3, BASE - 0.02, BASE),  # but not with every seed
+        "hallucination": (BASE + 0.1, BASE + 0.1, BASE),  # the worst, and the others are level
+        "forward_kl": (BASE - 0.1, BASE - 0.1, BASE),  # less is better
+        "student_entropy": (BASE - 0.1, BASE - 0.1, BASE),  # neither way is better
+    }
+    runs = []
+    for name in ("sft-1", "sft-2", "fkl-1", "fkl-2", "rkl-1"):
+        which = {"fkl-1": 0, "fkl-2": 1}.get(name, 2)
+        own = {metric: of[which] for metric, of in values.items()}
+        runs.append(write_run(tmp_path / name, own))
+    recipes = read_recipes(runs)
+    best, _ = best_of_columns(recipes)
+    assert {cell for cell in best if cell[1] in values} == {(FKL, "coverage"), (FKL, "forward_kl")}
+    rows, text, printed = report(runs)
+    assert (rows[FKL]["coverage_best"], rows[FKL]["rougeL_best"]) == ("True", "False")
+    assert f"**{float(rows[FKL]['coverage']):.3f}**" in text
+    assert f"**{float(rows[FKL]['rougeL']):.4f}**" not in text
+    assert f"*{float(rows[FKL]['coverage']):.3f} ±" in printed
+
+    told = {(c.recipe.name, c.metric.name): c for c in differences_to_sft(recipes)}
+    assert told[FKL, "coverage"].significant
+    assert told[FKL, "coverage"].difference.mean == pytest.approx(0.11)
+    assert told[FKL, "precision"].adjusted_p < 0.05
+    assert not told[FKL, "precision"].significant  # one seed says otherwise
+    assert not told[RKL, "coverage"].significant
+
+
+def test_many_comparisons_leave_room_for_significance(tmp_path):
+    runs = [
+        write_run(tmp_path / f"fkl-{i}", {"coverage": BASE - 0.05 * i}, f"--learning_rate={i}e-3")
+        for i in range(1, 17)
+    ]
+    recipes = read_recipes(runs)
+    best, number = best_of_columns(recipes)
+    assert number * 2 / 10_000 > 0.05  # with 10,000 resamples nothing could be
+    assert (f"{FKL} (learning_rate 0.001)", "coverage") in best
+
+
+def test_only_what_is_alike_is_compared(tmp_path):
+    lower = {"forward_kl": BASE - 0.1, "coverage": BASE + 0.1}
+    level = {"forward_kl": BASE, "coverage": BASE}
+    sft = write_run(tmp_path / "sft-1", level)
+    fkl = write_run(tmp_path / "fkl-1", lower, teacher={"name": "another", "sha256": "another"})
+    recipes = read_recipes([sft, fkl])
+    assert (FKL, "coverage") in best_of_columns(recipes)[0]
+    assert (FKL, "forward_kl") not in best_of_columns(recipes)[0]  # to another teacher
+    assert "forward_kl" not in {c.metric.name for c in differences_to_sft(recipes)}
+    elsewhere = write_run(tmp_path / "rkl-1", lower, "--model_name_or_path=runs/another_start")
+    assert not differences_to_sft(read_recipes([sft, elsewhere]))
+
+
+def test_a_missing_metric_is_an_empty_cell_with_a_footnote(study_report):
+    _, text, printed = study_report
+    lines = text.splitlines()
+    assert "¹ BARTScore: no BART model here." in lines
+    head = next(line for line in lines if "BARTScore" in line).split(" | ")
+    row = next(line for line in lines if "| SFT |" in line).split(" | ")
+    assert row[head.index("BARTScore ↑")] == "¹"
+    assert "BARTScore ↑" not in printed  # no empty column there, only why
+    assert "¹ BARTScore: no BART model here." in printed
+
+
+def test_published_rows_stand_beside_ours(study, tmp_path):
+    assert with_published(recipes := read_recipes(study)) == recipes
+    ours = write_run(
+        tmp_path / "rkl-2", {}, "--model_name_or_path=runs/qwen2.5/ultra_1.5b",
+        "--teacher_model_name_or_path=Qwen/Qwen2.5-7B-Instruct",
+    )  # fmt: skip
+    rows = with_published(read_recipes([*study, ours]))
+    published = [row for row in rows if isinstance(row, PublishedRow)]
+    assert sorted(published) == sorted(PUBLISHED)
+    beside = rows[[row.q for row in rows].index("ultra_1.5b") + 1]
+    assert (beside.loss, beside.score("rouge1")) == (RKL, 0.5291)
+    _, text, _ = report([*study, ours])
+    assert (
+        "| ultra_1.5b | Qwen2.5-7B-Instruct | 1.5B | 7B | 0.5 SFT + 0.5 dataset × FKL | "
+        "*published* | 0.5404 | 0.2615 | 0.3463 | -2.5104 |"
+    ) in text
+    assert text.count("| *published* |") == len(PUBLISHED)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "q", "p", "loss"),
+    [
+        ("qwen2.5/token_fkl_from_instruct", *PUBLISHED[3][:2], PUBLISHED[3].loss),
+        ("qwen2.5/token_fkl", *PUBLISHED[4][:2], PUBLISHED[4].loss),
+        ("qwen2.5/token_fkl_0.8_sft", *PUBLISHED[5][:2], PUBLISHED[5].loss),
+        ("qwen2.5/token_rkl", *PUBLISHED[6][:2], PUBLISHED[6].loss),
+        ("qwen2.5/ultra_7b", *PUBLISHED[2][:2], PUBLISHED[2].loss),
+        ("tiny/gkd", "start", "teacher", "mixed λ=0.5 × JSD(0.5)"),
+        ("tiny/minillm", "start", "teacher", "student × RKL, policy gradient"),
+        ("tiny/seqkd", "start", "answers", "teacher × SFT"),
+        ("tiny/seq_fkl", "start", "teacher", "teacher × FKL"),
+        ("tiny/sft", "start", "", "SFT"),
+        ("tiny/teacher", "untrained", "", "SFT"),
+    ],
+)
+def test_a_recipe_is_told_as_its_point_of_the_map(tmp_path, recipe, q, p, loss):
+    folder = write_run(tmp_path / "sft-1", {})
+    words = ["--config", recipe, "--bf16", "false", "--output_dir", str(folder)]
+    record_run(folder, resolved_config(*parse("train", words)))
+    row = read_recipes([folder])[0]
+    assert (row.q, row.p, row.loss) == (q, p, loss)
+
+
+def test_rows_have_names_of_their_own(tmp_path):
+    student = {"name": "start", "sha256": "of the start"}
+    runs = [
+        write_run(tmp_path / "sft-1", {}),
+        write_run(tmp_path / "sft-2", {}, "--model_name_or_path=runs/other", student=student),
+        write_run(tmp_path / "fkl-1", {}),
+        write_run(tmp_path / "fkl-2", {}, "--distil_temperature=2", "--max_steps=7"),
+        write_run(tmp_path / "fkl-3", {}, "--max_steps=9"),
+        write_run(tmp_path / "rkl-1", {}, student={"name": "up", "sha256": "of the teacher"}),
+    ]
+    (runs[5] / "config.yaml").unlink()  # a model that was not trained here
+    recipes = read_recipes(runs)
+    assert [recipe.name for recipe in recipes] == [
+        "up",
+        "start",
+        "SFT",
+        f"{FKL} (max_steps -1)",
+        f"{FKL}, T=2",
+        f"{FKL} (max_steps 9)",
+    ]
+    assert [recipe.is_teacher for recipe in recipes] == [True] + [False] * 5
+    looks = [tuple(map(str, look.values())) for look in styles(recipes).values()]
+    assert len(set(looks)) == len(looks)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "told"),
+    [
+        (lambda run: (run / "evaluation.json").unlink(), "fkl-1 holds no evaluation.json: run kd-"),
+        (lambda run: (run / "evaluation.json").write_text("{"), "is not JSON"),
+        (lambda run: (run / "evaluation.json").write_text("{}"), "not written by kd-lab evaluate"),
+        (lambda run: write_run(run, {}, test_set={}), "different test prompts"),
+        (lambda run: write_run(run, {}, settings={"model_name_or_path": "", "temperature": 0.0}),
+         "with temperature 1.0 and"),
+        (lambda run: run.rename(run.with_name("gone")), "there is no folder"),
+    ],
+)  # fmt: skip
+def test_a_run_that_cannot_be_reported_on_is_one_line(copies, capsys, break_it, told):
+    out = copies[0].parent / "report"
+    out.mkdir()
+    (out / "report.md").write_text("an earlier report")
+    break_it(copies[2])
+    assert main(["report", *map(str, copies), "--output_dir", str(out)]) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert told in line
+    assert [path.name for path in out.iterdir()] == ["report.md"]
+    assert (out / "report.md").read_text() == "an earlier report"
+
+
+def test_runs_given_twice_and_seeds_run_twice_are_refused(study, tmp_path, capsys):
+    again = write_run(tmp_path / "again" / "sft-1", {})
+    for runs, told in (
+        ([study[0], study[0]], "is given twice"),
+        ([study[0], again], "are one recipe and one seed"),
+        ([], "the following arguments are required: --runs"),
+    ):
+        assert main(["report", *map(str, runs)]) == 2
+        assert told in capsys.readouterr().err
+
+
+def test_pictures_show_the_runs(study):
+    recipes = read_recipes(study)
+    curves = logged_curves(recipes[0])
+    steps, values = curves["eval_reverse_kl"]
+    assert steps.tolist() == [1, 2, 4]
+    assert values.tolist() == [[2, 1, 0.5]] * 2  # of two seeds
+    drawn = draw_all(recipes, differences_to_sft(recipes))
+    assert list(drawn) == ["differences", "training_curves", "coverage_precision"]
+    for name, files in drawn.items():
+        assert set(files) == {f"{name}.png", f"{name}.svg"}
+        picture = Image.open(io.BytesIO(files[f"{name}.png"]))
+        assert min(picture.size) > 600
+        alpha = picture.convert("RGBA").getchannel("A")
+        assert alpha.getextrema() == (255, 255)  # opaque
+        assert b"<svg" in files[f"{name}.svg"]
+    assert drawn == draw_all(recipes, differences_to_sft(recipes))  # bit for bit
+
+
+def test_a_report_without_the_toy_language_or_curves_says_so(copies):
+    for run in copies:
+        path = run / "evaluation.json"
+        evaluation = json.loads(path.read_text())
+        for metric in ("precision", "coverage", "hallucination"):
+            del evaluation["metrics"][metric]
+        path.write_text(json.dumps(evaluation))
+        (run / "metrics.jsonl").unlink()
+    _, text, _ = report(copies)
+    assert "Known on the toy language only" in text
+    assert "No run logged both divergences" in text
+    assert "precision" not in text.partition("## Differences")[0]
+    assert "| ROUGE-L ↑ | ROUGE-1 ↑ | ROUGE-2 ↑ |" in text  # what is compared in its place
+
+
+@pytest.mark.slow
+def test_from_training_to_the_report(tmp_path):
+    for name, size in (("start", 16), ("teacher", 32)):
+        toy_model(size, 1, seed=size).save_pretrained(tmp_path / name)
+        TOKENIZER.save_pretrained(tmp_path / name)
+    teacher = ["--teacher_model_name_or_path", str(tmp_path / "teacher")]
+    test_set = ["--num_test_conversations", "16"]
+    runs = [tmp_path / name for name in ("sft-1", "fkl-1")]
+    for run in runs:
+        assert main(
+            ["train", "--model_name_or_path", str(tmp_path / "start"), *teacher, *test_set,
+             "--output_dir", str(run), "--num_conversations", "32", "--max_steps", "2",
+             "--eval_strategy", "steps", "--eval_steps", "1", "--use_cpu", "true",
+             *RECIPES[run.name[:3]]]
+        ) == 0  # fmt: skip
+        words = [*teacher, *test_set, "--max_new_tokens", "8", "--bart_model", "none/here"]
+        assert main(["evaluate", "--model_name_or_path", str(run), *words]) == 0
+    rows, text, _ = report(runs)
+    assert list(rows) == ["SFT", FKL]
+    measured = json.loads((runs[1] / "evaluation.json").read_text())["metrics"]
+    for name in ("rouge1", "reverse_kl", "coverage", "outside_mass"):
+        assert float(rows[FKL][name]) == measured[name]["mean"]
+    for picture in ("differences", "training_curves", "coverage_precision"):
+        assert f"]({picture}.png)" in text
+        assert (tmp_path / "report" / f"{picture}.svg").exists()

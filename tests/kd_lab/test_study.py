@@ -1,0 +1,189 @@
+"""A study that is stopped goes on where it was; and how long it says that it will take."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from kd_lab.demo import DemoArguments, run
+from kd_lab.study.schedule import Study, Task
+from kd_lab.study.toy import METHODS, toy_study
+from kd_lab.study.workers import run_study
+
+MINI = """
+import sys
+from pathlib import Path
+from kd_lab.study.toy import toy_study
+from kd_lab.study.workers import run_study
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    runs = "teacher", "start", "token_fkl-1"
+    tasks = [task for task in toy_study(folder, seeds=1, quick=True) if task.name.endswith(runs)]
+    run_study(folder, tasks, workers=2)
+"""
+DONE = [
+    "evaluate-start", "evaluate-teacher", "evaluate-token_fkl-1",
+    "train-start", "train-teacher", "train-token_fkl-1",
+]  # fmt: skip
+
+
+def chores(folder: Path, *, b_seconds: float = 10) -> list[Task]:
+    def chore(name: str, *after: str, kind: str, seconds: float) -> Task:
+        return Task(name, ("data", name), folder / name, after, kind, seconds)
+
+    return [
+        chore("a", kind="x", seconds=10),
+        chore("b", "a", kind="y", seconds=b_seconds),
+        chore("c", kind="x", seconds=5),
+        chore("d", kind="x", seconds=5),
+    ]
+
+
+def test_what_most_work_waits_for_comes_first(tmp_path):
+    study = Study(tmp_path, chores(tmp_path))
+    assert study.next([]).name == "a"
+    assert study.next(["a"]).name == "c"  # b has to wait
+    assert study.next(["a", "c", "d"]) is None
+    study.note(study.tasks["a"], 10)
+    assert study.next([]).name == "b"
+
+
+def test_how_long_it_will_take(tmp_path):
+    study = Study(tmp_path, chores(tmp_path))
+    assert study.seconds_left({}, workers=1) == 30
+    assert study.seconds_left({}, workers=2) == 20  # a then b; c and d beside them
+    assert study.seconds_left({"a": 4}, workers=2) == 16
+    # Measured twice as slow as thought: what is of its kind takes as long, all else twice as long.
+    study.note(study.tasks["a"], 20)
+    assert study.expected() == {"b": 20, "c": 20, "d": 20}
+    assert study.seconds_left({}, workers=1) == 60
+    assert study.seconds_left({"b": 50}, workers=2) == 21  # b ends any moment
+    for name in "bcd":
+        study.note(study.tasks[name], 1)
+    assert study.waiting == []
+    assert study.seconds_left({}, workers=2) == 0
+
+
+def test_what_is_done_is_known_by_record_and_result(tmp_path):
+    first = Study(tmp_path, chores(tmp_path))
+    for name in "abc":
+        first.note(first.tasks[name], 3)
+        first.tasks[name].result.touch()
+    first.note(first.tasks["d"], None)  # begun, and cut off
+    (tmp_path / "c").unlink()
+
+    again = Study(tmp_path, chores(tmp_path))
+    again.look()
+    assert [task.name for task in again.waiting] == ["c", "d"]
+
+    (tmp_path / "a").unlink()
+    with pytest.raises(ValueError, match=r"holds b, but not what it was made from \(a\)"):
+        again.look()
+
+
+def test_other_settings_are_not_mixed_in(tmp_path):
+    first = Study(tmp_path, [Task("a", ("train", "--seed", "1"), tmp_path / "a")])
+    first.note(first.tasks["a"], None)
+    other = Study(tmp_path, [Task("a", ("train", "--seed", "2"), tmp_path / "a")])
+    with pytest.raises(ValueError, match="holds a with other settings"):
+        other.look()
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("seed: 1\n")
+    words = ("train", "--config", str(recipe))
+    before = Task("b", words, tmp_path / "b").fingerprint
+    recipe.write_text("seed: 2\n")
+    assert Task("b", words, tmp_path / "b").fingerprint != before
+
+
+def test_the_toy_study_has_every_method_and_seed(tmp_path):
+    tasks = toy_study(tmp_path, seeds=3)
+    Study(tmp_path, tasks)  # each after what it needs
+    trained = {task.name.removeprefix("train ") for task in tasks if task.name.startswith("train")}
+    students = {f"{method}-{seed}" for method in METHODS for seed in (1, 2, 3)}
+    assert trained == {"teacher", "start", *students}
+    assert {f"evaluate {name}" for name in trained} <= {task.name for task in tasks}
+
+
+@pytest.mark.parametrize("wrong", [{"study": "tou"}, {"seeds": 0}, {"workers": 0}])
+def test_wrong_arguments_are_refused(wrong, tmp_path):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        run(DemoArguments(**wrong, output_dir=str(tmp_path / "demo")))
+    assert not (tmp_path / "demo").exists()
+
+
+class Process:
+    """A study in a process of its own, and the workers that it starts."""
+
+    def __init__(self, script: Path, folder: Path) -> None:
+        command = [sys.executable, "-W", "ignore", str(script), str(folder)]
+        self.folder = folder
+        self.process = subprocess.Popen(
+            command, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+
+    def wait_until(self, there: Callable[[], object]) -> None:
+        until = time.monotonic() + 300
+        while not there():
+            assert self.process.poll() is None, self.process.stderr.read()
+            assert time.monotonic() < until
+            time.sleep(0.05)
+
+    def stop(self, send: Callable[[int, int], None], number: int) -> None:
+        """Send a signal and see that nobody works on."""
+        workers = psutil.Process(self.process.pid).children(recursive=True)
+        assert workers
+        send(self.process.pid, number)
+        assert self.process.wait(60) != 0
+        assert psutil.wait_procs(workers, timeout=20)[1] == []
+
+
+@pytest.mark.slow
+def test_a_study_that_is_stopped_goes_on_where_it_was(tmp_path):
+    script, folder = tmp_path / "mini.py", tmp_path / "study"
+    script.write_text(MINI)
+
+    def done() -> dict[str, bytes]:
+        records = {path.stem: path.read_bytes() for path in folder.glob("tasks/*.json")}
+        return {name: text for name, text in records.items() if json.loads(text)["seconds"]}
+
+    study = Process(script, folder)
+    study.wait_until((folder / "logs/train-teacher.log").exists)
+    study.stop(os.killpg, signal.SIGINT)  # as Ctrl-C does: everyone hears it
+    assert done() == {}
+
+    study = Process(script, folder)
+    study.wait_until(lambda: "train-teacher" in done() and "train-start" in done())
+    study.stop(os.kill, signal.SIGKILL)
+    finished = done()
+    weights = {
+        name: (folder / name / "model.safetensors").read_bytes() for name in ("teacher", "start")
+    }
+    assert len(finished) < len(DONE)
+
+    study = Process(script, folder)
+    _, said = study.process.communicate(timeout=300)
+    assert study.process.returncode == 0, said
+    assert sorted(done()) == DONE
+    assert done() | finished == done()  # no record was written anew
+    for name, before in weights.items():
+        assert (folder / name / "model.safetensors").read_bytes() == before
+    for name in ("teacher", "start", "token_fkl-1"):
+        assert json.loads((folder / name / "evaluation.json").read_text())["metrics"]
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_is_named_with_its_log(tmp_path):
+    words = ("train", "--model_name_or_path", "runs/none", "--output_dir", str(tmp_path / "x"))
+    task = Task("train x", words, tmp_path / "x" / "complete")
+    with pytest.raises(ChildProcessError, match=r"train x: .*runs/none.*logs/train-x\.log"):
+        run_study(tmp_path, [task], workers=1)
+    assert "runs/none" in (tmp_path / "logs/train-x.log").read_text()
+    assert Study(tmp_path, [task]).waiting == [task]
