@@ -94,7 +94,7 @@ def run(
         load_student(student, tokenizer),
         stored or load_teacher(teacher, config),
         config,
-        answers_are_stored=teacher.answers is not None,
+        answers_are_stored=stored_rows(teacher),
         train_dataset=train_rows,
         eval_dataset=test_rows,
         processing_class=tokenizer,
@@ -147,13 +147,21 @@ def check_arguments(
             f"answers are the teacher's prefixes, and prefixes is {config.prefixes}: set it to "
             "teacher"
         )
-    if config.prefixes == "teacher" and not has_model and teacher.answers is None:
-        raise ValueError("prefixes: teacher needs teacher_model_name_or_path, or stored answers")
+    if config.prefixes == "teacher" and not has_model and not stored_rows(teacher):
+        raise ValueError(
+            "prefixes: teacher needs teacher_model_name_or_path, or its answers: answers, or a "
+            "teacher_cache of them"
+        )
     if config.written_share and teacher.teacher_cache is not None:
         raise ValueError(
             "the student's own answers are new each step, so teacher_cache does not know them: "
             "give teacher_model_name_or_path instead"
         )
+
+
+def stored_rows(teacher: TeacherArguments) -> bool:
+    """Whether a folder gives the rows to train on, instead of the conversations."""
+    return teacher.answers is not None or teacher.teacher_cache is not None
 
 
 def check_teacher(
@@ -200,6 +208,12 @@ def load_stored_teacher(
     # One process of a machine reads the whole cache against its checksums; that takes a while.
     stored = StoredTeacher(teacher.teacher_cache, verify=config.local_process_index == 0)
     stored.check_fits(tokenizer, config.distil_temperature)
+    writer = "teacher" if "answers" in stored.store.settings["source"] else "dataset"
+    if writer != config.prefixes:
+        raise ValueError(
+            f"{teacher.teacher_cache} is of answers that the {writer} wrote: set prefixes to "
+            f"{writer}, not {config.prefixes}"
+        )
     if teacher.teacher_model_name_or_path is not None:
         name, revision = teacher.teacher_model_name_or_path, teacher.teacher_revision
         check_same_teacher(stored.store.settings["teacher"], model_identity(name, revision))
@@ -219,7 +233,7 @@ def load_rows(
         ValueError: no row is left, or a prompt is in both.
     """
     conversations = None
-    if config.eval_strategy != "no" or (stored is None and teacher.answers is None):
+    if config.eval_strategy != "no" or not stored_rows(teacher):
         conversations = load_conversations(data)
     if stored is not None:
         train = stored.rows()

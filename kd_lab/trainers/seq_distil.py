@@ -53,6 +53,11 @@ class SeqDistilTrainer(TokenDistilTrainer):
             raise ValueError(
                 "packing and padding_free join rows, which the teacher then cannot answer"
             )
+        if self.is_fsdp_enabled and (self.teacher_writes or settings.written_share):
+            raise ValueError(
+                "under FSDP processes that write answers of different lengths would wait for each "
+                "other for ever: use DeepSpeed, which gathers the weights first"
+            )
         ends = self.model.generation_config.eos_token_id
         self.end_tokens = {
             self._tokenizer.eos_token_id,

@@ -172,6 +172,16 @@ def test_answers_of_another_teacher_are_refused(teacher, tmp_path, capsys):
     assert main(["train", *common, *which]) == 0
     assert (tmp_path / "run" / "complete").exists()
 
+    # A cache of these answers has the same prefixes, and says so.
+    cache = tmp_path / "cache"
+    words = ["--answers", str(answers), "--output_dir", str(cache)]
+    assert main(["cache", *which, *words]) == 0
+    stored = ["--model_shape", SHAPE, *QUICK, "--teacher_cache", str(cache)]
+    line = refusal(capsys, *stored, "--output_dir", str(tmp_path / "other_run"))
+    assert "set prefixes to teacher, not dataset" in line
+    more = ["--prefixes", "teacher", "--output_dir", str(tmp_path / "cached")]
+    assert main(["train", *stored, *more]) == 0
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("prefixes", ["dataset", "student"])
