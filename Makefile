@@ -8,12 +8,17 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: help demo tiny smol test test-vllm lint figures audit notebooks bench clean
+.PHONY: help demo demo-smol tiny smol test test-vllm lint figures audit notebooks bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-demo: figures  ## every figure of the post, and the numbers to expect
+demo: $(VENV)/.dev  ## all figures, then a whole study on the toy language: table, plots, report
+	$(PY) -m toy.figures
+	$(PY) -m kd_lab demo
+
+demo-smol: smol  ## the same study, fewer methods, on a real pretrained model (30 minutes)
+	$(PY) -m kd_lab demo --study smol
 
 figures: $(VENV)/.core  ## redraw all eleven figures into assets/
 	$(PY) -m toy.figures

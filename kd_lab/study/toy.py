@@ -12,13 +12,13 @@ from kd_lab.study.schedule import Task
 
 # Each a recipe of tiny/, with the seconds that it takes on one core of 2026.
 METHODS = {
-    "sft": 9.0,
-    "token_fkl": 12.0,
-    "token_rkl": 12.0,
-    "token_akl": 12.0,
-    "token_jsd": 12.0,
-    "seq_fkl": 12.0,  # on answers that the teacher wrote beforehand
-    "seq_rkl": 18.0,
+    "sft": 6.0,
+    "token_fkl": 9.0,
+    "token_rkl": 9.0,
+    "token_akl": 10.0,
+    "token_jsd": 9.0,
+    "seq_fkl": 8.0,  # on answers that the teacher wrote beforehand
+    "seq_rkl": 12.0,
     "minillm": 20.0,
 }
 
@@ -46,11 +46,11 @@ def toy_study(folder: Path, seeds: int, quick: bool = False) -> list[Task]:
     scores = scoring(quick)
     teacher = ["--teacher_model_name_or_path", str(folder / "teacher")]
     tasks = [
-        train(folder, "teacher", "--config", "tiny/teacher", *short, seconds=35),
-        train(folder, "start", "--config", "tiny/start", *short, seconds=12),
+        train(folder, "teacher", "--config", "tiny/teacher", *short, seconds=23),
+        train(folder, "start", "--config", "tiny/start", *short, seconds=6),
         generate(
             folder, "teacher_answers", "--config", "tiny/generate", *teacher, *short[2:],
-            after=["train teacher"], seconds=8,
+            after=["train teacher"], seconds=4,
         ),
         # First the teacher alone: its answers serve all students.
         evaluate(folder, "teacher", *scores, after=["train teacher"], seconds=8),

@@ -126,7 +126,12 @@ class Process:
         command = [sys.executable, "-W", "ignore", str(script), str(folder)]
         self.folder = folder
         self.process = subprocess.Popen(
-            command, stderr=subprocess.PIPE, text=True, start_new_session=True
+            command,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            # A job in the background is deaf to Ctrl-C, and so would be what it starts.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def wait_until(self, there: Callable[[], object]) -> None:
