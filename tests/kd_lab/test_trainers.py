@@ -92,6 +92,15 @@ def test_the_loss_is_the_dense_one(config, divergence, alpha, temperature):
     assert logged(trainer, "loss")[0] == pytest.approx(expected, rel=2e-5)
 
 
+def test_heads_of_different_sizes_are_cut_to_the_tokens(config):
+    student = toy_model(32, 1, seed=1)
+    teacher = toy_model(64, 2, seed=2)
+    teacher.resize_token_embeddings(704)  # its new rows would draw probability, were they counted
+    trainer = trained(config(), model=student, teacher=teacher)
+    expected = dense_loss(toy_rows(8), "forward_kl", 0.5, 1.0)
+    assert logged(trainer, "loss")[0] == pytest.approx(expected, rel=2e-5)
+
+
 def test_evaluation_logs_both_directions(config):
     rows = toy_rows(6, seed=5)
     trainer = trained(
