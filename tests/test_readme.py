@@ -1,5 +1,6 @@
 """Every measured number in the README is what a command wrote into assets/results/."""
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -150,3 +151,27 @@ def test_a_real_teacher():
     assert f"50 steps in {summary['seconds'] / 60:.1f} minutes" in README
     assert f"{summary['peak_memory_gib']:.1f} GiB" in README
     assert f"the loss falls from {losses[0]:.2f} to {losses[-1]:.2f}" in README
+
+
+@pytest.mark.parametrize(
+    ("method", "recipe"),
+    [
+        ("more SFT", "SFT"),
+        ("token-level forward KL", "dataset × FKL"),
+        ("token-level reverse KL", "dataset × RKL"),
+        ("token-level adaptive KL", "dataset × AKL(0.5)"),
+        ("token-level JSD", "dataset × JSD(0.5)"),
+        ("sequence-level forward KL", "teacher × FKL"),
+        ("on-policy reverse KL", "student × RKL"),
+        ("MiniLLM", "student × RKL, policy gradient"),
+    ],
+)
+def test_the_study(method, recipe):
+    with (RESULTS / "toy_study" / "table.csv").open(encoding="utf-8") as file:
+        (row,) = (row for row in csv.DictReader(file) if row["name"] == recipe)
+    cells = [
+        "{:.3f} [{:.3f}, {:.3f}]".format(*(float(row[m + e]) for e in ("", "_low", "_high")))
+        for m in ("precision", "coverage", "hallucination")
+    ]
+    assert f"| {method} | {' | '.join(cells)} |" in README
+    assert row["seeds"] == "3"
