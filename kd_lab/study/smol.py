@@ -46,7 +46,7 @@ def smol_study(folder: Path, seeds: int, quick: bool = False) -> list[Task]:
         )  # fmt: skip
     answers = str(folder / "train_answers")
     rows = ["--dataset", answers, "--test_dataset", str(folder / "test_answers")]
-    scores = [*rows, "--max_new_tokens", str(ANSWER_TOKENS)]
+    scores = [*rows, "--max_new_tokens", str(ANSWER_TOKENS), "--batch_size", "16"]
     tasks.append(
         evaluate(
             folder, "teacher", *scores, model=str(FOLDER), seconds=60,
