@@ -1,4 +1,4 @@
-"""The command line: ``kd-lab data | generate | cache | train | recipe``.
+"""The command line: ``kd-lab data | generate | train | evaluate | report | demo | ...``.
 
     kd-lab train --config tiny/token_fkl                     # a recipe of the package, by name
     kd-lab train --config mine.yaml --learning_rate 5e-6     # or a file; what comes after it wins
