@@ -17,12 +17,11 @@ both are one call of the fused loss with a weight at each position:
 Answers may be written by a mixture that keeps the student near the teacher's answers,
 p̃ = a·p + (1-a)·q. The expectation over q is then one over p̃ with each term times its product of
 q(y_s)/p̃(y_s): over s < t at the single step of t, which does not depend on y_t, and over s ≤ u at
-each later reward r_u, which does depend on all of y_1 … y_u. (The paper's Eq. 5 multiplies R_{t+1}
-by the product over s ≤ t, as if what follows had been written by q; that is biased.) Such products
-are exact and vary wildly with length, so MiniLLM keeps only the factor q(y_t)/p̃(y_t), which is at
-most 1/(1-a), and accepts a bias from the second token on. (The paper has this factor on the single
-step too. Its mean over y_t is 1 at every prefix, so that leaving it out changes no expectation and
-only takes variance away.)
+each later reward r_u, which does depend on all of y_1 … y_u. (One product over s ≤ t for the whole
+of R_{t+1}, as if what follows had been written by q, would be biased.) Such products are exact and
+vary wildly with length, so MiniLLM keeps only the factor q(y_t)/p̃(y_t), which is at most 1/(1-a),
+and accepts a bias from the second token on. (On the single step this factor has the mean 1 over y_t
+at every prefix, so that leaving it out changes no expectation and only takes variance away.)
 
 R_{t+1} grows with the number of tokens that follow, so that long parts of long answers outweigh all
 else: ``length_normalised`` divides by that number. This, clipped rewards and clipped ratios are

@@ -145,7 +145,7 @@ def test_whole_products_of_importance_weights_are_unbiased(teacher_mix):
 
 
 def test_the_papers_products_are_biased():
-    """Eq. 5 weighs R_{t+1} by the product up to y_t, not each reward by the product up to it."""
+    """R_{t+1} weighed by the product up to y_t, not each reward by the product up to it."""
     setting = Setting()
     log_q, log_p, mask = setting.student_logp.detach(), setting.teacher_logp, setting.language.mask
     product = ((log_q - mixture_logp(log_q, log_p, 0.2)) * mask).cumsum(1).exp()
