@@ -84,14 +84,15 @@ def _work_off(study: Study, workers: int) -> None:
                         )
                     del running[future]
                     study.note(task, round(seconds, 1))
-        except BrokenProcessPool as broken:
+        except BaseException as stopped:
+            for process in multiprocessing.active_children():  # in the middle of a command
+                process.terminate()
+            if not isinstance(stopped, BrokenProcessPool):
+                raise
             logs = " or ".join(str(study.log(task)) for task, _ in running.values())
             raise ChildProcessError(
                 f"a worker was killed, perhaps for want of memory; see the end of {logs}"
-            ) from broken
-        finally:
-            for process in multiprocessing.active_children():
-                process.terminate()
+            ) from stopped
 
 
 @contextmanager

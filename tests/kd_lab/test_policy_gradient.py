@@ -144,7 +144,7 @@ def test_whole_products_of_importance_weights_are_unbiased(teacher_mix):
     assert distance(found, setting.exact_gradient()) < 1e-10
 
 
-def test_the_papers_products_are_biased():
+def test_one_product_for_the_whole_future_is_biased():
     """R_{t+1} weighed by the product up to y_t, not each reward by the product up to it."""
     setting = Setting()
     log_q, log_p, mask = setting.student_logp.detach(), setting.teacher_logp, setting.language.mask
