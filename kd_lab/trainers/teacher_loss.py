@@ -1,6 +1,6 @@
-"""The fused loss of a batch against each kind of teacher: in memory, stored, or none.
+"""The fused loss of a batch against a teacher's hidden states, live or stored, or its top k.
 
-All three take ``(student_hidden, student_head, student_bias, labels, settings)`` last, so that the
+Both take ``(student_hidden, student_head, student_bias, labels, settings)`` last, so that the
 rest can be filled in before the student's backbone runs.
 """
 
@@ -17,8 +17,8 @@ from kd_lab.fused_loss import (
 
 
 def against_hidden(
-    teacher_hidden: Tensor,
-    teacher_head: Tensor,
+    teacher_hidden: Tensor | None,
+    teacher_head: Tensor | None,
     teacher_bias: Tensor | None,
     shape: dict[str, Any],
     student_hidden: Tensor,
@@ -27,6 +27,9 @@ def against_hidden(
     labels: Tensor,
     settings: dict[str, Any],
 ) -> DistillationLoss:
+    """Against hidden states [n, H]; None is no teacher at hand, which leaves the cross-entropy."""
+    if teacher_hidden is None:
+        settings = {**settings, "alpha": 0.0}
     return fused_linear_distillation_loss(
         student_hidden, student_head, teacher_hidden, teacher_head, labels,
         student_bias=student_bias, teacher_bias=teacher_bias, **shape, **settings,
@@ -44,23 +47,10 @@ def against_topk(
     labels: Tensor,
     settings: dict[str, Any],
 ) -> DistillationLoss:
+    """Against stored log-probabilities [n, k] of tokens [n, k], and the others' together [n]."""
     return fused_linear_topk_distillation_loss(
         student_hidden, student_head, topk_logp, topk_tokens, labels,
         topk_tail=topk_tail, student_bias=student_bias, **shape, **settings,
-    )  # fmt: skip
-
-
-def without_teacher(
-    shape: dict[str, Any],
-    student_hidden: Tensor,
-    student_head: Tensor,
-    student_bias: Tensor | None,
-    labels: Tensor,
-    settings: dict[str, Any],
-) -> DistillationLoss:
-    return fused_linear_distillation_loss(
-        student_hidden, student_head, None, None, labels,
-        student_bias=student_bias, **shape, **{**settings, "alpha": 0.0},
     )  # fmt: skip
 
 

@@ -31,7 +31,6 @@ from kd_lab.trainers.teacher_loss import (
     against_hidden,
     against_topk,
     check_plain_head,
-    without_teacher,
 )
 from kd_lab.vocabulary import shared_vocabulary_size
 
@@ -205,7 +204,7 @@ class TokenDistilTrainer(SFTTrainer):
                 logp, tokens, tail = (signal[f"topk_{part}"] for part in ("logp", "tokens", "tail"))
                 yield partial(against_topk, logp, tokens, tail, shape)
         else:
-            yield partial(without_teacher, shape)
+            yield partial(against_hidden, None, None, None, shape)
 
     @cached_property
     def _stored_head(self) -> tuple[Tensor, Tensor | None]:
