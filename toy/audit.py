@@ -38,6 +38,7 @@ from rich.progress import (
 from kd_lab import divergences
 from toy import (
     audit_one_gaussian,
+    audit_rank_curves,
     audit_ranks,
     audit_two_gaussians,
     mixture,
@@ -53,6 +54,7 @@ PARTS: dict[str, tuple[ModuleType, ...]] = {
     "one_gaussian": (audit_one_gaussian, mixture_fit, mixture, divergences),
     "two_gaussians": (audit_two_gaussians, mixture_fit, mixture, divergences),
     "ranks": (audit_ranks, rank_race, divergences),
+    "rank_curves": (audit_rank_curves, rank_race, divergences),
 }
 Units = Mapping[str, Callable[[], dict[str, Any]]]
 

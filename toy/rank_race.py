@@ -14,7 +14,7 @@ it whatever is the same for all classes, such as the normalisers of the two soft
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,6 +109,7 @@ def race(
     *,
     seed: int = 0,
     log_every: int = 100,
+    log_also: Collection[int] = (),
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> RaceLog:
     """Train a student for every (learning rate, divergence, teacher) and log all of them.
@@ -118,6 +119,7 @@ def race(
         divergences: names out of ``LOGIT_GRADIENTS``.
         learning_rates: of Adam, whose other settings are torch's defaults.
         steps: how many updates; logged after 0, ``log_every``, ... of them and after the last.
+        log_also: further steps to log.
         seed: of the students' common start and of x.
         progress: wraps the range of steps, as ``tqdm`` or ``rich.progress.track`` do.
     Raises:
@@ -147,7 +149,7 @@ def race(
             x = x.to(dtype)
             torch.bmm(x.expand(len(models), -1, -1), models, out=logits)
             torch.softmax(logits, -1, out=probs)
-            if step % log_every == 0 or step == steps:
+            if step % log_every == 0 or step == steps or step in log_also:
                 rows.append(_measure(teachers, students, z_teacher, z, p, q))
                 logged_steps.append(step)
                 _check_finite(rows[-1], step, divergences, learning_rates)
