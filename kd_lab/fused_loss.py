@@ -1,8 +1,8 @@
 """The distillation loss from hidden states and LM heads, without [tokens, vocabulary] logits.
 
 At Qwen2.5's vocabulary one float32 logit tensor of 4,096 tokens is 2.5 GB, and a plain loss holds
-about eight of that size. Here a chunk of tokens is projected, compared, turned into the gradient of
-its logits in place and multiplied out at once, all in the forward pass:
+seven to ten of that size (notebook 7 counts them). Here a chunk of tokens is projected, compared,
+turned into the gradient of its logits in place and multiplied out at once, all in the forward pass:
 
     for each chunk of tokens:                        matrix products
         S = student_hidden · student_headᵀ           1   the chunk's student logits

@@ -45,7 +45,10 @@ def closed_form(divergence: Divergence) -> Rule | None:
 def by_autograd(
     divergence: Divergence, teacher_logp: Tensor, student_logp: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Value [R] and gradient to the student's logits [R, V] of any divergence, from logp [R, V]."""
+    """Value [R] and gradient to the student's logits [R, V] of any divergence, from logp [R, V].
+
+    ``student_logp`` is overwritten.
+    """
     student_logp = student_logp.detach().requires_grad_()
     with torch.enable_grad():
         value = divergence(teacher_logp, student_logp)
