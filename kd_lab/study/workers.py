@@ -15,8 +15,10 @@ whole checkpoint or shard where it writes any. (A short training run writes none
 
 import fcntl
 import gc
+import json
 import multiprocessing
 import os
+import resource
 import signal
 import sys
 import threading
@@ -34,10 +36,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from kd_lab.study.schedule import Study, Task
 
 LOOK_EVERY = 0.5  # seconds
+TOOK = "took.json"
 
 
 def run_study(folder: str | Path, tasks: Sequence[Task], workers: int | None = None) -> None:
-    """Do what is not done yet, each task after those it needs.
+    """Do what is not done yet, each task after those it needs; TOOK then says what that took.
 
     Args:
         folder: of the study; the commands themselves decide where their results go.
@@ -54,7 +57,15 @@ def run_study(folder: str | Path, tasks: Sequence[Task], workers: int | None = N
     with _only_one_at_work(study.folder):
         study.look()
         if study.waiting:
+            done_before, started = len(study.seconds), time.perf_counter()
             _work_off(study, workers or cores or 1)
+            took = {
+                "commands": len(study.tasks) - done_before,
+                "workers": workers or cores or 1,
+                "wall_seconds": round(time.perf_counter() - started, 1),
+                "largest_process_gib": round(_largest_child_bytes() / 2**30, 2),
+            }
+            (study.folder / TOOK).write_text(json.dumps(took, indent=1) + "\n")
 
 
 def _work_off(study: Study, workers: int) -> None:
@@ -93,6 +104,12 @@ def _work_off(study: Study, workers: int) -> None:
             raise ChildProcessError(
                 f"a worker was killed, perhaps for want of memory; see the end of {logs}"
             ) from stopped
+
+
+def _largest_child_bytes() -> int:
+    """Peak memory of the largest of the processes that have ended."""
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # bytes there, KiB elsewhere
 
 
 @contextmanager

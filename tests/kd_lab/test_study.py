@@ -177,6 +177,10 @@ def test_a_study_that_is_stopped_goes_on_where_it_was(tmp_path):
     _, said = study.process.communicate(timeout=300)
     assert study.process.returncode == 0, said
     assert sorted(done()) == DONE
+    took = json.loads((folder / "took.json").read_text())
+    assert took["commands"] == len(DONE) - len(finished)  # those of this time only
+    assert took["wall_seconds"] > 0
+    assert 0.1 < took["largest_process_gib"] < 4  # torch alone takes more than the first
     assert done() | finished == done()  # no record was written anew
     for name, before in weights.items():
         assert (folder / name / "model.safetensors").read_bytes() == before
