@@ -3,6 +3,9 @@
     kd-lab demo                        # the toy language: every method, three seeds
     kd-lab demo --study smol           # a real pretrained teacher, fewer methods
     kd-lab demo --study capacity       # forward and reverse KL, by the size of the student
+    kd-lab demo --study temperature    # ... by the temperature of the divergence
+    kd-lab demo --study mixing         # ... by the share of SFT that is mixed in
+    kd-lab demo --study smol_temperature    # goes on from the smol study, in its folder
 
 Stopped and started again it goes on where it was; see ``kd_lab/study/workers.py``.
 """
@@ -19,10 +22,13 @@ from typing import NamedTuple
 from kd_lab.report import report
 from kd_lab.report.runs import Recipe, read_recipes
 from kd_lab.smollm2 import fetch_smollm2
-from kd_lab.study import capacity
+from kd_lab.study.capacity import CAPACITY
 from kd_lab.study.findings import smol_findings, toy_findings
+from kd_lab.study.mixing import MIXING
 from kd_lab.study.schedule import Task
 from kd_lab.study.smol import smol_study
+from kd_lab.study.sweep import Sweep
+from kd_lab.study.temperature import SMOL_TEMPERATURE, TEMPERATURE
 from kd_lab.study.toy import toy_study
 from kd_lab.study.workers import run_study
 
@@ -40,7 +46,10 @@ class Kind(NamedTuple):
 class DemoArguments:
     """Which study, and where it goes."""
 
-    study: str = field(default="toy", metadata={"help": "toy, smol or capacity."})
+    study: str = field(
+        default="toy",
+        metadata={"help": "toy, smol, capacity, temperature, mixing or smol_temperature."},
+    )
     output_dir: str | None = field(
         default=None,
         metadata={"help": "Its folder, which one that was stopped goes on in. Default: runs/..."},
@@ -74,6 +83,8 @@ def run(args: DemoArguments) -> None:
         if (value := getattr(args, name)) is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, not {value}")
     study = STUDIES[args.study]
+    if args.study.startswith("smol"):
+        fetch_smollm2()
     folder, seeds = Path(args.output_dir or study.folder), args.seeds or study.seeds
     tasks = study.tasks(folder, seeds, args.quick)
     try:
@@ -85,11 +96,6 @@ def run(args: DemoArguments) -> None:
     print("What to look at:")
     for sentence in sentences:
         print(textwrap.fill(sentence, 98, initial_indent="- ", subsequent_indent="  "))
-
-
-def _begin_smol(folder: Path, seeds: int, quick: bool) -> list[Task]:
-    fetch_smollm2()
-    return smol_study(folder, seeds, quick)
 
 
 def _report_runs(
@@ -104,18 +110,25 @@ def _report_runs(
     return findings(read_recipes(runs))
 
 
-def _report_capacity(folder: Path, tasks: list[Task], seeds: int) -> Sequence[str]:
-    results = capacity.capacity_results(folder, seeds)
-    place = folder / "report"
+def _report_sweep(sweep: Sweep, folder: Path, tasks: list[Task], seeds: int) -> Sequence[str]:
+    results = sweep.results(folder, seeds)
+    place, name = folder / "report", f"study_{sweep.name}"
     place.mkdir(exist_ok=True)
-    (place / capacity.RESULTS).write_text(json.dumps(results, indent=1) + "\n")
-    (place / capacity.PICTURE).write_bytes(capacity.draw_capacity(results))
-    print(f"wrote {capacity.RESULTS} and {capacity.PICTURE} to {place}")
-    return capacity.capacity_findings(results)
+    (place / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
+    (place / f"{name}.png").write_bytes(sweep.draw(results))
+    print(f"wrote {name}.json and {name}.png to {place}")
+    return sweep.findings(results)
+
+
+def _sweep(sweep: Sweep, folder: str, seeds: int) -> Kind:
+    return Kind(folder, seeds, sweep.tasks, partial(_report_sweep, sweep))
 
 
 STUDIES = {
     "toy": Kind("runs/demo", 3, toy_study, partial(_report_runs, toy_findings)),
-    "smol": Kind("runs/demo-smol", 2, _begin_smol, partial(_report_runs, smol_findings)),
-    "capacity": Kind("runs/capacity", 5, capacity.capacity_study, _report_capacity),
+    "smol": Kind("runs/demo-smol", 2, smol_study, partial(_report_runs, smol_findings)),
+    "capacity": _sweep(CAPACITY, "runs/capacity", 5),
+    "temperature": _sweep(TEMPERATURE, "runs/temperature", 5),
+    "mixing": _sweep(MIXING, "runs/mixing", 3),
+    "smol_temperature": _sweep(SMOL_TEMPERATURE, "runs/demo-smol", 2),
 }

@@ -76,13 +76,27 @@ def check_model_path(key: str, name: str) -> None:
         raise ValueError(f"{key}: there is no folder {name}; train, copy or fetch that model first")
 
 
-def load_tokenizer(student: StudentArguments) -> PreTrainedTokenizerBase:
-    """The student's own tokenizer."""
+def load_tokenizer(
+    student: StudentArguments, eos_token: str | None = None
+) -> PreTrainedTokenizerBase:
+    """The student's own tokenizer, with another token that ends an answer where one is given.
+
+    A base model's is often ``<|endoftext|>``, while its chat template ends an answer otherwise.
+
+    Raises:
+        ValueError: the tokenizer has no such token.
+    """
     if student.model_name_or_path is None:
-        return toy_tokenizer()
-    return AutoTokenizer.from_pretrained(
-        student.model_name_or_path, revision=student.model_revision
-    )
+        tokenizer: PreTrainedTokenizerBase = toy_tokenizer()
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(
+            student.model_name_or_path, revision=student.model_revision
+        )
+    if eos_token is not None:
+        if eos_token not in tokenizer.get_vocab():
+            raise ValueError(f"eos_token: the student's tokenizer has no token {eos_token!r}")
+        tokenizer.eos_token = eos_token
+    return tokenizer
 
 
 def load_student(student: StudentArguments, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:

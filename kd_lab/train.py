@@ -84,7 +84,7 @@ def run(
     asked = resolved_config(student, teacher, data, config)
     folder = Path(config.output_dir or "")
     resume_from = start_run(folder, config.resume_from_checkpoint)
-    tokenizer = load_tokenizer(student)
+    tokenizer = load_tokenizer(student, config.eos_token)
     teacher_tokenizer = check_teacher(student, teacher, config, tokenizer)
     stored = load_stored_teacher(teacher, config, tokenizer)
     train_rows, test_rows = load_rows(teacher, data, config, tokenizer, stored)

@@ -5,6 +5,7 @@ teacher's every other layer, which by itself says nothing sensible, and learn th
 answers: by SFT, or by half SFT and half a divergence, as most of the post's students do.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 
 from kd_lab.smollm2 import FOLDER
@@ -21,8 +22,20 @@ STEPS, ROWS = 50, 8
 METHODS = {"seqkd": 5.0, "token_fkl": 7.0, "token_rkl": 7.0}
 
 
-def smol_study(folder: Path, seeds: int, quick: bool = False) -> list[Task]:
-    """All tasks, each after those it needs; the arguments are those of ``toy_study``."""
+def smol_study(
+    folder: Path,
+    seeds: int,
+    quick: bool = False,
+    methods: Collection[str] = tuple(METHODS),
+    temperature: int = 1,
+) -> list[Task]:
+    """All tasks, each after those it needs.
+
+    Args:
+        folder, seeds, quick: as those of ``toy_study``.
+        methods: of METHODS.
+        temperature: of both laws in the divergence.
+    """
     questions, test_questions, steps = (8, 4, 2) if quick else (QUESTIONS, TEST_QUESTIONS, STEPS)
     teacher = ["--teacher_model_name_or_path", str(FOLDER)]
     tasks = []
@@ -56,16 +69,18 @@ def smol_study(folder: Path, seeds: int, quick: bool = False) -> list[Task]:
     curves = ["--eval_strategy", "steps", "--eval_steps", "10", "--eval_on_start", "true"]
     curves += ["--num_test_conversations", "4" if quick else "16"]
     curves += ["--num_conversations", "1"]  # of the dataset; what is trained on are the answers
-    for method, seconds in METHODS.items():
+    warm = [] if temperature == 1 else ["--distil_temperature", str(temperature)]
+    for method in methods:
+        kind, seconds = kind_at(method, temperature), METHODS[method]
         for seed in range(1, seeds + 1):
-            name = f"{method}-{seed}"
+            name = f"{kind}-{seed}"
             tasks += [
                 train(
                     folder, name, "--config", f"smol/{method}", "--seed", str(seed), *teacher,
-                    "--model_name_or_path", str(FOLDER), *rows, *curves,
+                    "--model_name_or_path", str(FOLDER), *rows, *curves, *warm,
                     "--prefixes", "teacher", "--answers", answers, "--max_steps", str(steps),
                     "--per_device_train_batch_size", str(ROWS),
-                    kind=method, seconds=seconds * steps + 40,
+                    kind=kind, seconds=seconds * steps + 40,
                     after=["generate train_answers", "generate test_answers"],
                 ),
                 evaluate(
@@ -74,3 +89,8 @@ def smol_study(folder: Path, seeds: int, quick: bool = False) -> list[Task]:
                 ),
             ]  # fmt: skip
     return tasks
+
+
+def kind_at(method: str, temperature: int) -> str:
+    """What the runs of a method at a temperature are called, less their seed."""
+    return method if temperature == 1 else f"{method}_t{temperature}"

@@ -9,7 +9,6 @@ from scipy import stats
 
 from kd_lab.study.capacity import (
     METHODS,
-    METRICS,
     SIZES,
     capacity_findings,
     capacity_results,
@@ -17,6 +16,7 @@ from kd_lab.study.capacity import (
     draw_capacity,
 )
 from kd_lab.study.schedule import Study
+from kd_lab.study.sweep import METRICS
 
 COVERAGE = {"start": 0.9, "sft": 0.9, "token_fkl": 0.95, "token_rkl": 0.80}
 

@@ -67,6 +67,25 @@ def test_wrong_input_is_one_line(words, said, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_base_model_learns_to_end_an_answer_as_the_chat_template_does(tmp_path, capsys):
+    """As Qwen2.5-1.5B's tokenizer, which ends with <|endoftext|>, in recipes/qwen2.5/ultra_1.5b."""
+    base = tmp_path / "base"
+    toy_model(eos_token_id=TOKENIZER.pad_token_id).save_pretrained(base)
+    TOKENIZER.save_pretrained(base)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.eos_token = "<|endoftext|>"
+    tokenizer.save_pretrained(base)
+    run = ["--alpha", "0", "--output_dir", str(tmp_path / "run"), "--model_name_or_path", str(base)]
+    few = ["--num_conversations", "64", *QUICK]
+
+    assert "set eos_token to the token that ends" in refusal(capsys, *run, *few)
+    assert "has no token '<|end|>'" in refusal(capsys, *run, *few, "--eos_token", "<|end|>")
+    assert main(["train", *run, *few, "--eos_token", "<|im_end|>"]) == 0
+    assert AutoTokenizer.from_pretrained(tmp_path / "run").eos_token == "<|im_end|>"
+    ends = AutoModelForCausalLM.from_pretrained(tmp_path / "run").generation_config.eos_token_id
+    assert TOKENIZER.eos_token_id in (ends if isinstance(ends, list) else [ends])
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
 def test_bfloat16_without_a_gpu_is_refused(tmp_path, capsys):
     words = ["--alpha", "0", "--bf16", "true", "--output_dir", str(tmp_path / "run")]

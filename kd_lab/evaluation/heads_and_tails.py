@@ -1,0 +1,86 @@
+"""Where a student's law still differs from its teacher's: on the head or on the tail.
+
+The head is the smallest set of the teacher's likeliest tokens whose mass reaches ``mu``, the tail
+all other tokens: the division of Wu et al. 2024 (arXiv 2404.02657), who weigh forward and reverse
+KL by the gaps Σ|p - q| on the two. Here these gaps are what is measured, and the tail's is split
+once more by its sign: what the student says too much of there, and what it says too little of.
+"""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from kd_lab.divergences import forward_kl, head_mask, reverse_kl
+from kd_lab.evaluation.states import TOKENS_PER_BATCH, trained_states
+from kd_lab.head_products import Projection
+from kd_lab.teacher.packed_rows import PackedRows
+
+if TYPE_CHECKING:  # importing transformers takes seconds
+    from transformers import PreTrainedModel
+
+LOGIT_ENTRIES = 2**22  # of [positions, vocabulary], compared at a time
+
+
+class Gaps(NamedTuple):
+    """How far q is from p; each [...], or its mean over positions."""
+
+    head: Tensor  # Σ|p - q| over the head
+    tail: Tensor  # Σ|p - q| over the tail
+    tail_excess: Tensor  # Σ(q - p) over the tail's tokens that q overrates
+    tail_lack: Tensor  # Σ(p - q) over those that it underrates
+
+
+def head_and_tail_gaps(teacher_logp: Tensor, student_logp: Tensor, mu: float = 0.5) -> Gaps:
+    """The gaps at each position.
+
+    Args:
+        teacher_logp, student_logp: log-probabilities, [..., V].
+        mu: the teacher's mass that the head must reach, in [0, 1].
+    Returns:
+        ``Gaps``, each [...]; ``tail`` is ``tail_excess`` + ``tail_lack``.
+    """
+    p = teacher_logp.exp()
+    difference = student_logp.exp() - p  # [..., V]
+    head = head_mask(p, mu)
+    in_tail = torch.where(head, 0, difference)
+    excess, lack = in_tail.clamp(min=0).sum(-1), in_tail.clamp(max=0).neg().sum(-1)
+    on_head = torch.where(head, difference, 0).abs().sum(-1)
+    return Gaps(on_head, excess + lack, excess, lack)
+
+
+@torch.inference_mode()
+def measure_gaps(
+    student: "PreTrainedModel",
+    teacher: "PreTrainedModel",
+    rows: PackedRows,
+    *,
+    vocab_size: int,
+    mu: float = 0.5,
+    tokens_per_batch: int = TOKENS_PER_BATCH,
+) -> dict[str, float]:
+    """Means over all trained tokens of rows.
+
+    Args:
+        student, teacher: in eval mode.
+        vocab_size: rows of both heads that are real tokens.
+        mu, tokens_per_batch: as in ``head_and_tail_gaps`` and ``trained_states``.
+    Returns:
+        the gaps, ``forward_kl`` and ``reverse_kl`` (nats).
+    """
+    heads = [model.get_output_embeddings() for model in (student, teacher)]
+    sums: list[Tensor] = []
+    size = max(1, LOGIT_ENTRIES // vocab_size)
+    count = 0
+    for batch in trained_states((student, teacher), rows, tokens_per_batch):
+        sides = [
+            Projection(hidden, head.weight, head.bias, vocab_size)
+            for hidden, head in zip(batch.hidden, heads, strict=True)
+        ]
+        count += len(batch.tokens)
+        for start in range(0, len(batch.tokens), size):
+            q, p = (side.rows(slice(start, start + size)).float().log_softmax(-1) for side in sides)
+            measured = [*head_and_tail_gaps(p, q, mu), forward_kl(p, q), reverse_kl(p, q)]
+            sums.append(torch.stack(measured).double().sum(-1))  # [6]
+    means = torch.stack(sums).sum(0) / count
+    return dict(zip([*Gaps._fields, "forward_kl", "reverse_kl"], means.tolist(), strict=True))

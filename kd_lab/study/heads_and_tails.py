@@ -1,0 +1,273 @@
+"""Head or tail first? The gap on each, step by step, as a student learns by one divergence.
+
+    python -m kd_lab.study.heads_and_tails             # SmolLM2, after kd-lab demo --study smol
+    fit(student, rows, tokenizer, teacher=teacher, divergence="reverse_kl", watch=watch, ...)
+
+Wu et al. 2024 (arXiv 2404.02657) report that early in training forward KL fits the head of the
+teacher's law first, reverse KL its tail. Of each seed all divergences go on from one start, which
+SFT has brought near enough to the teacher that reverse KL can work, and see the same batches; the
+gaps are measured on held-out rows.
+"""
+
+import argparse
+import copy
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from datasets import Dataset
+from numpy.typing import ArrayLike, NDArray
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+)
+from transformers.trainer_callback import PrinterCallback
+
+from kd_lab.evaluation.heads_and_tails import measure_gaps
+from kd_lab.run_folder import run_versions
+from kd_lab.smollm2 import FOLDER
+from kd_lab.student import StudentArguments, load_student
+from kd_lab.study.sweep import over_seeds
+from kd_lab.teacher.packed_rows import PackedRows
+from kd_lab.teacher.stored import stored_answers
+from kd_lab.trainers.distil_config import DistilConfig
+from kd_lab.trainers.token_distil import TokenDistilTrainer
+
+if TYPE_CHECKING:
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+Floats = NDArray[np.float64]
+
+DIVERGENCES = ("forward_kl", "reverse_kl", "adaptive_kl")
+LINES = {
+    "forward_kl": ("forward KL", "#0072B2", "-"),
+    "reverse_kl": ("reverse KL", "#D55E00", "--"),
+    "adaptive_kl": ("adaptive KL", "#009E73", "-."),
+}
+SEEDS = 3
+# On SmolLM2.
+START_STEPS, AT = 12, (0, 2, 4, 8, 12)
+ROWS, TEST_ROWS, LEARNING_RATE = 4, 12, 3e-4
+
+
+class WatchGaps(TrainerCallback):
+    """Measures the gaps on held-out rows before the first step and after some others.
+
+    Args:
+        teacher: in eval mode.
+        rows: held out.
+        vocab_size: rows of both heads that are real tokens.
+        at: steps, 0 being the start.
+    """
+
+    def __init__(
+        self, teacher: PreTrainedModel, rows: PackedRows, vocab_size: int, at: Sequence[int]
+    ) -> None:
+        self.teacher, self.rows, self.vocab_size, self.at = teacher, rows, vocab_size, at
+        self.found: list[dict[str, float]] = []  # of each step in ``at``; see ``measure_gaps``
+
+    def on_train_begin(
+        self,
+        args: "TrainingArguments",
+        state: "TrainerState",
+        control: "TrainerControl",
+        **others: Any,
+    ) -> None:
+        self.on_step_end(args, state, control, **others)
+
+    def on_step_end(
+        self,
+        args: "TrainingArguments",
+        state: "TrainerState",
+        control: "TrainerControl",
+        **others: Any,
+    ) -> None:
+        if state.global_step in self.at:
+            model = others["model"].eval()
+            self.found.append(
+                measure_gaps(model, self.teacher, self.rows, vocab_size=self.vocab_size)
+            )
+            model.train()
+
+
+def fit(
+    student: PreTrainedModel,
+    rows: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    steps: int,
+    learning_rate: float,
+    seed: int,
+    batch_size: int = 64,
+    teacher: PreTrainedModel | None = None,
+    divergence: str = "forward_kl",
+    watch: WatchGaps | None = None,
+) -> PreTrainedModel:
+    """A copy of the student after some steps at a constant learning rate.
+
+    Args:
+        rows: training rows (kd_lab/data/examples.py).
+        seed: of the order of the rows.
+        teacher: without one it is SFT, with one the divergence alone.
+    """
+    # Not a deep copy: a trainer leaves a forward() on its model that is bound to that very model.
+    model = type(student)(copy.deepcopy(student.config))
+    model.load_state_dict(student.state_dict())
+    with tempfile.TemporaryDirectory() as scratch:
+        config = DistilConfig(
+            output_dir=scratch,
+            divergence=divergence,
+            alpha=0 if teacher is None else 1,
+            max_steps=steps,
+            learning_rate=learning_rate,
+            lr_scheduler_type="constant_with_warmup",
+            warmup_steps=5,
+            adam_beta2=0.98,
+            per_device_train_batch_size=batch_size,
+            train_sampling_strategy="random",
+            seed=seed,
+            use_cpu=True,
+            save_strategy="no",
+            logging_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+        )
+        trainer = TokenDistilTrainer(
+            model,
+            teacher,
+            config,
+            train_dataset=rows,
+            processing_class=tokenizer,
+            callbacks=[] if watch is None else [watch],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    return trainer.model.eval()
+
+
+def smol_curves(
+    answers: str,
+    test_answers: str,
+    *,
+    seeds: int = SEEDS,
+    start_steps: int = START_STEPS,
+    at: Sequence[int] = AT,
+) -> dict[str, Any]:
+    """The gaps of students of SmolLM2's every other layer, on its own answers.
+
+    Args:
+        answers, test_answers: folders of ``kd-lab generate`` that SmolLM2 wrote.
+    Returns:
+        ``curves``: divergence -> metric -> [seeds][steps in ``at``]; and all settings.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+    teacher = AutoModelForCausalLM.from_pretrained(FOLDER).requires_grad_(False).eval()
+    shallow = load_student(
+        StudentArguments(model_name_or_path=str(FOLDER), keep_every=2), tokenizer
+    )
+    rows = stored_answers(answers, verify=True)
+    held_out = stored_answers(test_answers, verify=True)
+    held_out = PackedRows.of(held_out.select(range(min(TEST_ROWS, len(held_out)))))
+    found: dict[str, list[list[dict[str, float]]]] = {name: [] for name in DIVERGENCES}
+    for seed in range(1, seeds + 1):
+        start = fit(
+            shallow, rows, tokenizer, steps=start_steps, learning_rate=LEARNING_RATE, seed=seed,
+            batch_size=ROWS,
+        )  # fmt: skip
+        for name in DIVERGENCES:
+            watch = WatchGaps(teacher, held_out, len(tokenizer), at)
+            fit(
+                start, rows, tokenizer, steps=at[-1], learning_rate=LEARNING_RATE, seed=seed,
+                batch_size=ROWS, teacher=teacher, divergence=name, watch=watch,
+            )  # fmt: skip
+            found[name].append(watch.found)
+            print(f"seed {seed}, {name}: {watch.found[-1]}", flush=True)
+    return {
+        "at": list(at),
+        "start_steps": start_steps,
+        "seeds": seeds,
+        "learning_rate": LEARNING_RATE,
+        "batch_size": ROWS,
+        "test_tokens": int(held_out.positions_per_row().sum()),
+        "curves": by_metric(found),
+        "versions": run_versions({}),
+    }
+
+
+def by_metric(
+    found: dict[str, list[list[dict[str, float]]]],
+) -> dict[str, dict[str, list[list[float]]]]:
+    """From divergence -> [seeds][steps] of ``measure_gaps`` to divergence -> metric -> numbers."""
+    return {
+        name: {
+            metric: [[point[metric] for point in curve] for curve in curves]
+            for metric in curves[0][0]
+        }
+        for name, curves in found.items()
+    }
+
+
+def left_of(curves: Mapping[str, ArrayLike], part: str) -> Floats:
+    """How much of the start's gap is left, 1 being all of it, [seeds, steps].
+
+    Args:
+        curves: of one divergence, metric -> [seeds][steps].
+        part: "head" or "tail".
+    """
+    gap = np.asarray(curves[part], float)
+    return gap / gap[:, :1]
+
+
+def head_lead(curves: Mapping[str, ArrayLike]) -> Floats:
+    """By how many points more of the head's gap is closed than of the tail's, [seeds, steps]."""
+    return 100 * (left_of(curves, "tail") - left_of(curves, "head"))
+
+
+def draw_curves(
+    curves: Mapping[str, Mapping[str, ArrayLike]], at: Sequence[int], divergences: Sequence[str]
+) -> None:
+    """What is left of both gaps, and by how much the head is ahead: means, 95% t-intervals."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.7), layout="constrained")
+    for name in divergences:
+        label, colour, style = LINES[name]
+        drawn = {
+            "left of the head's gap": left_of(curves[name], "head"),
+            "left of the tail's gap": left_of(curves[name], "tail"),
+            "lead of the head, points": head_lead(curves[name]),
+        }
+        for ax, (title, values) in zip(axes, drawn.items(), strict=True):
+            figures = [over_seeds(of_step) for of_step in values.T]
+            low, mean, high = ([f[key] for f in figures] for key in ("low", "mean", "high"))
+            ax.plot(at, mean, label=label, color=colour, linestyle=style)
+            if low[0] is not None:
+                ax.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
+            ax.set(title=title, xlabel="step")
+    axes[2].axhline(0, color="0.5", linewidth=1)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    plt.show()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--study", default="runs/demo-smol", help="folder of the smol study")
+    parser.add_argument("--json", default="assets/results/heads_and_tails_smol.json")
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    args = parser.parse_args()
+    folder = Path(args.study)
+    results = smol_curves(
+        str(folder / "train_answers"), str(folder / "test_answers"), seeds=args.seeds
+    )
+    Path(args.json).write_text(json.dumps(results, indent=1) + "\n")
+    print(f"wrote {args.json}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""A sweep: forward and reverse KL at each of several settings, on the toy language, over seeds.
+
+Runs of one seed share their start and their conversations, so that a gap between two objectives is
+taken within each seed. Its interval is over seeds of all that a run draws at random: the start's
+weights, the conversations and their order, and what is sampled in its evaluation.
+"""
+
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from kd_lab.evaluation.evaluate import RESULT
+from kd_lab.run_folder import run_versions
+from kd_lab.study.commands import evaluate, train
+from kd_lab.study.schedule import Task
+from kd_lab.study.toy import scoring
+
+# Of evaluation.json.
+METRICS = (
+    "coverage", "precision", "hallucination", "grammar_forward_kl", "grammar_reverse_kl_inside",
+    "forward_kl", "reverse_kl", "top1_agreement", "sequence_forward_kl_rao_blackwell",
+    "sequence_reverse_kl_rao_blackwell",
+)  # fmt: skip
+DIVERGENCES = {"token_fkl": "forward_kl", "token_rkl": "reverse_kl"}
+
+# How each method is drawn: label, colour, line style, marker.
+LINES = {
+    "sft": ("SFT", "#009E73", "-.", "^"),
+    "token_fkl": ("forward KL", "#0072B2", "-", "o"),
+    "token_rkl": ("reverse KL", "#D55E00", "--", "s"),
+}
+# A picture's panels: metric -> title. A share near 1 is drawn as what it lacks, by logarithm.
+PANELS = {
+    "coverage": "1 - coverage",
+    "precision": "1 - precision",
+    "forward_kl": "forward KL to teacher",
+    "reverse_kl": "reverse KL to teacher",
+}
+
+
+class Sweep(NamedTuple):
+    """What there is to know of a sweep."""
+
+    name: str  # its results are study_NAME.json and study_NAME.png
+    tasks: Callable[[Path, int, bool], list[Task]]  # of folder, seeds and quick, as ``toy_study``
+    results: Callable[[Path, int], dict[str, Any]]  # of a folder whose tasks are done
+    draw: Callable[[Mapping[str, Any]], bytes]  # of results
+    findings: Callable[[Mapping[str, Any]], list[str]]  # of results
+
+
+Values = Mapping[str, Sequence[float]]  # metric -> its value of each seed
+Figures = Mapping[str, Mapping[str, Any]]  # metric -> what ``over_seeds`` returns
+
+
+def teacher_tasks(folder: Path, quick: bool) -> list[Task]:
+    """Train and evaluate the teacher of a sweep, the run "teacher"."""
+    short = ["--num_conversations", "300", "--max_steps", "4"] if quick else []
+    return [
+        train(folder, "teacher", "--config", "tiny/teacher", *short, seconds=35),
+        evaluate(folder, "teacher", *scoring(quick), after=["train teacher"], seconds=8),
+    ]
+
+
+def sweep_results(folder: Path, seeds: int) -> dict[str, Any]:
+    """What the results of every sweep begin with: ``seeds``, ``teacher``, how it was measured."""
+    teacher = _evaluation(folder, "teacher")
+    return {
+        "seeds": seeds,
+        "teacher": {
+            "parameters": teacher["speed"]["student"]["parameters"],
+            **{m: teacher["metrics"][m]["mean"] for m in METRICS if m in teacher["metrics"]},
+        },
+        "test_set": teacher["test_set"],
+        "versions": run_versions({}),
+    }
+
+
+def read_values(
+    folder: Path, kind: str, seeds: int, metrics: Sequence[str] = METRICS
+) -> dict[str, list[float]]:
+    """Each metric of the runs KIND-1, KIND-2, ... of a study."""
+    runs = [_evaluation(folder, f"{kind}-{seed}") for seed in range(1, seeds + 1)]
+    return {metric: [run["metrics"][metric]["mean"] for run in runs] for metric in metrics}
+
+
+def parameters_of(folder: Path, name: str) -> int:
+    """How many parameters the model of the run NAME has."""
+    return _evaluation(folder, name)["speed"]["student"]["parameters"]
+
+
+def with_gaps(methods: Mapping[str, Values]) -> dict[str, Any]:
+    """One setting of a sweep: ``methods``, and ``gaps``: reverse KL less forward KL, by seed."""
+    return {
+        "methods": {
+            method: {metric: over_seeds(x) for metric, x in values.items()}
+            for method, values in methods.items()
+        },
+        "gaps": paired(methods["token_rkl"], methods["token_fkl"]),
+    }
+
+
+def paired(values: Values, against: Values) -> dict[str, dict[str, Any]]:
+    """Each metric's difference, values less against, taken within each seed."""
+    return {metric: over_seeds(np.subtract(x, against[metric])) for metric, x in values.items()}
+
+
+def over_seeds(values: ArrayLike) -> dict[str, Any]:
+    """``values``, their ``mean`` and its 95% t-interval over seeds, ``low`` and ``high``.
+
+    With one seed there is no interval, and it is null.
+    """
+    x = np.asarray(values, float)
+    low = high = None
+    if len(x) > 1:
+        half = stats.t.ppf(0.975, len(x) - 1) * stats.sem(x)
+        low, high = x.mean() - half, x.mean() + half
+    return {"values": x.tolist(), "mean": x.mean(), "low": low, "high": high}
+
+
+def told(difference: Mapping[str, Any]) -> str:
+    """A difference with its interval: "+0.030 (+0.010 to +0.050)"."""
+    if difference["low"] is None:
+        return f"{difference['mean']:+.3f} (one seed)"
+    return f"{difference['mean']:+.3f} ({difference['low']:+.3f} to {difference['high']:+.3f})"
+
+
+def draw_sweep(
+    settings: Sequence[Mapping[str, Figures]],
+    ticks: Sequence[str],
+    label: str,
+    level: Mapping[str, Any],
+    panels: Mapping[str, str] = PANELS,
+    of_level: str = "teacher",
+) -> bytes:
+    """A picture, as PNG: four metrics at each setting, a line for each method, a dot for each seed.
+
+    Args:
+        settings: of each setting in turn, the figures by method.
+        ticks: what each is called, under the axis.
+        label: of that axis.
+        level: metric -> where a horizontal line is drawn, if anywhere.
+        panels: metric -> title; of a title "1 - ..." what the metric lacks to 1 is drawn.
+        of_level: whose lines these are.
+    """
+    import matplotlib.pyplot as plt
+
+    methods = [method for method in LINES if method in settings[0]]
+    places = np.arange(len(settings))
+    with plt.style.context("kd_lab.figures"):
+        figure, axes = plt.subplots(2, 2, figsize=(6, 5), sharex=True, layout="constrained")
+        for axis, (metric, title) in zip(axes.flat, panels.items(), strict=True):
+            lacks = title.startswith("1 - ")
+            for offset, method in enumerate(methods):
+                name, colour, style, marker = LINES[method]
+                x = places + (offset - (len(methods) - 1) / 2) * 0.12
+                values = np.array([figures[method][metric]["values"] for figures in settings])
+                values = 1 - values if lacks else values  # [setting, seed]
+                axis.plot(
+                    x, values.mean(1), label=name, color=colour, linestyle=style, marker=marker
+                )
+                axis.plot(
+                    x, values, linestyle="", marker=".", markersize=5, color=colour, alpha=0.5
+                )
+            if metric in level:
+                at = 1 - level[metric] if lacks else level[metric]
+                axis.axhline(at, color="#7F7F7F", linewidth=1, label=of_level)
+            if lacks or metric.endswith("kl"):
+                axis.set_yscale("log")
+            axis.set_title(title)
+            axis.set_xticks(places, ticks)
+        for axis in axes[1]:
+            axis.set_xlabel(label)
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=150)
+        plt.close(figure)
+    return picture.getvalue()
+
+
+def _evaluation(folder: Path, name: str) -> dict[str, Any]:
+    return json.loads((folder / name / RESULT).read_text(encoding="utf-8"))
