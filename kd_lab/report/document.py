@@ -47,10 +47,12 @@ Sequence-level KLs are of whole answers, in nats an answer: the sum of the token
 answers that the teacher (forward) or the student (reverse) sampled. The others are means over the
 references' tokens.""",
     MODES: """
+All are of the sampled answers.""",
+}
+WITH_GRAMMAR = """
 The first three are exact: the law of the student on all true answers against that of the grammar,
 in nats a question; the second given that the student stays in the grammar. The others are of the
-sampled answers.""",
-}
+sampled answers."""
 
 DIFFERENCES = f"""\
 ![Differences to SFT with intervals, a panel a metric](differences.png)
@@ -111,7 +113,7 @@ def report_markdown(
             COVERAGE_PRECISION if "coverage_precision" in pictures else NO_COVERAGE_PRECISION
         ),
         **{
-            name: f"{table}\n{note}"
+            name: f"{table}\n{WITH_GRAMMAR if 'grammar' in table else note}"
             for name, note in NOTES.items()
             if (table := markdown_table(recipes, name, best))
         },
