@@ -1,0 +1,157 @@
+"""How large a model is, from its configuration alone: nothing is downloaded, no weight is made.
+
+    model_shape("Qwen/Qwen2.5-7B-Instruct").parameters     # 7,615,616,512
+    model_shape("runs/qwen2.5/ultra_1.5b")                 # not trained yet: its recipe knows
+
+Parameters are counted by transformers on the meta device, so that every architecture it has can be
+planned with; of Qwen2.5 the configurations stand here, as its public config.json files give them.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Qwen2Config
+
+from kd_lab.recipe import RECIPES, read_recipe, recipes
+from kd_lab.student import TOY_HEAD_ROWS
+
+# hidden_size, intermediate_size, layers, heads, key-value heads, rows of the head, head is tied
+QWEN25 = {
+    "0.5B": (896, 4864, 24, 14, 2, 151_936, True),
+    "1.5B": (1536, 8960, 28, 12, 2, 151_936, True),
+    "3B": (2048, 11008, 36, 16, 2, 151_936, True),
+    "7B": (3584, 18944, 28, 28, 4, 152_064, False),
+    "14B": (5120, 13824, 48, 40, 8, 152_064, False),
+    "32B": (5120, 27648, 64, 40, 8, 152_064, False),
+    "72B": (8192, 29568, 80, 64, 8, 152_064, False),
+}
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What memory and arithmetic of a decoder-only model follow from."""
+
+    parameters: int  # all; a head that is tied to the embedding counts once
+    layer_parameters: int  # of all layers together: those that every token is multiplied with
+    layers: int
+    hidden: int
+    intermediate: int
+    queries: int  # heads × their size
+    keys: int  # key-value heads × their size
+    vocabulary: int  # rows of the head
+
+    @property
+    def head(self) -> int:
+        """Entries of the head's weight."""
+        return self.vocabulary * self.hidden
+
+    def forward_flops(self, tokens: float, context: float, heads: float) -> float:
+        """Floating-point operations of a forward pass; a product and a sum are two.
+
+        Args:
+            tokens: that go through the layers.
+            context: length of their conversations; of causal attention half the scores count.
+            heads: tokens whose logits are made, times how often.
+        """
+        attention = 2 * self.layers * self.queries * context
+        return tokens * (2 * self.layer_parameters + attention) + heads * 2 * self.head
+
+    def again_flops(self, tokens: float, context: float) -> float:
+        """Of the layers once more, for checkpointed activations.
+
+        All but the last product of each, of which the backward pass needs no output.
+        """
+        last = 2 * self.layers * self.hidden * self.intermediate
+        return self.forward_flops(tokens, context, 0) - tokens * last
+
+    def saved_bytes(self, width: int, residual: int) -> int:
+        """What autograd keeps of one layer for the backward pass, in bytes a token.
+
+        Two RMSNorms (in float32), the linear layers' inputs, queries, keys and values with the keys
+        and values repeated for each query head, and of the SwiGLU its two halves, the gate's SiLU
+        and their product. Attention keeps no scores (scaled_dot_product_attention).
+
+        Args:
+            width: bytes of a number in the matrix products.
+            residual: bytes of a number between the layers.
+        """
+        norms = 2 * self.hidden * (4 + residual)
+        inputs = 2 * self.hidden * width
+        attention = 4 * self.queries * width
+        return norms + inputs + attention + 4 * self.intermediate * width
+
+
+@cache
+def model_shape(name: str, keep_every: int = 1) -> ModelShape:
+    """The shape of a model by name: a folder, a Qwen2.5, or what a recipe here will write.
+
+    Args:
+        keep_every: count every k-th layer only.
+    Raises:
+        ValueError: it is none of these.
+    """
+    if (Path(name).expanduser() / "config.json").is_file():
+        return shape_of(AutoConfig.from_pretrained(Path(name).expanduser()), keep_every)
+    known = re.fullmatch(r"(?:Qwen/)?Qwen2\.5-([\d.]+B)(?:-Instruct)?", name)
+    if known and known[1] in QWEN25:
+        return shape_of(_qwen25(known[1]), keep_every)
+    for recipe in recipes():
+        settings = {
+            key: setting.value
+            for key, setting in read_recipe(RECIPES / f"{recipe}.yaml").settings.items()
+        }
+        if settings.get("output_dir") == name and "model_shape" in settings:
+            return shape_of(untrained(settings["model_shape"]), keep_every)
+        if settings.get("output_dir") == name and "model_name_or_path" in settings:
+            return model_shape(settings["model_name_or_path"], settings.get("keep_every", 1))
+    raise ValueError(
+        f"the size of {name} is not known: it is no folder with a config.json, no recipe here "
+        f"writes it, and of the hub's models only Qwen/Qwen2.5-{{{','.join(QWEN25)}}}[-Instruct] "
+        "are; save its config.json in a folder and name that"
+    )
+
+
+def untrained(shape: dict[str, Any]) -> Qwen2Config:
+    """The configuration of a recipe's ``model_shape``."""
+    return Qwen2Config(**{"vocab_size": TOY_HEAD_ROWS, **shape})
+
+
+def shape_of(config: PreTrainedConfig, keep_every: int = 1) -> ModelShape:
+    """The shape of the model that a configuration describes."""
+    config = config.get_text_config()
+    layers = len(range(0, config.num_hidden_layers, keep_every))
+    config.num_hidden_layers = layers
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:layers]
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    outside = {model.get_input_embeddings().weight, model.get_output_embeddings().weight}
+    total = sum(weight.numel() for weight in model.parameters())
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return ModelShape(
+        parameters=total,
+        layer_parameters=total - sum(weight.numel() for weight in outside),
+        layers=layers,
+        hidden=config.hidden_size,
+        intermediate=config.intermediate_size,
+        queries=config.num_attention_heads * size,
+        keys=config.num_key_value_heads * size,
+        vocabulary=config.vocab_size,
+    )
+
+
+def _qwen25(size: str) -> Qwen2Config:
+    hidden, intermediate, layers, heads, key_value_heads, rows, tied = QWEN25[size]
+    return Qwen2Config(
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=key_value_heads,
+        vocab_size=rows,
+        tie_word_embeddings=tied,
+    )
