@@ -166,3 +166,14 @@ def test_table_1():
     assert pairs["forward KL less reverse KL"]["rouge1"]["difference"] >= gain > 0
     assert pairs["reverse KL less SFT"]["rouge1"]["difference"] < 0
     assert verdict("Table 1 shows not much difference") == "does not hold"
+
+
+def test_capacity():
+    study = load("study_capacity")
+    gaps = {size["name"]: size["gaps"] for size in study["sizes"]}
+    for name in ("1x24", "1x32", "2x32", "2x64"):
+        assert abs(gaps[name]["coverage"]["mean"]) < 0.01  # "less than a hundredth"
+    assert gaps["2x64"]["coverage"]["high"] < 0 < gaps["2x64"]["precision"]["low"]
+    random = study["random"]["methods"]
+    assert random["token_rkl"]["coverage"]["high"] < random["token_fkl"]["coverage"]["low"]
+    assert verdict("powerful student") == "holds under conditions"
