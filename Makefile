@@ -8,7 +8,8 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: help demo demo-smol tiny smol test test-vllm lint figures audit notebooks bench clean
+.PHONY: help demo demo-smol tiny smol test test-vllm lint figures audit claims site browser notebooks \
+	bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -23,8 +24,21 @@ demo-smol: smol  ## the same study, fewer methods, on a real pretrained model (3
 figures: $(VENV)/.core  ## redraw all eleven figures into assets/
 	$(PY) -m toy.figures
 
-audit: $(VENV)/.core  ## the sweeps behind assets/results/ (up to 45 minutes; goes on where it stopped)
+audit: $(VENV)/.core  ## the sweeps behind assets/results/ (up to an hour; goes on where it stopped)
 	$(PY) -m toy.audit
+
+claims: $(VENV)/.dev  ## write CLAIMS.md anew from assets/results/
+	$(PY) -m kd_lab.claims
+
+site: $(VENV)/.dev  ## the book as static pages, in build/site/; needs no network
+	$(PY) -m sphinx -q -a -W --keep-going -b html -c site -d build/doctrees . build/site
+	@echo "wrote build/site: $(PY) -m http.server -d build/site, then open http://localhost:8000"
+
+browser:  ## install Chromium for the tests of the pages, where there is none (Debian, Ubuntu)
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || command -v google-chrome-stable || { \
+		command -v apt-get >/dev/null \
+		|| { echo "no Chromium here: install Chromium or Chrome, and the pages are tested too"; exit 1; }; \
+		apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium; }
 
 tiny: $(VENV)/.dev  ## every distillation method once, on the toy language, into runs/tiny/
 	$(PY) benchmarks/tiny_matrix.py
@@ -34,7 +48,7 @@ smol: $(VENV)/.dev  ## fetch SmolLM2-135M-Instruct once, into models/ (93 MB)
 
 test: $(VENV)/.dev  ## all tests, then all notebooks
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(CORES) --dist loadfile tests
-	$(PY) -m pytest --nbmake --nbmake-timeout=300 notebooks
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(CORES) --nbmake --nbmake-timeout=600 notebooks
 
 test-vllm: $(VLLM_VENV)/.ready  ## vLLM's answers against transformers' (4 GB more; no GPU needed)
 	VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=0-1 \

@@ -1,0 +1,38 @@
+"""What a page of a notebook has more than the notebook, and what it cannot have.
+
+More: a link to the notebook itself, under its title. Not: sliders, which need a running kernel; a
+line stands in their place.
+"""
+
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
+
+SLIDERS = "In a running notebook there are sliders here."
+
+
+class NotebookPage(SphinxTransform):
+    default_priority = 600
+
+    def apply(self) -> None:
+        if not self.env.docname.startswith("notebooks/"):
+            return
+        name = self.env.docname.split("/")[-1] + ".ipynb"
+        link = addnodes.download_reference(
+            "",
+            "",
+            nodes.inline("", "Download this notebook"),
+            reftarget=name,
+            refdoc=self.env.docname,
+        )
+        title = next(self.document.findall(nodes.title))
+        title.parent.insert(1, nodes.paragraph("", "", link, classes=["notebook-download"]))
+        for output in list(self.document.findall(nodes.literal_block)):
+            if output.astext().startswith("VBox(children=("):
+                output.replace_self(nodes.paragraph("", SLIDERS, classes=["needs-kernel"]))
+
+
+def setup(app: Sphinx) -> dict:
+    app.add_transform(NotebookPage)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,105 @@
+"""Docstrings written as plain text for those who read the code, turned into reStructuredText.
+
+What they use is kept: Google's sections (napoleon's part), lists, ``code`` and *emphasis*. Indented
+lines are shown as they stand, for they are tables and listings; signs that reStructuredText would
+take for markup are the field's own (a|b, *, θ_) and are escaped; the numbers of arXiv become links,
+and names of ours links to where they are described.
+"""
+
+import re
+from typing import Any
+
+from sphinx.application import Sphinx
+
+SECTION = re.compile(
+    r"^(Args|Arguments|Attributes|Example|Examples|Note|Raises|Returns|Yields):\s*$"
+)
+LIST_ITEM = re.compile(r"^\s*(?:[-*+]|\d+\.)\s")
+CODE = re.compile(r"(``.+?``)", re.S)
+EMPHASIS = re.compile(r"(?<![\w*])\*(?=[^\s*])[^*`]*?(?<=[^\s*])\*(?![\w*])", re.S)
+OUR_NAME = re.compile(r"``((?:kd_lab|toy)(?:\.\w+)+)``")
+ARXIV = re.compile(r"arXiv (\d{4}\.\d{5})")
+
+
+def to_rst(docstring: list[str]) -> list[str]:
+    """Lines of plain text in, lines of reStructuredText out."""
+    written: list[str] = []
+    prose: list[str] = []
+    in_section = listing = False
+
+    def flush() -> None:
+        written.extend(escaped("\n".join(prose)).split("\n") if prose else [])
+        prose.clear()
+
+    for line in docstring:
+        indented = line.startswith((" ", "\t"))
+        if line.strip() and not indented:
+            in_section = bool(SECTION.match(line))
+            if listing:
+                listing = False
+                written.append("")
+        if listing or not line.strip():
+            flush()
+            written.append(line)
+        elif indented and not in_section and not _in_list(written, prose):
+            flush()
+            listing = True
+            written += ["", "::", "", line]
+        else:
+            if LIST_ITEM.match(line) and prose and not _in_list([], prose):
+                prose.append("")
+            prose.append(line)
+    flush()
+    return written
+
+
+def _in_list(written: list[str], prose: list[str]) -> bool:
+    """Whether an indented line that comes now goes on with an item of a list."""
+    for line in reversed(written + prose):
+        if LIST_ITEM.match(line):
+            return True
+        if line and not line.startswith(" "):
+            return False
+    return False
+
+
+def escaped(prose: str) -> str:
+    """Prose in which only code, emphasis and links are markup."""
+    parts = CODE.split(prose)
+    for place, part in enumerate(parts):
+        if place % 2:
+            parts[place] = OUR_NAME.sub(r":py:obj:`\1`", part)
+        else:
+            kept = [*EMPHASIS.finditer(part), None]
+            start, pieces = 0, []
+            for emphasis in kept:
+                end = emphasis.start() if emphasis else len(part)
+                pieces.append(_escape(part[start:end]))
+                if emphasis:
+                    pieces.append(emphasis[0])
+                    start = emphasis.end()
+            parts[place] = "".join(pieces)
+    return "".join(parts)
+
+
+def _escape(text: str) -> str:
+    text = re.sub(r"^(\s*)\*(?=\s)", "\\1\0", text, flags=re.M)  # a list's own star
+    text = re.sub(r"([\\*|])", r"\\\1", text).replace("\0", "*")
+    text = re.sub(r"(?<=\w)_(?!\w)", r"\\_", text)
+    return ARXIV.sub(r"`arXiv \1 <https://arxiv.org/abs/\1>`__", text)
+
+
+def rewrite(app: Sphinx, kind: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """autodoc's event, before napoleon's turn."""
+    lines[:] = to_rst(lines)
+
+
+def skip(app: Sphinx, kind: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
+    """Leaves out what collections wrote: the docstrings of a named tuple's fields."""
+    return True if (getattr(obj, "__doc__", "") or "").startswith("Alias for field") else None
+
+
+def setup(app: Sphinx) -> dict:
+    app.connect("autodoc-process-docstring", rewrite, priority=400)
+    app.connect("autodoc-skip-member", skip)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

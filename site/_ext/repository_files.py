@@ -1,0 +1,62 @@
+"""Whole folders of small files on a page: recipes to read, results to take home.
+
+``{recipes} FOLDER`` stands for a section with the text of each YAML file in it, ``{results}
+FOLDER`` for a list of its numbers as downloads, each file with its size, and ``{studies} FOLDER``
+for a section with the report and the numbers of each folder in it.
+"""
+
+import os
+import re
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+LINE = re.compile(r"^\{(recipes|results|studies)\} (\S+)$", re.M)
+NUMBERS = (".json", ".jsonl", ".csv")
+TITLES = {"smol_study": "SmolLM2-135M", "toy_study": "The toy language"}
+
+
+def expand(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Sphinx's source-read event."""
+    write = {"recipes": _recipes, "results": _results, "studies": _studies}
+    upwards = os.path.relpath(app.srcdir, Path(app.srcdir, docname).parent)
+    if docname.startswith("site/"):
+        source[0] = LINE.sub(
+            lambda line: write[line[1]](Path(app.srcdir, line[2]), f"{upwards}/{line[2]}"),
+            source[0],
+        )
+
+
+def _recipes(folder: Path, address: str) -> str:
+    return "\n".join(
+        f"### {folder.name}/{path.stem}\n\n"
+        f"```{{literalinclude}} {address}/{path.name}\n:language: yaml\n```\n"
+        for path in sorted(folder.glob("*.yaml"))
+    )
+
+
+def _results(folder: Path, address: str) -> str:
+    return "\n".join(
+        f"- [{path.name}]({address}/{path.name}), {max(1, round(path.stat().st_size / 1024))} kB"
+        for path in sorted(folder.iterdir())
+        if path.suffix in NUMBERS
+    )
+
+
+def _studies(folder: Path, address: str) -> str:
+    studies = {
+        TITLES.get(report.parent.name, report.parent.name): report.parent
+        for report in sorted(folder.glob("*/report.md"))
+    }
+    sections = "\n\n".join(
+        f"### {title}\n\n- [Report]({address}/{study.name}/report.md): table and plots\n"
+        + _results(study, f"{address}/{study.name}")
+        for title, study in studies.items()
+    )
+    tree = "\n".join(f"{title} <{address}/{study.name}/report>" for title, study in studies.items())
+    return f"{sections}\n\n```{{toctree}}\n:hidden:\n\n{tree}\n```\n"
+
+
+def setup(app: Sphinx) -> dict:
+    app.connect("source-read", expand)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,95 @@
+"""The site: README, CLAIMS, the notebooks as committed, the explorables, and the docstrings.
+
+The source folder is the repository itself, so that every page is the file that a reader of the
+repository sees: ``python -m sphinx -b html -c site -W --keep-going . build/site``. Nothing is
+executed, and no page asks another server for anything.
+"""
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent)]
+
+from source_text import linkcode_resolve  # noqa: E402, F401  (sphinx.ext.linkcode looks for it here)
+
+project = "KD Lab"
+language = "en"
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.linkcode",
+    "sphinx.ext.napoleon",
+    "api_pages",
+    "explorable_data",
+    "front_page",
+    "front_picture",
+    "mathml",
+    "notebook_pages",
+    "pictures",
+    "plain_docstrings",
+    "repository_files",
+    "repository_links",
+    "source_text",
+    "verdicts",
+]
+root_doc = "site/index"
+include_patterns = [
+    "README.md",
+    "CLAIMS.md",
+    "notebooks/*.ipynb",
+    "assets/results/*/report.md",
+    "site/**.md",
+]
+# Where a link to a folder of the repository leads.
+repository_folders = {
+    "assets/results": "site/results",
+    "kd_lab/recipes": "site/api/recipes",
+    "kd_lab/recipes/accelerate": "site/api/recipes",
+    "kd_lab/recipes/qwen2.5": "site/api/recipes",
+    "kd_lab/recipes/smol": "site/api/recipes",
+    "kd_lab/recipes/tiny": "site/api/recipes",
+    "notebooks": "site/index",
+}
+
+# For the explorables, out of assets/results/.
+explorable_data = ["rank_audit.json", "rank_curves.json", "toy_tokens.json"]
+
+# Markdown and notebooks
+myst_enable_extensions = [
+    "amsmath",
+    "attrs_block",
+    "attrs_inline",
+    "colon_fence",
+    "deflist",
+    "dollarmath",
+    "html_image",
+]
+myst_heading_anchors = 4
+nb_execution_mode = "off"
+nb_ipywidgets_js = {}  # would fetch scripts from a CDN; a slider needs a kernel anyway
+nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]
+
+# Docstrings
+add_module_names = False
+autodoc_default_options = {"members": True}
+autodoc_inherit_docstrings = False
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+autodoc_use_type_comments = False
+maximum_signature_line_length = 100
+python_use_unqualified_type_names = True
+toc_object_entries_show_parents = "hide"
+
+# HTML
+html_theme = "furo"
+html_title = "KD Lab"
+html_favicon = "_static/favicon.svg"
+html_math_renderer = "mathml"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sphinx = False
+html_show_copyright = False
+html_scaled_image_link = False  # pictures.py links the wide ones

@@ -1,0 +1,72 @@
+"""The site's own Sphinx extensions, without a build."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def extensions(monkeypatch):
+    pytest.importorskip("sphinx")
+    monkeypatch.syspath_prepend(str(REPOSITORY / "site" / "_ext"))
+    yield
+    for name in ("api_pages", "mathml", "plain_docstrings", "verdicts"):
+        sys.modules.pop(name, None)
+
+
+def test_a_formula_becomes_mathml():
+    from mathml import mathml
+
+    fraction = mathml(r"\frac{p}{q}", "block")
+    assert "<mfrac>" in fraction
+    assert 'display="block"' in fraction
+    assert ">arg<" in mathml(r"\arg\min_\theta D", "inline")
+
+
+@pytest.mark.parametrize("latex", [r"x^2^3", r"\nosuchcommand x", r"x_1_2"])
+def test_a_formula_that_cannot_be_converted_is_refused(latex):
+    from mathml import mathml
+
+    with pytest.raises(ValueError, match=r".+"):
+        mathml(latex, "inline")
+
+
+@pytest.mark.parametrize(
+    ("plain", "rst"),
+    [
+        ("D(a|b) of θ_ and *p* times 2 * 3", r"D(a\|b) of θ\_ and *p* times 2 \* 3"),
+        ("``a|b*`` stays", "``a|b*`` stays"),
+        ("Wu, arXiv 2404.02657", "Wu, `arXiv 2404.02657 <https://arxiv.org/abs/2404.02657>`__"),
+        ("see ``toy.mixture``", "see :py:obj:`toy.mixture`"),
+        ("So:\n    a | b\n    c | d\nand on", "So:\n\n::\n\n    a | b\n    c | d\n\nand on"),
+        ("Three:\n- one\n  and more\n- two", "Three:\n\n- one\n  and more\n- two"),
+        ("Args:\n    x: [N|M].", "Args:\n    x: [N\\|M]."),
+    ],
+)
+def test_plain_docstrings_keep_their_meaning(plain, rst):
+    from plain_docstrings import to_rst
+
+    assert "\n".join(to_rst(plain.split("\n"))) == rst
+
+
+def test_every_module_has_its_place_in_the_api():
+    """A module that is missing belongs on a ``{modules}`` line of a page in site/api/."""
+    from api_pages import documented_modules
+
+    modules = {
+        ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
+        for package in ("kd_lab", "toy")
+        for path in (REPOSITORY / package).rglob("*.py")
+        if path.name != "__main__.py"
+    }
+    assert not sorted(modules - documented_modules(REPOSITORY) - {"kd_lab"})
+
+
+def test_a_module_that_is_not_there_is_named():
+    from api_pages import modules_of
+
+    with pytest.raises(ValueError, match=r"kd_lab\.nowhere"):
+        modules_of("kd_lab.nowhere", REPOSITORY)
