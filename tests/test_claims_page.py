@@ -177,3 +177,19 @@ def test_capacity():
     random = study["random"]["methods"]
     assert random["token_rkl"]["coverage"]["high"] < random["token_fkl"]["coverage"]["low"]
     assert verdict("powerful student") == "holds under conditions"
+
+
+def test_mixing():
+    starts = load("study_mixing")["starts"]
+    mixes = {mix["alpha"]: mix for mix in starts["random"]["mixes"]}
+    assert mixes[1.0]["learnt"]["token_rkl"] < mixes[0.5]["learnt"]["token_rkl"]
+    alone, half = (mix["methods"]["token_rkl"] for mix in starts["start"]["mixes"][:3:2])
+    assert alone["coverage"]["high"] < half["coverage"]["low"]
+    assert alone["precision"]["mean"] > half["precision"]["mean"]
+    assert verdict("Mixing in SFT") == "holds under conditions"
+
+
+def test_temperature():
+    values = load("study_temperature")["start"]["coverage"]["values"]
+    assert len(values) == 5
+    assert sum(value < 0.5 for value in values) == 1  # "one of the five starts"

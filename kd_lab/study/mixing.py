@@ -38,10 +38,10 @@ ALPHAS = (1.0, 0.8, 0.5, 0.2)
 STARTS = {"start": "the SFT start", "random": "random weights"}
 LEARNT = 0.5  # precision from which a student speaks the language
 PANELS = {
-    "start_coverage": "1 - coverage, from SFT start",
-    "start_precision": "1 - precision, from SFT start",
-    "random_coverage": "1 - coverage, from random",
-    "random_precision": "1 - precision, from random",
+    "start_coverage": "1 - coverage, SFT start",
+    "start_precision": "1 - precision, SFT start",
+    "random_coverage": "1 - coverage, random start",
+    "random_precision": "1 - precision, random start",
 }
 
 
@@ -170,7 +170,7 @@ def draw_mixing(results: Mapping[str, Any]) -> bytes:
     return draw_sweep(
         settings,
         [f"{alpha:g}" for alpha in ALPHAS],
-        "alpha, share of the divergence",
+        "share of the divergence",
         sft,
         panels=PANELS,
         of_level="SFT alone",
