@@ -68,6 +68,8 @@ myst_enable_extensions = [
 ]
 myst_heading_anchors = 4
 nb_execution_mode = "off"
+nb_merge_streams = True  # what one cell prints is one block
+nb_render_markdown_format = "gfm"  # tables among the outputs
 nb_ipywidgets_js = {}  # would fetch scripts from a CDN; a slider needs a kernel anyway
 nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]
 

@@ -126,7 +126,14 @@ def temperature_findings(
     names = {metric: title.removeprefix("1 - ") for metric, title in metrics.items()}
 
     def listed(metric: str, figures: Mapping[int, Figures]) -> str:
-        return ", ".join(f"{told(figure[metric])} at T = {t}" for t, figure in figures.items())
+        parts = []
+        for temperature, figure in figures.items():
+            above = sum(value > 0 for value in figure[metric]["values"])
+            parts.append(
+                f"{told(figure[metric])} at T = {temperature} (above 0 in {above} of "
+                f"{results['seeds']} seeds)"
+            )
+        return ", ".join(parts)
 
     gaps = {point["temperature"]: point["gaps"] for point in points}
     sentences = [
@@ -137,7 +144,7 @@ def temperature_findings(
         changes = {point["temperature"]: point["changes"][method] for point in points[1:]}
         told_of = (f"{names[metric]} by {listed(metric, changes)}" for metric in list(names)[:2])
         sentences.append(f"Temperature moves {LINES[method][0]}'s {'; its '.join(told_of)}.")
-    sentences[-1] += f" (95% intervals over {results['seeds']} seeds, paired by seed.)"
+    sentences[-1] += " (95% intervals over seeds, paired by seed.)"
     return sentences
 
 
