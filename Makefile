@@ -8,8 +8,8 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: help demo demo-smol tiny smol test test-vllm lint figures audit claims site browser notebooks \
-	bench clean
+.PHONY: help demo demo-smol tiny smol test test-vllm lint figures audit evidence claims \
+	site browser notebooks bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -26,6 +26,26 @@ figures: $(VENV)/.core  ## redraw all eleven figures into assets/
 
 audit: $(VENV)/.core  ## the sweeps behind assets/results/ (up to an hour; goes on where it stopped)
 	$(PY) -m toy.audit
+
+evidence: smol  ## all studies of language models behind assets/results/ (two hours; goes on where it stopped)
+	for study in toy smol capacity temperature mixing; do \
+		$(PY) -m kd_lab demo --study $$study || exit 1; done
+	cp runs/demo/report/*.md runs/demo/report/*.csv runs/demo/report/*.png runs/demo/took.json \
+		assets/results/toy_study/
+	cp runs/demo-smol/report/*.md runs/demo-smol/report/*.csv runs/demo-smol/report/*.png \
+		assets/results/smol_study/
+	cp runs/*/report/study_*.json assets/results/
+	cp runs/*/report/study_*.png assets/
+	$(PY) -m kd_lab.study.tokens runs/demo --output assets/results/toy_tokens.json
+	$(PY) -m kd_lab.study.topk_tail runs/demo-smol --output assets/results/topk_tail_smol.json
+	$(PY) -m kd_lab.study.heads_and_tails --study runs/demo-smol
+	$(PY) -m kd_lab.evaluation.sequence_gradients --study runs/demo \
+		--output assets/results/sequence_gradients.json
+	$(PY) -m kd_lab.claims.listing runs/demo
+	$(PY) -m kd_lab.claims.stored_teacher runs/demo
+	$(PY) -m kd_lab.claims.pairs toy runs/demo
+	$(PY) -m kd_lab.claims.pairs smol runs/demo-smol
+	$(PY) -m kd_lab.claims
 
 claims: $(VENV)/.dev  ## write CLAIMS.md anew from assets/results/
 	$(PY) -m kd_lab.claims
