@@ -28,7 +28,7 @@ audit: $(VENV)/.core  ## the sweeps behind assets/results/ (up to an hour; goes 
 	$(PY) -m toy.audit
 
 evidence: smol  ## all studies of language models behind assets/results/ (two hours; goes on where it stopped)
-	for study in toy smol capacity temperature mixing; do \
+	for study in toy smol smol_temperature capacity temperature mixing; do \
 		$(PY) -m kd_lab demo --study $$study || exit 1; done
 	cp runs/demo/report/*.md runs/demo/report/*.csv runs/demo/report/*.png runs/demo/took.json \
 		assets/results/toy_study/
@@ -38,7 +38,8 @@ evidence: smol  ## all studies of language models behind assets/results/ (two ho
 	cp runs/*/report/study_*.png assets/
 	$(PY) -m kd_lab.study.tokens runs/demo --output assets/results/toy_tokens.json
 	$(PY) -m kd_lab.study.topk_tail runs/demo-smol --output assets/results/topk_tail_smol.json
-	$(PY) -m kd_lab.study.heads_and_tails --study runs/demo-smol
+	$(PY) -m kd_lab.study.heads_and_tails runs/demo-smol \
+		--output assets/results/heads_and_tails_smol.json
 	$(PY) -m kd_lab.evaluation.sequence_gradients --study runs/demo \
 		--output assets/results/sequence_gradients.json
 	$(PY) -m kd_lab.claims.listing runs/demo

@@ -43,6 +43,14 @@ CONFIG, VERSIONS, METRICS, COMPLETE = "config.yaml", "versions.json", "metrics.j
 LIBRARIES = ("torch", "transformers", "trl", "accelerate", "datasets", "peft", "deepspeed", "numpy")
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file, and its folder, so that it is there whole or as it was before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
 def start_run(folder: str | Path, resume_from_checkpoint: str | bool | None) -> Path | None:
     """Where training goes on: a whole checkpoint, or None for the first step.
 
@@ -104,8 +112,8 @@ def record_run(folder: str | Path, config: Mapping[str, Any]) -> None:
     if path.exists():
         before = json.loads(path.read_text())
         versions["earlier_starts"] = [*before.pop("earlier_starts", []), before]
-    _write_whole(path, json.dumps(versions, indent=2) + "\n")
-    _write_whole(folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=True, allow_unicode=True))
+    write_whole(path, json.dumps(versions, indent=2) + "\n")
+    write_whole(folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=True, allow_unicode=True))
 
 
 def run_versions(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,7 +158,7 @@ class MetricsWriter(TrainerCallback):
         seconds = kept[-1]["seconds"] if kept else 0.0
         self._began = time.perf_counter() - seconds
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        _write_whole(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+        write_whole(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def on_log(
         self,
@@ -245,7 +253,7 @@ def _mark_complete(model_folder: Path, *, run_folder: Path) -> None:
         config = yaml.safe_load((run_folder / CONFIG).read_text(encoding="utf-8"))
         versions = json.loads((run_folder / VERSIONS).read_text(encoding="utf-8"))
         card = model_card(config, versions, read_metrics(run_folder))
-        _write_whole(model_folder / "README.md", card)
+        write_whole(model_folder / "README.md", card)
         (model_folder / COMPLETE).touch()
 
 
@@ -259,12 +267,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple, set)):
         return [_plain(item) for item in value]
     return value
-
-
-def _write_whole(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
 
 
 def _is_main_process() -> bool:

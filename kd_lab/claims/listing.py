@@ -37,7 +37,7 @@ from kd_lab.data.toy_language import conversations, log_prob
 from kd_lab.divergences import forward_kl, reverse_kl
 from kd_lab.evaluation.intervals import bootstrap_interval
 from kd_lab.fused_loss import IGNORED
-from kd_lab.run_folder import run_versions
+from kd_lab.run_folder import run_versions, write_whole
 
 RESULT = Path("assets/results/listing.json")
 ROWS = 64  # of a batch, as in tiny/token_fkl
@@ -78,7 +78,7 @@ def main(words: Sequence[str]) -> None:
         for name in ("teacher", "start")
     )
     results = audit(teacher, student, tokenizer) | {"versions": run_versions({"seed": 0})}
-    RESULT.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_whole(RESULT, json.dumps(results, indent=1) + "\n")
     print(f"wrote {RESULT}")
 
 

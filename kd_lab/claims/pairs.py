@@ -30,7 +30,7 @@ from kd_lab.report.comparisons import compare
 from kd_lab.report.metrics import METRICS, TABLE_1
 from kd_lab.report.published import PUBLISHED
 from kd_lab.report.runs import Recipe, Run, read_recipes
-from kd_lab.run_folder import run_versions
+from kd_lab.run_folder import run_versions, write_whole
 
 RESULTS = Path("assets/results")
 PAIRS = (
@@ -67,7 +67,7 @@ def main(words: Sequence[str]) -> None:
         raise ValueError(f"{folder} holds no run with an {RESULT}: run `make demo` first")
     path = RESULTS / f"pairs_{name}.json"
     text = json.dumps(pairs_of_study(runs) | {"versions": run_versions({})}, indent=1)
-    path.write_text(text + "\n", encoding="utf-8")
+    write_whole(path, text + "\n")
     print(f"wrote {path}")
 
 

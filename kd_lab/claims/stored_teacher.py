@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from kd_lab.data.conversations import DataArguments
-from kd_lab.run_folder import run_versions
+from kd_lab.run_folder import run_versions, write_whole
 from kd_lab.teacher.cache import CacheArguments, cache_teacher
 
 RESULT = Path("assets/results/stored_teacher.json")
@@ -43,7 +43,7 @@ def main(words: Sequence[str]) -> None:
         "assumed_tokens": CONVERSATION_TOKENS,
         "versions": run_versions({}),
     }
-    RESULT.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_whole(RESULT, json.dumps(results, indent=1) + "\n")
     print(f"wrote {RESULT}")
 
 

@@ -130,13 +130,13 @@ ARGUMENTS = (EvaluateArguments, DataArguments)
 
 def run(args: EvaluateArguments, data: DataArguments) -> None:
     """Evaluate, write ``evaluation.json`` and print what is in it; see ``evaluate``."""
+    from kd_lab.run_folder import write_whole
+
     started = time.perf_counter()
     path = _output_folder(args) / RESULT
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)  # a folder that cannot be is refused at once
     result = evaluate(args, data)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(result, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(path)
+    write_whole(path, json.dumps(result, ensure_ascii=False) + "\n")
     Console().print(_table(result))
     for metric, reason in result["missing"].items():
         print(f"no {metric}: {reason}")

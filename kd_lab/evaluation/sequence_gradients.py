@@ -34,7 +34,7 @@ from kd_lab.evaluation.gradient_estimators import (
 )
 from kd_lab.evaluation.intervals import bootstrap_interval
 from kd_lab.evaluation.pair import LONGEST, MIN_MASS, Pair, load_pair
-from kd_lab.run_folder import run_versions
+from kd_lab.run_folder import run_versions, write_whole
 
 LENGTHS = (1, 2, 3, 4, 6, LONGEST)
 MASSES = (1e-2, MIN_MASS, 1e-4)
@@ -210,10 +210,7 @@ def main(words: Sequence[str] | None = None) -> None:
         found = sequence_gradients(args.study, args.seeds, args.questions, args.exposed)
     except (ValueError, OSError) as error:
         parser.exit(2, f"sequence_gradients: error: {error}\n")
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    part = args.output.with_name(f".{args.output.name}.part")
-    part.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(args.output)
+    write_whole(args.output, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     print(f"wrote {args.output}")
 
 

@@ -1,7 +1,10 @@
 """Head or tail first? The gap on each, step by step, as a student learns by one divergence.
 
-    python -m kd_lab.study.heads_and_tails             # SmolLM2, after kd-lab demo --study smol
     fit(student, rows, tokenizer, teacher=teacher, divergence="reverse_kl", watch=watch, ...)
+
+    kd-lab demo --study smol           # on the real model
+    python -m kd_lab.study.heads_and_tails runs/demo-smol \\
+        --output assets/results/heads_and_tails_smol.json
 
 Wu et al. 2024 (arXiv 2404.02657) report that early in training forward KL fits the head of the
 teacher's law first, reverse KL its tail. Of each seed all divergences go on from one start, which
@@ -12,6 +15,7 @@ gaps are measured on held-out rows.
 import argparse
 import copy
 import json
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +34,7 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from kd_lab.evaluation.heads_and_tails import measure_gaps
-from kd_lab.run_folder import run_versions
+from kd_lab.run_folder import run_versions, write_whole
 from kd_lab.smollm2 import FOLDER
 from kd_lab.student import StudentArguments, load_student
 from kd_lab.study.sweep import over_seeds
@@ -165,15 +169,19 @@ def smol_curves(
         answers, test_answers: folders of ``kd-lab generate`` that SmolLM2 wrote.
     Returns:
         ``curves``: divergence -> metric -> [seeds][steps in ``at``]; and all settings.
+    Raises:
+        ValueError: no seed, or a folder that holds something else.
     """
+    if seeds < 1:
+        raise ValueError(f"seeds must be at least 1, not {seeds}")
+    rows = stored_answers(answers, verify=True)
+    test_rows = stored_answers(test_answers, verify=True)
+    held_out = PackedRows.of(test_rows.select(range(min(TEST_ROWS, len(test_rows)))))
     tokenizer = AutoTokenizer.from_pretrained(FOLDER)
     teacher = AutoModelForCausalLM.from_pretrained(FOLDER).requires_grad_(False).eval()
     shallow = load_student(
         StudentArguments(model_name_or_path=str(FOLDER), keep_every=2), tokenizer
     )
-    rows = stored_answers(answers, verify=True)
-    held_out = stored_answers(test_answers, verify=True)
-    held_out = PackedRows.of(held_out.select(range(min(TEST_ROWS, len(held_out)))))
     found: dict[str, list[list[dict[str, float]]]] = {name: [] for name in DIVERGENCES}
     for seed in range(1, seeds + 1):
         start = fit(
@@ -187,7 +195,8 @@ def smol_curves(
                 batch_size=ROWS, teacher=teacher, divergence=name, watch=watch,
             )  # fmt: skip
             found[name].append(watch.found)
-            print(f"seed {seed}, {name}: {watch.found[-1]}", flush=True)
+            gaps = ", ".join(f"{part} {watch.found[-1][part]:.3f}" for part in ("head", "tail"))
+            print(f"seed {seed}, {name}: {gaps} after {at[-1]} steps", flush=True)
     return {
         "at": list(at),
         "start_steps": start_steps,
@@ -255,19 +264,27 @@ def draw_curves(
     plt.show()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--study", default="runs/demo-smol", help="folder of the smol study")
-    parser.add_argument("--json", default="assets/results/heads_and_tails_smol.json")
-    parser.add_argument("--seeds", type=int, default=SEEDS)
-    args = parser.parse_args()
-    folder = Path(args.study)
-    results = smol_curves(
-        str(folder / "train_answers"), str(folder / "test_answers"), seeds=args.seeds
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m kd_lab.study.heads_and_tails", description=__doc__
     )
-    Path(args.json).write_text(json.dumps(results, indent=1) + "\n")
-    print(f"wrote {args.json}")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("folder", type=Path, help="of a finished smol study; it is only read")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help=f"default: {SEEDS}")
+    arguments = parser.parse_args(argv)
+    try:
+        answers, test_answers = (
+            str(arguments.folder / f"{split}_answers") for split in ("train", "test")
+        )
+        results = smol_curves(answers, test_answers, seeds=arguments.seeds)
+        write_whole(arguments.output, json.dumps(results, indent=1) + "\n")
+    except (ValueError, OSError) as refusal:
+        print(f"kd_lab.study.heads_and_tails: error: {refusal}", file=sys.stderr)
+        return 2
+    print(f"wrote {arguments.output}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from kd_lab.recipe import find_recipe
+from kd_lab.run_folder import write_whole
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,8 @@ class Study:
     def note(self, task: Task, seconds: float | None) -> None:
         """Write down that a task was begun (None), or how long it took."""
         path = self._record(task)
-        path.parent.mkdir(parents=True, exist_ok=True)
         record = {"words": task.words, "fingerprint": task.fingerprint, "seconds": seconds}
-        part = path.with_name(f".{path.name}.part")
-        part.write_text(json.dumps(record, indent=1) + "\n")
-        part.replace(path)
+        write_whole(path, json.dumps(record, indent=1) + "\n")
         if seconds is not None:
             self.seconds[task.name] = seconds
 

@@ -33,7 +33,7 @@ from kd_lab.divergences import forward_kl, reverse_kl
 from kd_lab.evaluation.models import Model, shared_size
 from kd_lab.evaluation.states import answered_rows, trained_states
 from kd_lab.evaluation.test_set import TestSet, load_test_set
-from kd_lab.run_folder import COMPLETE, run_versions
+from kd_lab.run_folder import COMPLETE, run_versions, write_whole
 from kd_lab.study.findings import NAMES
 from kd_lab.study.toy import METHODS
 from kd_lab.token_log_probs import token_log_probs
@@ -298,11 +298,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON")
     arguments = parser.parse_args(argv)
     try:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
         study = token_study(arguments.folder)
-        part = arguments.output.with_name(f".{arguments.output.name}.part")
-        part.write_text(json.dumps(study, ensure_ascii=False, separators=(",", ":")) + "\n")
-        part.replace(arguments.output)
+        text = json.dumps(study, ensure_ascii=False, separators=(",", ":"))
+        write_whole(arguments.output, text + "\n")
     except (ValueError, OSError) as refusal:
         print(f"kd_lab.study.tokens: error: {refusal}", file=sys.stderr)
         return 2

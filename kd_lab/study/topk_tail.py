@@ -23,7 +23,7 @@ from rich.progress import Progress
 
 from kd_lab.evaluation.models import Model, shared_size
 from kd_lab.evaluation.topk_teacher import bytes_per_token, compare_topk
-from kd_lab.run_folder import COMPLETE, run_versions
+from kd_lab.run_folder import COMPLETE, run_versions, write_whole
 from kd_lab.smollm2 import FOLDER
 from kd_lab.teacher.packed_rows import PackedRows
 from kd_lab.teacher.stored import stored_answers
@@ -91,7 +91,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"{arguments.folder} holds no finished {STUDENT}: give the folder of "
                 "`kd-lab demo --study smol`"
             )
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
         student = Model(str(arguments.folder / STUDENT), None, "float32")
         teacher = Model(str(arguments.teacher), None, "float32")
         rows = PackedRows.of(stored_answers(arguments.folder / "test_answers"))
@@ -101,9 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             study = topk_tail_study(
                 student, teacher, rows, advance=lambda done: progress.advance(task, done)
             )
-        part = arguments.output.with_name(f".{arguments.output.name}.part")
-        part.write_text(json.dumps(study, indent=1) + "\n", encoding="utf-8")
-        part.replace(arguments.output)
+        write_whole(arguments.output, json.dumps(study, indent=1) + "\n")
     except (ValueError, OSError) as refusal:
         print(f"kd_lab.study.topk_tail: error: {refusal}", file=sys.stderr)
         return 2

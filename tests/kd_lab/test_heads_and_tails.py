@@ -9,7 +9,7 @@ import torch
 from toy_pair import TOKENIZER, toy_model, toy_rows
 
 from kd_lab.evaluation.heads_and_tails import head_and_tail_gaps, measure_gaps
-from kd_lab.study.heads_and_tails import WatchGaps, by_metric, fit, head_lead
+from kd_lab.study.heads_and_tails import WatchGaps, by_metric, fit, head_lead, main
 from kd_lab.teacher.packed_rows import PackedRows
 
 VOCABULARY = len(TOKENIZER)
@@ -94,3 +94,11 @@ def test_a_run_is_watched_at_its_steps_and_learns():
 def test_the_head_is_ahead_where_less_of_its_gap_is_left():
     curves = {"head": [[0.4, 0.2], [0.5, 0.5]], "tail": [[0.8, 0.6], [0.5, 0.2]]}
     np.testing.assert_allclose(head_lead(curves), [[0, 25], [0, -60]])
+
+
+def test_what_is_no_study_is_refused_before_a_model_loads(tmp_path, capsys):
+    assert main([str(tmp_path), "--output", str(tmp_path / "out.json")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("kd_lab.study.heads_and_tails: error: ")
+    assert str(tmp_path / "train_answers") in error
+    assert not (tmp_path / "out.json").exists()
