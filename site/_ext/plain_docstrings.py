@@ -38,6 +38,8 @@ def to_rst(docstring: list[str]) -> list[str]:
             if listing:
                 listing = False
                 written.append("")
+            if line.rstrip() == "Returns:":  # prose to us; napoleon takes "``name``:" for a type
+                line = ":returns:"
         if listing or not line.strip():
             flush()
             written.append(line)

@@ -1,6 +1,7 @@
-"""The audit at a glance, for the front page: a mark for each claim of CLAIMS.md, in its order.
+"""The audit at a glance: a mark for each verdict of CLAIMS.md.
 
-``{verdicts}`` reads the page's own table, so that the marks cannot say anything else.
+``{verdicts}`` on the front page reads that page's own table, in its order, so that the marks cannot
+say anything else. On the page itself they stand before the verdicts' words.
 """
 
 import re
@@ -52,6 +53,20 @@ def _mark(verdict: str) -> str:
     return f'<span class="mark {name}" aria-hidden="true">{VERDICTS[verdict]}</span>'
 
 
+def mark_page(app: Sphinx, doctree: nodes.document) -> None:
+    """Put the marks before the verdicts of CLAIMS.md: in the table, and where a section begins."""
+    if app.env.docname != "CLAIMS":
+        return
+    words = [node for node in doctree.findall(nodes.strong) if node.astext().endswith(".")]
+    words += [node for node in doctree.findall(nodes.entry) if len(node) == 1]
+    for node in words:
+        verdict = node.astext().rstrip(".").lower()
+        if verdict in VERDICTS:
+            place = node if isinstance(node, nodes.strong) else node[0]
+            place.insert(0, nodes.raw("", f"{_mark(verdict)} ", format="html"))
+
+
 def setup(app: Sphinx) -> dict:
     app.add_directive("verdicts", Verdicts)
+    app.connect("doctree-read", mark_page)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

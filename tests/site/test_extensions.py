@@ -44,6 +44,7 @@ def test_a_formula_that_cannot_be_converted_is_refused(latex):
         ("So:\n    a | b\n    c | d\nand on", "So:\n\n::\n\n    a | b\n    c | d\n\nand on"),
         ("Three:\n- one\n  and more\n- two", "Three:\n\n- one\n  and more\n- two"),
         ("Args:\n    x: [N|M].", "Args:\n    x: [N\\|M]."),
+        ("Returns:\n    ``a``: one.", ":returns:\n    ``a``: one."),
     ],
 )
 def test_plain_docstrings_keep_their_meaning(plain, rst):

@@ -5,6 +5,7 @@ opens every page at phone width in the dark and at desktop width in the light, a
 and for pages that are wider than the screen; its screenshots are in pytest's temporary folder.
 """
 
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import NamedTuple
@@ -87,6 +88,17 @@ def test_everything_is_there(site):
     for notebook in (repository / "notebooks").glob("*.ipynb"):
         page = f"notebooks/{notebook.stem}.html"
         assert any(link.endswith(f"/{notebook.name}") for link in site.pages[page].links), page
+
+
+def test_a_claim_has_one_mark_wherever_it_stands(built_site):
+    front, claims = (
+        re.findall(r'<span class="mark ([a-z-]+)"', (built_site / page).read_text(encoding="utf-8"))
+        for page in ("index.html", "CLAIMS.html")
+    )
+    marks = front[:-4]  # the last are the key's
+    assert len(marks) > 30
+    assert len(set(marks)) == 4
+    assert claims == [*marks, *marks]  # in the table, and where each section begins
 
 
 def test_no_link_is_dead(site):
