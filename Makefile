@@ -27,7 +27,7 @@ figures: $(VENV)/.core  ## redraw all eleven figures into assets/
 audit: $(VENV)/.core  ## the sweeps behind assets/results/ (up to an hour; goes on where it stopped)
 	$(PY) -m toy.audit
 
-evidence: smol  ## all studies of language models behind assets/results/ (two hours; goes on where it stopped)
+evidence: smol  ## all studies of language models behind assets/results/ (three hours; goes on where it stopped)
 	for study in toy smol smol_temperature capacity temperature mixing; do \
 		$(PY) -m kd_lab demo --study $$study || exit 1; done
 	cp runs/demo/report/*.md runs/demo/report/*.csv runs/demo/report/*.png runs/demo/took.json \

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
+from kd_lab.demo import STUDIES
 from kd_lab.evaluation.evaluate import RESULT
 from kd_lab.evaluation.intervals import bootstrap_interval, paired_difference
 from kd_lab.report.comparisons import compare
@@ -33,6 +34,7 @@ from kd_lab.report.runs import Recipe, Run, read_recipes
 from kd_lab.run_folder import run_versions, write_whole
 
 RESULTS = Path("assets/results")
+NAMES = ("toy", "smol")
 PAIRS = (
     ("token_rkl", "token_fkl"),
     ("token_fkl", "sft"),
@@ -62,9 +64,16 @@ def main(words: Sequence[str]) -> None:
     if len(words) != 2:
         raise ValueError("usage: python -m kd_lab.claims.pairs NAME FOLDER   (of `kd-lab demo`)")
     name, folder = words
-    runs = sorted(path.parent for path in Path(folder).glob(f"*/{RESULT}"))
-    if not runs:
-        raise ValueError(f"{folder} holds no run with an {RESULT}: run `make demo` first")
+    if name not in NAMES:
+        raise ValueError(f"NAME is {' or '.join(NAMES)}, not {name!r}")
+    study = STUDIES[name]
+    tasks = study.tasks(Path(folder), study.seeds, False)
+    # Another study may have gone on in the same folder, with methods and seeds of its own.
+    runs = [task.result.parent for task in tasks if task.result.name == RESULT]
+    if missing := [run for run in runs if not (run / RESULT).exists()]:
+        raise ValueError(
+            f"{missing[0]} holds no {RESULT}: run `kd-lab demo --study {name}` to its end first"
+        )
     path = RESULTS / f"pairs_{name}.json"
     text = json.dumps(pairs_of_study(runs) | {"versions": run_versions({})}, indent=1)
     write_whole(path, text + "\n")

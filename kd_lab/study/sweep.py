@@ -35,7 +35,7 @@ LINES = {
     "token_fkl": ("forward KL", "#0072B2", "-", "o"),
     "token_rkl": ("reverse KL", "#D55E00", "--", "s"),
 }
-# A picture's panels: metric -> title. A share near 1 is drawn as what it lacks, by logarithm.
+# A picture's panels: metric -> title. A share near 1 is drawn as what it lacks.
 PANELS = {
     "coverage": "1 - coverage",
     "precision": "1 - precision",
@@ -170,7 +170,8 @@ def draw_sweep(
             if metric in level:
                 at = 1 - level[metric] if lacks else level[metric]
                 axis.axhline(at, color="#7F7F7F", linewidth=1, label=of_level)
-            if lacks or metric.endswith("kl"):
+            low, high = axis.dataLim.intervaly
+            if high > 3 * low > 0:  # no less than that has decades to show
                 axis.set_yscale("log")
             axis.set_title(title)
             axis.set_xticks(places, ticks)

@@ -154,7 +154,7 @@ def draw_temperature(results: Mapping[str, Any], panels: Mapping[str, str] = PAN
     return draw_sweep(
         [point["methods"] for point in points],
         [str(point["temperature"]) for point in points],
-        "temperature of the divergence",
+        "temperature",
         results["teacher"],
         panels,
     )

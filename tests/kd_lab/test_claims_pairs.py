@@ -6,7 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kd_lab.claims.pairs import PUBLISHED_PAIRS, differences, equation_4, published_differences
+from kd_lab.claims.pairs import (
+    PUBLISHED_PAIRS,
+    differences,
+    equation_4,
+    main,
+    published_differences,
+)
 from kd_lab.claims.stored_teacher import counted, measured
 from kd_lab.report.published import PUBLISHED
 from kd_lab.report.runs import Recipe, Run
@@ -106,3 +112,12 @@ def test_a_stored_teacher_takes_what_is_counted(tmp_path):
         rows_bytes = files[signal] - sizes[signal]["bytes"]
         assert 5 < rows_bytes < 15
     assert counted(3584, 151_665)["topk"] == {"bytes": 388, "gigabytes": 388 * 24e6 / 1e9}
+
+
+def test_a_study_that_is_not_finished_is_refused(tmp_path):
+    (tmp_path / "teacher").mkdir()
+    (tmp_path / "teacher" / "evaluation.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"seqkd-1 holds no evaluation\.json: .* --study smol"):
+        main(["smol", str(tmp_path)])
+    with pytest.raises(ValueError, match="toy or smol, not 'capacity'"):
+        main(["capacity", str(tmp_path)])
