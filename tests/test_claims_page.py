@@ -190,6 +190,13 @@ def test_mixing():
 
 
 def test_temperature():
-    values = load("study_temperature")["start"]["coverage"]["values"]
-    assert len(values) == 5
-    assert sum(value < 0.5 for value in values) == 1  # "one of the five starts"
+    toy, real = (
+        load(f"study_{name}")["temperatures"] for name in ("temperature", "smol_temperature")
+    )
+    assert [point["temperature"] for point in toy] == [1, 2, 4]
+    ahead = [point["gaps"]["precision"]["above_zero"] for point in toy]
+    assert ahead[0] > ahead[1] > ahead[2] == 0
+    assert not any(point["gaps"]["coverage"]["above_zero"] for point in toy)  # "never ahead"
+    for metric in ("forward_kl", "reverse_kl"):  # "turn into one"
+        cold, warm = (point["gaps"][metric]["mean"] for point in real)
+        assert abs(warm) < 0.1 * abs(cold)

@@ -106,8 +106,15 @@ def with_gaps(methods: Mapping[str, Values]) -> dict[str, Any]:
 
 
 def paired(values: Values, against: Values) -> dict[str, dict[str, Any]]:
-    """Each metric's difference, values less against, taken within each seed."""
-    return {metric: over_seeds(np.subtract(x, against[metric])) for metric, x in values.items()}
+    """Each metric's difference, values less against, taken within each seed.
+
+    Beside what ``over_seeds`` gives it has ``above_zero``: in how many seeds it is more than 0.
+    """
+    differences = {metric: np.subtract(x, against[metric]) for metric, x in values.items()}
+    return {
+        metric: over_seeds(x) | {"above_zero": int((x > 0).sum())}
+        for metric, x in differences.items()
+    }
 
 
 def over_seeds(values: ArrayLike) -> dict[str, Any]:

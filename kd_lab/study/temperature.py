@@ -128,10 +128,9 @@ def temperature_findings(
     def listed(metric: str, figures: Mapping[int, Figures]) -> str:
         parts = []
         for temperature, figure in figures.items():
-            above = sum(value > 0 for value in figure[metric]["values"])
             parts.append(
-                f"{told(figure[metric])} at T = {temperature} (above 0 in {above} of "
-                f"{results['seeds']} seeds)"
+                f"{told(figure[metric])} at T = {temperature} (above 0 in "
+                f"{figure[metric]['above_zero']} of {results['seeds']} seeds)"
             )
         return ", ".join(parts)
 

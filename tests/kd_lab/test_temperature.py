@@ -68,8 +68,10 @@ def test_gaps_and_changes_are_paired_by_seed(results):
     first, _, warmest = results["temperatures"]
     assert [point["temperature"] for point in results["temperatures"]] == [1, 2, 4]
     assert first["gaps"]["coverage"]["values"] == pytest.approx([-0.1] * SEEDS)
+    assert first["gaps"]["coverage"]["above_zero"] == 0
     change = warmest["changes"]["token_fkl"]["coverage"]
     assert change["values"] == pytest.approx([0.01, 0.02, 0.03])
+    assert change["above_zero"] == SEEDS
     test = stats.ttest_1samp(change["values"], 0).confidence_interval(0.95)
     assert (change["low"], change["high"]) == pytest.approx((test.low, test.high))
     assert json.loads(json.dumps(results)) == results
