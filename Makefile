@@ -36,6 +36,8 @@ evidence: smol  ## all studies of language models behind assets/results/ (three 
 		assets/results/smol_study/
 	cp runs/*/report/study_*.json assets/results/
 	cp runs/*/report/study_*.png assets/
+	$(PY) -m kd_lab train --config smol/token_fkl --resume_from_checkpoint true
+	cp runs/smol/token_fkl/metrics.jsonl assets/results/smol_token_fkl.jsonl
 	$(PY) -m kd_lab.study.tokens runs/demo --output assets/results/toy_tokens.json
 	$(PY) -m kd_lab.study.topk_tail runs/demo-smol --output assets/results/topk_tail_smol.json
 	$(PY) -m kd_lab.study.heads_and_tails runs/demo-smol \

@@ -2,11 +2,14 @@
 
 ``{recipes} FOLDER`` stands for a section with the text of each YAML file in it, ``{results}
 FOLDER`` for a list of its numbers as downloads, each file with its size, and ``{studies} FOLDER``
-for a section with the report and the numbers of each folder in it.
+for a section with the report and the numbers of each folder in it. What an explorable reads is on
+the site already and is linked there.
 """
 
 import os
 import re
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from sphinx.application import Sphinx
@@ -18,7 +21,8 @@ TITLES = {"smol_study": "SmolLM2-135M", "toy_study": "The toy language"}
 
 def expand(app: Sphinx, docname: str, source: list[str]) -> None:
     """Sphinx's source-read event."""
-    write = {"recipes": _recipes, "results": _results, "studies": _studies}
+    results = partial(_results, explorable=app.config.explorable_data)
+    write = {"recipes": _recipes, "results": results, "studies": _studies}
     upwards = os.path.relpath(app.srcdir, Path(app.srcdir, docname).parent)
     if docname.startswith("site/"):
         source[0] = LINE.sub(
@@ -35,12 +39,19 @@ def _recipes(folder: Path, address: str) -> str:
     )
 
 
-def _results(folder: Path, address: str) -> str:
+def _results(folder: Path, address: str, explorable: Sequence[str] = ()) -> str:
     return "\n".join(
-        f"- [{path.name}]({address}/{path.name}), {max(1, round(path.stat().st_size / 1024))} kB"
+        f"- {_link(path.name, address, path.name in explorable)}, "
+        f"{max(1, round(path.stat().st_size / 1024))} kB"
         for path in sorted(folder.iterdir())
         if path.suffix in NUMBERS
     )
+
+
+def _link(name: str, address: str, on_site: bool) -> str:
+    if on_site:  # in HTML, since Sphinx takes no static file for the aim of a link
+        return f'<a href="../_static/data/{name}" download>{name}</a>'
+    return f"[{name}]({address}/{name})"
 
 
 def _studies(folder: Path, address: str) -> str:
