@@ -127,8 +127,8 @@ def _sweep(sweep: Sweep, folder: str, seeds: int) -> Kind:
 STUDIES = {
     "toy": Kind("runs/demo", 3, toy_study, partial(_report_runs, toy_findings)),
     "smol": Kind("runs/demo-smol", 2, smol_study, partial(_report_runs, smol_findings)),
-    "capacity": _sweep(CAPACITY, "runs/capacity", 3),
+    "capacity": _sweep(CAPACITY, "runs/capacity", 6),
     "temperature": _sweep(TEMPERATURE, "runs/temperature", 10),
-    "mixing": _sweep(MIXING, "runs/mixing", 3),
+    "mixing": _sweep(MIXING, "runs/mixing", 6),
     "smol_temperature": _sweep(SMOL_TEMPERATURE, "runs/demo-smol", 4),
 }

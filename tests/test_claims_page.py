@@ -173,7 +173,11 @@ def test_capacity():
     gaps = {size["name"]: size["gaps"] for size in study["sizes"]}
     for name in ("1x24", "1x32", "2x32", "2x64"):
         assert abs(gaps[name]["coverage"]["mean"]) < 0.01  # "less than a hundredth"
-    assert gaps["2x64"]["coverage"]["high"] < 0 < gaps["2x64"]["precision"]["low"]
+        assert (gaps[name]["coverage"]["high"] < 0) == (name == "2x64")  # "only for the largest"
+    for name in ("1x24", "1x32", "2x32"):
+        assert gaps[name]["precision"]["above_zero"] == study["seeds"]  # "with every seed"
+        assert 0.01 < gaps[name]["precision"]["mean"] < 0.02
+    assert 0 < gaps["2x64"]["precision"]["low"] < gaps["2x64"]["precision"]["mean"] < 0.01
     random = study["random"]["methods"]
     assert random["token_rkl"]["coverage"]["high"] < random["token_fkl"]["coverage"]["low"]
     assert verdict("powerful student") == "holds under conditions"
