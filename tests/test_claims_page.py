@@ -187,9 +187,18 @@ def test_mixing():
     starts = load("study_mixing")["starts"]
     mixes = {mix["alpha"]: mix for mix in starts["random"]["mixes"]}
     assert mixes[1.0]["learnt"]["token_rkl"] < mixes[0.5]["learnt"]["token_rkl"]
-    alone, half = (mix["methods"]["token_rkl"] for mix in starts["start"]["mixes"][:3:2])
-    assert alone["coverage"]["high"] < half["coverage"]["low"]
-    assert alone["precision"]["mean"] > half["precision"]["mean"]
+    alone, half = starts["start"]["mixes"][:3:2]
+    assert (alone["alpha"], half["alpha"]) == (1, 0.5)
+    assert all(mix["learnt"]["token_rkl"] == 6 for mix in (alone, half))  # "all learn"
+    spread = [mix["spread"]["token_rkl"]["coverage"] for mix in (alone, half)]
+    assert spread[0] > 1.5 * spread[1]
+    changes = half["changes"]["token_rkl"]
+    assert changes["coverage"]["low"] > 0
+    assert changes["coverage"]["above_zero"] == 6
+    assert changes["precision"]["above_zero"] == 1
+    (best,) = (n for n, value in enumerate(changes["precision"]["values"]) if value > 0)
+    start = starts["random"]["sft"]["precision"]["values"]
+    assert start[best] == min(start) < 0.1  # "whose start had learnt little"
     assert verdict("Mixing in SFT") == "holds under conditions"
 
 

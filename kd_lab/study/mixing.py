@@ -27,6 +27,7 @@ from kd_lab.study.sweep import (
     Sweep,
     draw_sweep,
     over_seeds,
+    paired,
     read_values,
     sweep_results,
     teacher_tasks,
@@ -89,22 +90,27 @@ def mixing_results(folder: Path, seeds: int) -> dict[str, Any]:
 
     Returns:
         ``starts``: for "start" and "random" the control ``sft`` (metric -> figure) and ``mixes``,
-        each with ``alpha``, ``methods``, ``gaps`` (see ``with_gaps``), ``spread`` (method -> metric
+        each with ``alpha``, ``methods``, ``gaps`` (see ``with_gaps``), ``changes`` (method ->
+        metric -> what this alpha changes against 1, paired by seed), ``spread`` (method -> metric
         -> standard deviation between seeds) and ``learnt`` (method -> how many seeds); beside what
         ``sweep_results`` gives. Metrics are those of all sweeps, ``divergence_rise`` (the largest
         ratio of one log's divergence to that before it) and ``gradient_peak`` (the largest norm
         over the median one).
     """
 
-    def mix(start: str, alpha: float) -> dict[str, Any]:
-        values = {
+    def values_of(start: str, alpha: float) -> dict[str, dict[str, list[float]]]:
+        return {
             method: read_values(folder, (kind := _kind(start, method, alpha)), seeds)
             | _steadiness(folder, kind, seeds)
             for method in DIVERGENCES
         }
+
+    def mix(start: str, alpha: float) -> dict[str, Any]:
+        values, alone = values_of(start, alpha), values_of(start, 1.0)
         return {
             "alpha": alpha,
             **with_gaps(values),
+            "changes": {method: paired(values[method], alone[method]) for method in DIVERGENCES},
             "spread": {
                 method: {
                     metric: float(np.std(x, ddof=1)) if seeds > 1 else None

@@ -60,6 +60,9 @@ def test_who_learnt_and_how_far_seeds_lie_apart(results):
     # Of 0.9, 0.1 and 0.1: sqrt((2/3)·0.8² / 2).
     assert alone["spread"]["token_rkl"]["precision"] == pytest.approx(0.8 / 3**0.5)
     assert alone["spread"]["token_fkl"]["precision"] == pytest.approx(0)
+    gained = mixed[0]["changes"]["token_rkl"]["precision"]
+    assert sorted(gained["values"]) == pytest.approx([0, 0.8, 0.8])
+    assert gained["above_zero"] == 2
     assert json.loads(json.dumps(results)) == results
 
 
