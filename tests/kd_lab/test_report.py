@@ -1,7 +1,6 @@
-"""``kd-lab report``: its numbers, what it calls best, what it refuses, what it draws.
+"""``kd-lab report``: its numbers, what it calls best, what it draws.
 
-The runs are written with the writers of ``kd-lab train`` and ``kd-lab evaluate``, from values that
-a test chooses; one test trains and evaluates for real.
+Most runs are written by written_runs.py; one test trains and evaluates for real.
 """
 
 import contextlib
@@ -16,64 +15,19 @@ import numpy as np
 import pytest
 from PIL import Image
 from toy_pair import TOKENIZER, toy_model
+from written_runs import BASE, EXAMPLES, FKL, METRIC, RECIPES, RKL, write_run, write_study
 
-from kd_lab.cli import main, parse
-from kd_lab.evaluation.measurements import Measurements
+from kd_lab.cli import main
 from kd_lab.report.comparisons import best_of_columns, differences_to_sft, figure
-from kd_lab.report.metrics import METRICS
-from kd_lab.report.plots import draw_all, logged_curves, styles
+from kd_lab.report.plots import draw_all, logged_curves
 from kd_lab.report.published import PUBLISHED, PublishedRow, with_published
 from kd_lab.report.runs import read_recipes
-from kd_lab.run_folder import record_run, resolved_config, run_versions
-
-EXAMPLES = 60
-METRIC = {metric.name: metric for metric in METRICS}
-RECIPES = {
-    "sft": ["--alpha", "0"],
-    "fkl": ["--alpha", "1"],
-    "rkl": ["--alpha", "0.5", "--divergence", "reverse_kl"],
-}
-FKL, RKL = "dataset × FKL", "0.5 SFT + 0.5 dataset × RKL"
-BASE = 0.5 + np.random.default_rng(0).normal(0, 0.01, EXAMPLES)
-
-
-def write_run(folder: Path, values: dict[str, np.ndarray], *words: str, **evaluation) -> Path:
-    """A run, NAME-SEED, as training and evaluation leave it; a metric without values is noise."""
-    recipe, _, seed = folder.name.partition("-")
-    start = ["--model_name_or_path", "runs/start", "--teacher_model_name_or_path", "runs/teacher"]
-    options = [*start, *RECIPES[recipe], "--seed", seed, "--output_dir", str(folder), *words]
-    config = resolved_config(*parse("train", options))
-    record_run(folder, config)
-    log = [{"step": s, "eval_forward_kl": 1 / s, "eval_reverse_kl": 2 / s} for s in (1, 2, 4)]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
-
-    rng = np.random.default_rng(sum(folder.name.encode()))
-    found = Measurements(missing={"bartscore": "no BART model here"})
-    found.weights["reference_tokens"] = np.arange(EXAMPLES) % 7 + 5.0
-    for metric in METRIC.keys() - found.missing.keys():
-        weighted = metric in ("forward_kl", "reverse_kl", "jensen_shannon")
-        given = values.get(metric, rng.uniform(0.4, 0.6, EXAMPLES))
-        found.add({metric: given}, "reference_tokens" if weighted else None)
-    side = {"parameters": 57_536, "tokens_per_second": 100.0, "device": "cpu"}
-    result = {
-        **found.to_json(seed=0),
-        "speed": {"student": side, "teacher": side, "batch_size": 8, "tokens_each": 32},
-        "student": {"name": folder.name, "sha256": folder.name},
-        "teacher": {"name": "teacher", "sha256": "of the teacher"},
-        "test_set": {"examples": EXAMPLES, "prompts_sha256": "of the prompts"},
-        "settings": {"model_name_or_path": str(folder), "temperature": 1.0},
-        "versions": run_versions(config),
-        **evaluation,
-    }
-    (folder / "evaluation.json").write_text(json.dumps(result))
-    return folder
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory) -> list[Path]:
     """Two seeds of SFT and of FKL, one of RKL; not to be changed."""
-    folder = tmp_path_factory.mktemp("study")
-    return [write_run(folder / name, {}) for name in ("sft-1", "sft-2", "fkl-1", "fkl-2", "rkl-1")]
+    return write_study(tmp_path_factory.mktemp("study"))
 
 
 @pytest.fixture(scope="module")
@@ -220,91 +174,6 @@ def test_published_rows_stand_beside_ours(study, tmp_path):
         "*published* | 0.5404 | 0.2615 | 0.3463 | -2.5104 |"
     ) in text
     assert text.count("| *published* |") == len(PUBLISHED)
-
-
-@pytest.mark.parametrize(
-    ("recipe", "q", "p", "loss"),
-    [
-        ("qwen2.5/token_fkl_from_instruct", *PUBLISHED[3][:2], PUBLISHED[3].loss),
-        ("qwen2.5/token_fkl", *PUBLISHED[4][:2], PUBLISHED[4].loss),
-        ("qwen2.5/token_fkl_0.8_sft", *PUBLISHED[5][:2], PUBLISHED[5].loss),
-        ("qwen2.5/token_rkl", *PUBLISHED[6][:2], PUBLISHED[6].loss),
-        ("qwen2.5/ultra_7b", *PUBLISHED[2][:2], PUBLISHED[2].loss),
-        ("tiny/gkd", "start", "teacher", "mixed λ=0.5 × JSD(0.5)"),
-        ("tiny/minillm", "start", "teacher", "student × RKL, policy gradient"),
-        ("tiny/seqkd", "start", "answers", "teacher × SFT"),
-        ("tiny/seq_fkl", "start", "teacher", "teacher × FKL"),
-        ("tiny/sft", "start", "", "SFT"),
-        ("tiny/teacher", "untrained", "", "SFT"),
-    ],
-)
-def test_a_recipe_is_told_as_its_point_of_the_map(tmp_path, recipe, q, p, loss):
-    folder = write_run(tmp_path / "sft-1", {})
-    words = ["--config", recipe, "--bf16", "false", "--output_dir", str(folder)]
-    record_run(folder, resolved_config(*parse("train", words)))
-    row = read_recipes([folder])[0]
-    assert (row.q, row.p, row.loss) == (q, p, loss)
-
-
-def test_rows_have_names_of_their_own(tmp_path):
-    student = {"name": "start", "sha256": "of the start"}
-    runs = [
-        write_run(tmp_path / "sft-1", {}),
-        write_run(tmp_path / "sft-2", {}, "--model_name_or_path=runs/other", student=student),
-        write_run(tmp_path / "fkl-1", {}),
-        write_run(tmp_path / "fkl-2", {}, "--distil_temperature=2", "--max_steps=7"),
-        write_run(tmp_path / "fkl-3", {}, "--max_steps=9"),
-        write_run(tmp_path / "rkl-1", {}, student={"name": "up", "sha256": "of the teacher"}),
-    ]
-    (runs[5] / "config.yaml").unlink()  # a model that was not trained here
-    recipes = read_recipes(runs)
-    assert [recipe.name for recipe in recipes] == [
-        "up",
-        "start",
-        "SFT",
-        f"{FKL} (max_steps -1)",
-        f"{FKL}, T=2",
-        f"{FKL} (max_steps 9)",
-    ]
-    assert [recipe.is_teacher for recipe in recipes] == [True] + [False] * 5
-    looks = [tuple(map(str, look.values())) for look in styles(recipes).values()]
-    assert len(set(looks)) == len(looks)
-
-
-@pytest.mark.parametrize(
-    ("break_it", "told"),
-    [
-        (lambda run: (run / "evaluation.json").unlink(), "fkl-1 holds no evaluation.json: run kd-"),
-        (lambda run: (run / "evaluation.json").write_text("{"), "is not JSON"),
-        (lambda run: (run / "evaluation.json").write_text("{}"), "not written by kd-lab evaluate"),
-        (lambda run: write_run(run, {}, test_set={}), "different test prompts"),
-        (lambda run: write_run(run, {}, settings={"model_name_or_path": "", "temperature": 0.0}),
-         "with temperature 1.0 and"),
-        (lambda run: run.rename(run.with_name("gone")), "there is no folder"),
-    ],
-)  # fmt: skip
-def test_a_run_that_cannot_be_reported_on_is_one_line(copies, capsys, break_it, told):
-    out = copies[0].parent / "report"
-    out.mkdir()
-    (out / "report.md").write_text("an earlier report")
-    break_it(copies[2])
-    assert main(["report", *map(str, copies), "--output_dir", str(out)]) == 2
-    line = capsys.readouterr().err
-    assert line.count("\n") == 1
-    assert told in line
-    assert [path.name for path in out.iterdir()] == ["report.md"]
-    assert (out / "report.md").read_text() == "an earlier report"
-
-
-def test_runs_given_twice_and_seeds_run_twice_are_refused(study, tmp_path, capsys):
-    again = write_run(tmp_path / "again" / "sft-1", {})
-    for runs, told in (
-        ([study[0], study[0]], "is given twice"),
-        ([study[0], again], "are one recipe and one seed"),
-        ([], "the following arguments are required: --runs"),
-    ):
-        assert main(["report", *map(str, runs)]) == 2
-        assert told in capsys.readouterr().err
 
 
 def test_pictures_show_the_runs(study):
