@@ -25,6 +25,7 @@ from kd_lab.study.sweep import (
     DIVERGENCES,
     LINES,
     Sweep,
+    Values,
     draw_sweep,
     over_seeds,
     paired,
@@ -98,15 +99,18 @@ def mixing_results(folder: Path, seeds: int) -> dict[str, Any]:
         over the median one).
     """
 
-    def values_of(start: str, alpha: float) -> dict[str, dict[str, list[float]]]:
-        return {
-            method: read_values(folder, (kind := _kind(start, method, alpha)), seeds)
-            | _steadiness(folder, kind, seeds)
-            for method in DIVERGENCES
+    def mixes(start: str) -> list[dict[str, Any]]:
+        values = {
+            alpha: {
+                method: read_values(folder, (kind := _kind(start, method, alpha)), seeds)
+                | _steadiness(folder, kind, seeds)
+                for method in DIVERGENCES
+            }
+            for alpha in ALPHAS
         }
+        return [mix(alpha, of_alpha, values[1.0]) for alpha, of_alpha in values.items()]
 
-    def mix(start: str, alpha: float) -> dict[str, Any]:
-        values, alone = values_of(start, alpha), values_of(start, 1.0)
+    def mix(alpha: float, values: Mapping[str, Values], alone: Mapping[str, Values]) -> dict:
         return {
             "alpha": alpha,
             **with_gaps(values),
@@ -130,10 +134,7 @@ def mixing_results(folder: Path, seeds: int) -> dict[str, Any]:
 
     return {
         **sweep_results(folder, seeds),
-        "starts": {
-            start: {"sft": control(start), "mixes": [mix(start, alpha) for alpha in ALPHAS]}
-            for start in STARTS
-        },
+        "starts": {start: {"sft": control(start), "mixes": mixes(start)} for start in STARTS},
     }
 
 
