@@ -20,7 +20,7 @@ import rich.progress
 from datasets import Dataset
 from rich.console import Console
 
-from kd_lab.data.toy_language import Message
+from kd_lab.data.messages import Message
 
 SUFFIXES = (".jsonl", ".parquet")
 ROLES = ("system", "user", "assistant")

@@ -20,6 +20,7 @@ from datasets import Dataset, DatasetDict, load_dataset
 
 from kd_lab.data import toy_language
 from kd_lab.data.conversation_files import check_manifest, find_files, read_conversations
+from kd_lab.data.messages import Message
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +131,7 @@ def draw_conversations(args: DataArguments) -> Drawn:
     return Drawn(DatasetDict(train=train.rows, test=test.rows), train.overlapping)
 
 
-def prompt_key(messages: Iterable[toy_language.Message]) -> str:
+def prompt_key(messages: Iterable[Message]) -> str:
     """What a conversation asks first, however it is written: all up to the first answer.
 
     Two conversations of different keys differ as wholes too, so that comparing keys is enough.

@@ -31,7 +31,7 @@ from kd_lab.fused_loss import IGNORED
 if TYPE_CHECKING:  # importing transformers takes seconds, and only its type is needed
     from transformers import PreTrainedTokenizerBase
 
-    from kd_lab.data.toy_language import Message
+    from kd_lab.data.messages import Message
 
 logger = logging.getLogger(__name__)
 

@@ -21,6 +21,8 @@ import re
 from functools import cache
 from typing import Literal, NamedTuple
 
+from kd_lab.data.messages import Message
+
 GUESTS = ("Emma", "Noah", "Mia", "Liam", "Ruth", "Omar", "Lena", "Hugo", "Nina", "Ivan")
 HOURS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
@@ -209,7 +211,6 @@ ANSWERS = {
 RANK_PROBABILITIES = tuple(1 / rank / sum(1 / r for r in range(1, 21)) for rank in range(1, 21))
 
 Split = Literal["train", "test"]
-Message = dict[str, str]
 
 
 class Request(NamedTuple):

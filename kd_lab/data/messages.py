@@ -1,0 +1,49 @@
+"""Messages: who speaks, what is said, and what else a message can carry.
+
+Most messages are ``{"role": "user", "content": "Hello"}`` and nothing more. Two fields are there
+only in data that needs them, so that plain conversations stay plain:
+
+    trained    False: an answer that is context and not learnt (``"weight": 0`` in OpenAI's form)
+    extra      JSON text of what the chat template renders beside the content: ``tool_calls``,
+               ``reasoning_content``, ``name``, ``tool_call_id``
+
+A conversation is a row of the column ``messages``. A row that offers tools has the column ``tools``
+besides: JSON text of their schemas, for the chat template.
+"""
+
+import json
+from typing import Any, NotRequired, TypedDict
+
+ROLES = ("system", "user", "assistant", "tool")
+
+
+class Message(TypedDict):
+    """One message of a conversation."""
+
+    role: str
+    content: str
+    trained: NotRequired[bool | None]
+    extra: NotRequired[str | None]
+
+
+def is_trained(message: Message) -> bool:
+    """Whether a student learns this message: an answer, unless it is marked as context."""
+    return message["role"] == "assistant" and message.get("trained") is not False
+
+
+def template_message(message: Message) -> dict[str, Any]:
+    """The message as a chat template takes it: role, content, and the keys of ``extra``."""
+    extra = message.get("extra")
+    plain = {"role": message["role"], "content": message["content"]}
+    return plain | json.loads(extra) if extra else plain
+
+
+def json_row(messages: list[Message], tools: str | None = None) -> dict[str, Any]:
+    """A conversation as a JSON object in OpenAI's fine-tuning form, which ``kd-lab`` reads again."""
+    turns = []
+    for message in messages:
+        turn = template_message(message)
+        if message.get("trained") is False:
+            turn["weight"] = 0
+        turns.append(turn)
+    return {"messages": turns} | ({"tools": json.loads(tools)} if tools else {})
