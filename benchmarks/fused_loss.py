@@ -37,7 +37,7 @@ from trl.experimental.gkd import GKDTrainer
 from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 
 from kd_lab.divergences import DIVERGENCES, Divergence, forward_kl
-from kd_lab.fused_loss import CHUNK_SIZE, fused_linear_distillation_loss
+from kd_lab.loss import CHUNK_SIZE, fused_linear_distillation_loss
 from toy.script import run_script, whole_file
 
 STUDENT_WIDTH, TEACHER_WIDTH = 896, 1536  # Qwen2.5-0.5B and 1.5B

@@ -1,4 +1,4 @@
-"""Which rows of a teacher's and a student's LM head stand for the same tokens.
+"""Which rows of a teacher's and a student's LM head stand for the same tokens; the ignored label.
 
 A head often has more rows than its tokenizer has tokens, for the speed of round numbers. Qwen2.5's
 tokenizer knows 151,665 tokens; its heads have 151,936 rows up to 3B and 152,064 from 7B. The rows
@@ -24,6 +24,8 @@ if TYPE_CHECKING:  # importing transformers takes seconds, and only its type is 
     from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
+
+IGNORED = -100  # the label of a token that is not trained
 
 
 def check_same_tokenizer(

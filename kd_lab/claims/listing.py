@@ -36,8 +36,8 @@ from kd_lab.data.examples import training_examples
 from kd_lab.data.toy_language import conversations, log_prob
 from kd_lab.divergences import forward_kl, reverse_kl
 from kd_lab.evaluation.intervals import bootstrap_interval
-from kd_lab.fused_loss import IGNORED
 from kd_lab.run_folder import run_versions, write_whole
+from kd_lab.vocabulary import IGNORED
 
 RESULT = Path("assets/results/listing.json")
 ROWS = 64  # of a batch, as in tiny/token_fkl

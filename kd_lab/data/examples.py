@@ -26,7 +26,7 @@ from jinja2 import TemplateError
 from rich.console import Console
 from rich.progress import track
 
-from kd_lab.fused_loss import IGNORED
+from kd_lab.vocabulary import IGNORED
 
 if TYPE_CHECKING:  # importing transformers takes seconds, and only its type is needed
     from transformers import PreTrainedTokenizerBase

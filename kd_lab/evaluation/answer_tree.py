@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from kd_lab.divergences import reverse_kl
-from kd_lab.trainers.policy_gradient import mixture_logp
+from kd_lab.trainers.policy_gradient_weights import mixture_logp
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedModel

@@ -20,7 +20,7 @@ from kd_lab.divergences import forward_kl, reverse_kl
 from kd_lab.evaluation.intervals import Interval, bootstrap_interval, paired_difference
 from kd_lab.evaluation.pair import LONGEST, Pair
 from kd_lab.evaluation.states import answered_rows, trained_states
-from kd_lab.head_products import Projection
+from kd_lab.loss.chunks import LiveDistribution, Projection
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedTokenizerBase
@@ -56,12 +56,12 @@ def kl_by_position(pair: Pair, written: Sequence[Sequence[int]]) -> PositionKL:
     measured = []
     for states in trained_states(models, answered_rows(pair.prompts, written)):
         q_side, p_side = (
-            Projection(hidden, head.weight, head.bias, pair.vocab_size)
+            Projection(LiveDistribution(hidden, head.weight, head.bias), pair.vocab_size)
             for hidden, head in zip(states.hidden, heads, strict=True)
         )
         for start in range(0, len(states.tokens), POSITIONS):
             some = slice(start, start + POSITIONS)
-            q, p = (side.rows(some).float().log_softmax(-1).cpu() for side in (q_side, p_side))
+            q, p = (side.logits(some).float().log_softmax(-1).cpu() for side in (q_side, p_side))
             measured.append(torch.stack([forward_kl(p, q), reverse_kl(p, q)]).double())
     forward, reverse = np.zeros(mask.shape), np.zeros(mask.shape)
     forward[mask], reverse[mask] = torch.cat(measured, 1).numpy()

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from kd_lab.divergences import forward_kl, jensen_shannon, reverse_kl, total_variation
 from kd_lab.evaluation.states import TOKENS_PER_BATCH, trained_states
-from kd_lab.head_products import Projection
+from kd_lab.loss.chunks import LiveDistribution, Projection
 from kd_lab.teacher.packed_rows import PackedRows
 
 if TYPE_CHECKING:  # importing transformers takes seconds
@@ -85,13 +85,14 @@ def token_fidelity(
                 f"token {int(batch.tokens.max())} is outside the {vocab_size} that both models have"
             )
         q_side, p_side = (
-            Projection(hidden, head.weight, head.bias, vocab_size)
+            Projection(LiveDistribution(hidden, head.weight, head.bias), vocab_size)
             for hidden, head in zip(batch.hidden, heads, strict=True)
         )
         size = max(1, LOGIT_ENTRIES // vocab_size)
         for start in range(0, len(batch.tokens), size):
             some = slice(start, start + size)
-            q, p = _logp(q_side.rows(some)), _logp(p_side.rows(some)).to(student.device)  # [C, V]
+            q = _logp(q_side.logits(some))  # [C, V]
+            p = _logp(p_side.logits(some)).to(student.device)
             chunk = _compare(p, q, batch.tokens[some]) | {"row": batch.row[some]}
             measured.append({name: value.cpu() for name, value in chunk.items()})
             advance(len(chunk["row"]))

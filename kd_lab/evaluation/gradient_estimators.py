@@ -1,7 +1,7 @@
 """Estimators of the gradient of sequence-level reverse KL, held against the exact one.
 
 All of them are weights on an answer's words: of the reverse KL of the next word (w_D) and of
--log q of the word written (w_C), as in kd_lab/trainers/policy_gradient.py, whose own functions
+-log q of the word written (w_C), as in kd_lab/trainers/policy_gradient_weights.py, whose functions
 make them. With the reward r_t = log p(y_t | y_<t) - log q(y_t | y_<t):
 
     differentiated_sample   0, -1              the gradient of log q(y) - log p(y) for a sampled y
@@ -31,7 +31,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kd_lab.divergences import reverse_kl
 from kd_lab.evaluation.answer_tree import AnswerTree, Paths
-from kd_lab.trainers.policy_gradient import (
+from kd_lab.trainers.policy_gradient_weights import (
     PositionWeights,
     future_rewards,
     policy_gradient_weights,

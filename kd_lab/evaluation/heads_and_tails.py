@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kd_lab.divergences import forward_kl, head_mask, reverse_kl
 from kd_lab.evaluation.states import TOKENS_PER_BATCH, trained_states
-from kd_lab.head_products import Projection
+from kd_lab.loss.chunks import LiveDistribution, Projection
 from kd_lab.teacher.packed_rows import PackedRows
 
 if TYPE_CHECKING:  # importing transformers takes seconds
@@ -74,12 +74,14 @@ def measure_gaps(
     count = 0
     for batch in trained_states((student, teacher), rows, tokens_per_batch):
         sides = [
-            Projection(hidden, head.weight, head.bias, vocab_size)
+            Projection(LiveDistribution(hidden, head.weight, head.bias), vocab_size)
             for hidden, head in zip(batch.hidden, heads, strict=True)
         ]
         count += len(batch.tokens)
         for start in range(0, len(batch.tokens), size):
-            q, p = (side.rows(slice(start, start + size)).float().log_softmax(-1) for side in sides)
+            q, p = (
+                side.logits(slice(start, start + size)).float().log_softmax(-1) for side in sides
+            )
             measured = [*head_and_tail_gaps(p, q, mu), forward_kl(p, q), reverse_kl(p, q)]
             sums.append(torch.stack(measured).double().sum(-1))  # [6]
     means = torch.stack(sums).sum(0) / count

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from kd_lab.teacher.packed_rows import PackedRows
-from kd_lab.teacher.signals import check_plain_logits, trained_hidden_states
+from kd_lab.teacher.plain_logits import check_plain_logits
+from kd_lab.teacher.signals import trained_hidden_states
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedModel

@@ -27,8 +27,8 @@ from torch import Tensor
 from kd_lab.divergences import Divergence, forward_kl, reverse_kl
 from kd_lab.evaluation.intervals import bootstrap_interval
 from kd_lab.evaluation.states import TOKENS_PER_BATCH, trained_states
-from kd_lab.head_products import Projection
-from kd_lab.logit_gradients import by_autograd
+from kd_lab.loss.chunks import LiveDistribution, Projection
+from kd_lab.loss.tiles import by_autograd
 from kd_lab.teacher.packed_rows import PackedRows
 
 if TYPE_CHECKING:  # importing transformers takes seconds
@@ -184,14 +184,14 @@ def compare_topk(
     measured: list[dict[Any, Tensor]] = []
     for batch in trained_states((student, teacher), rows, tokens_per_batch):
         q_side, p_side = (
-            Projection(hidden, head.weight, head.bias, vocab_size)
+            Projection(LiveDistribution(hidden, head.weight, head.bias), vocab_size)
             for hidden, head in zip(batch.hidden, heads, strict=True)
         )
         size = max(1, LOGIT_ENTRIES // vocab_size)
         for start in range(0, len(batch.tokens), size):
             some = slice(start, start + size)
-            q = (q_side.rows(some).double() / student_temperature).log_softmax(-1)
-            p = p_side.rows(some).double().log_softmax(-1).to(q.device)
+            q = (q_side.logits(some).double() / student_temperature).log_softmax(-1)
+            p = p_side.logits(some).double().log_softmax(-1).to(q.device)
             measured.append(compare_laws(p, q, ks) | {"row": batch.row[some]})
             advance(len(p))
     return _by_example(measured, len(rows.lengths))

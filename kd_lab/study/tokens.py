@@ -33,10 +33,10 @@ from kd_lab.divergences import forward_kl, reverse_kl
 from kd_lab.evaluation.models import Model, shared_size
 from kd_lab.evaluation.states import answered_rows, trained_states
 from kd_lab.evaluation.test_set import TestSet, load_test_set
+from kd_lab.loss.token_log_probs import token_log_probs
 from kd_lab.run_folder import COMPLETE, run_versions, write_whole
 from kd_lab.study.findings import NAMES
 from kd_lab.study.toy import METHODS
-from kd_lab.token_log_probs import token_log_probs
 
 SEED = 1  # of each method's students, the one that is shown
 FORWARD, REVERSE = "token_fkl", "token_rkl"  # whose answers are set against each other

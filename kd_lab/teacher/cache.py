@@ -33,11 +33,12 @@ from torch import Tensor
 
 from kd_lab.data.conversations import DataArguments, check_data_arguments, load_conversations
 from kd_lab.data.examples import training_examples
-from kd_lab.fused_loss import CHUNK_SIZE
+from kd_lab.loss import CHUNK_SIZE
 from kd_lab.teacher.identity import check_same_teacher, model_identity, tokenizer_hash
 from kd_lab.teacher.packed_rows import PackedRows
+from kd_lab.teacher.plain_logits import check_plain_logits
 from kd_lab.teacher.shards import Shard, ShardStore
-from kd_lab.teacher.signals import check_plain_logits, topk_law, trained_hidden_states
+from kd_lab.teacher.signals import topk_law, trained_hidden_states
 from kd_lab.teacher.stored import HEAD, SIGNALS, stored_answers
 from kd_lab.vocabulary import shared_vocabulary_size
 

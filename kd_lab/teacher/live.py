@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from kd_lab.sharded_head import gathered_head
+from kd_lab.loss.chunks import LiveDistribution
+from kd_lab.loss.sharded_head import gathered_head
 
 if TYPE_CHECKING:  # these take seconds to import
     from accelerate import Accelerator
@@ -37,29 +38,35 @@ class LiveTeacher:
         return self.accelerator.unwrap_model(self.wrapped)
 
     @torch.no_grad()
-    def hidden(self, inputs: dict[str, Tensor], trained: Tensor) -> Tensor:
+    def hidden(self, inputs: dict[str, Tensor], positions: Tensor) -> Tensor:
         """The last hidden states [n, H] from which the trained tokens are predicted.
 
         Args:
             inputs: what the model takes: input_ids [B, T] and what goes with them.
-            trained: True at t where token t + 1 is trained, bool [B, T - 1].
+            positions: True at t where token t + 1 is trained, bool [B, T - 1].
         """
         model = self.model
 
         def backbone() -> Tensor:
             # its own dtype: the student's mixed precision is not the teacher's
-            with torch.autocast(trained.device.type, enabled=False):
+            with torch.autocast(positions.device.type, enabled=False):
                 hidden = model.get_decoder()(**inputs, use_cache=False).last_hidden_state
-            return hidden[:, :-1][trained]  # [n, H]
+            return hidden[:, :-1][positions]  # [n, H]
 
         # Through the wrapper's own forward, where ZeRO-3 and FSDP put the weights together.
         return self._redirect(self.wrapped, model, backbone)
 
     @contextlib.contextmanager
-    def head(self) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """The whole head [V, H] and its bias [V] or None, for the block's duration."""
-        with gathered_head(self.model.get_output_embeddings()) as head:
-            yield head
+    def distribution(
+        self, inputs: dict[str, Tensor], positions: Tensor
+    ) -> Iterator[LiveDistribution]:
+        """Its distributions at n positions, with the whole head, for the block's duration.
+
+        Args: as in ``hidden``.
+        """
+        hidden = self.hidden(inputs, positions)
+        with gathered_head(self.model.get_output_embeddings()) as (weight, bias):
+            yield LiveDistribution(hidden, weight, bias)
 
     @contextlib.contextmanager
     def for_writing(self) -> Iterator["PreTrainedModel"]:

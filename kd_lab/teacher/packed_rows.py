@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from kd_lab.data.examples import TRAINING_ROW
-from kd_lab.fused_loss import IGNORED
+from kd_lab.vocabulary import IGNORED
 
 
 class PackedRows(NamedTuple):

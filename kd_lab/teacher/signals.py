@@ -101,21 +101,3 @@ def topk_law(
         parts.append((logp.cpu(), tokens.cpu().to(narrow), tail.cpu()))
     logp, tokens, tail = (torch.cat(part) for part in zip(*parts, strict=True))
     return {"topk_logp": logp, "topk_tokens": tokens, "topk_tail": tail}
-
-
-@torch.inference_mode()
-def check_plain_logits(model: "PreTrainedModel", input_ids: Tensor) -> None:
-    """Refuse a model whose logits are more than hidden states times a head (Gemma 2, Cohere).
-
-    Raises:
-        ValueError: the model's own logits on ``input_ids`` [T] are not the head's.
-    """
-    ids = input_ids[None].to(model.device)
-    logits = model(input_ids=ids, use_cache=False).logits.float()
-    hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
-    own = model.get_output_embeddings()(hidden).float()
-    if (logits - own).abs().max() > 1e-2 * own.abs().max():
-        raise ValueError(
-            f"{type(model).__name__} scales or caps the logits after its head, and what is stored "
-            "is hidden states and a head: such a teacher is not supported"
-        )

@@ -20,10 +20,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from kd_lab.data.examples import TRAINING_ROW
-from kd_lab.fused_loss import IGNORED
+from kd_lab.loss import LiveDistribution, StoredDistribution
 from kd_lab.teacher.identity import tokenizer_hash
 from kd_lab.teacher.packed_rows import PackedRows
 from kd_lab.teacher.shards import ShardStore
+from kd_lab.vocabulary import IGNORED
 
 if TYPE_CHECKING:  # importing transformers takes seconds, and only its type is needed
     from transformers import PreTrainedTokenizerBase
@@ -50,6 +51,7 @@ class StoredTeacher:
         if self.kind == "hidden":
             self.store.attached(HEAD)
         self._files: dict[int, Any] = {}
+        self._head: tuple[Tensor, Tensor | None] | None = None  # where it was last needed
 
     def check_fits(self, tokenizer: "PreTrainedTokenizerBase", temperature: float) -> None:
         """Refuse a student's tokenizer, or a temperature, that the cache was not made for.
@@ -103,6 +105,18 @@ class StoredTeacher:
             "topk_tokens": signal["topk_tokens"].long(),
             "topk_tail": (tail - total).float(),
         }
+
+    def distribution(
+        self, cache_rows: list[int], device: torch.device
+    ) -> LiveDistribution | StoredDistribution:
+        """The teacher's distributions at the trained positions of some rows, on a device."""
+        signal = {name: part.to(device) for name, part in self.signal(cache_rows).items()}
+        if self.kind == "topk":
+            return StoredDistribution(*(signal[name] for name in SIGNALS["topk"]))
+        if self._head is None or self._head[0].device != device:
+            weight, bias = self.head()
+            self._head = weight.to(device), None if bias is None else bias.to(device)
+        return LiveDistribution(signal["hidden"], *self._head)
 
     def head(self) -> tuple[Tensor, Tensor | None]:
         """The teacher's head beside its hidden states: [V, H] in its own dtype, and bias [V].

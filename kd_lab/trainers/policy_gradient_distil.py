@@ -1,8 +1,8 @@
 """MiniLLM: the student answers, and learns from the exact single steps and from what came after.
 
-The mathematics is in policy_gradient.py; here it meets a batch. Answers come from the student mixed
-with the teacher, the log-probabilities of their tokens from both models' hidden states, and the
-gradient from the fused loss that every objective goes through.
+The mathematics is in policy_gradient_weights.py; here it meets a batch. The student mixed with the
+teacher writes the answers, both models' hidden states give the log-probabilities of their tokens,
+and the gradient comes from the loss that every objective goes through.
 """
 
 import contextlib
@@ -12,14 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kd_lab.fused_loss import DistillationLoss
+from kd_lab.loss import LiveDistribution, StoredDistribution, Weights, token_log_probs
 from kd_lab.rollout.sampling import Completion
 from kd_lab.teacher.live import LiveTeacher
-from kd_lab.token_log_probs import token_log_probs
-from kd_lab.trainers.policy_gradient import PositionWeights, policy_gradient_weights
+from kd_lab.trainers.policy_gradient_weights import policy_gradient_weights
 from kd_lab.trainers.seq_distil import Row, SeqDistilTrainer
-from kd_lab.trainers.teacher_loss import against_hidden
-from kd_lab.trainers.token_distil import FusedLoss
 
 
 class PolicyGradientDistilTrainer(SeqDistilTrainer):
@@ -71,60 +68,48 @@ class PolicyGradientDistilTrainer(SeqDistilTrainer):
         with self.teacher.for_writing() as teacher:
             return super()._answers(rows, [(writers, 1 - share), (teacher, share)])
 
-    # ---- the loss of one batch
-
-    @contextlib.contextmanager
-    def _loss_against_teacher(
-        self, inputs: dict[str, Any], text: dict[str, Tensor], trained: Tensor
-    ) -> Iterator[FusedLoss]:
-        if not self.model.training:
-            with super()._loss_against_teacher(inputs, text, trained) as loss:
-                yield loss
-            return
-        shape = {"vocab_size": self.vocab_size, "chunk_size": self.args.chunk_size}
-        teacher_hidden = self.teacher.hidden(text, trained)  # [n, H_t]
-        with self.teacher.head() as teacher_head:
-
-            def loss(
-                hidden: Tensor,
-                head: Tensor,
-                bias: Tensor | None,
-                labels: Tensor,
-                settings: dict[str, Any],
-            ) -> DistillationLoss:
-                student_logp = token_log_probs(hidden, head, labels, bias=bias, **shape)  # [n]
-                teacher_logp = token_log_probs(
-                    teacher_hidden, teacher_head[0], labels, bias=teacher_head[1], **shape
-                )
-                weights = self._weights(student_logp, teacher_logp, inputs["by_student"], trained)
-                settings = {**settings, **weights.settings(trained)}
-                return against_hidden(
-                    teacher_hidden, *teacher_head, shape, hidden, head, bias, labels, settings
-                )
-
-            yield loss
+    # ---- the weights of one batch
 
     def _weights(
-        self, student_logp: Tensor, teacher_logp: Tensor, by_student: Tensor, trained: Tensor
-    ) -> PositionWeights:
-        """Of the policy gradient [B, T - 1] in the student's rows, and alpha's in all others."""
+        self,
+        student: LiveDistribution,
+        teacher: LiveDistribution | StoredDistribution | None,
+        targets: Tensor,
+        positions: Tensor,
+        inputs: dict[str, Any],
+    ) -> Weights:
+        """Those of the policy gradient in the student's rows, alpha and 1 - alpha in all others."""
+        if not self.model.training:
+            return super()._weights(student, teacher, targets, positions, inputs)
+        assert isinstance(teacher, LiveDistribution)
+        student_logp, teacher_logp = (
+            token_log_probs(side.hidden, side.head, targets, bias=side.bias, **self._sizes)  # [n]
+            for side in (student, teacher)
+        )
         writer_logp = self._writer_logp.setdefault(self._micro_batch, student_logp)
 
         def rows(logp: Tensor) -> Tensor:
-            return logp.new_zeros(trained.shape).masked_scatter(trained, logp)
+            return logp.new_zeros(positions.shape).masked_scatter(positions, logp)
 
-        settings, by_student = self.args, by_student[:, None]
+        settings, by_student = self.args, inputs["by_student"][:, None]
         weights = policy_gradient_weights(
             rows(student_logp),
             rows(teacher_logp),
-            trained & by_student,
+            positions & by_student,
             teacher_mix=settings.teacher_mix,
             length_normalised=settings.length_normalised,
             reward_clip=settings.reward_clip,
             writer_logp=rows(writer_logp),
             ratio_clip=settings.ratio_clip,
         )
-        return PositionWeights(
-            weights.divergence.where(by_student, settings.alpha),
-            weights.cross_entropy.where(by_student, 1 - settings.alpha),
+        return Weights(
+            weights.divergence.where(by_student, settings.alpha)[positions],
+            weights.cross_entropy.where(by_student, 1 - settings.alpha)[positions],
         )
+
+    @contextlib.contextmanager
+    def _teacher_at(
+        self, inputs: dict[str, Any], text: dict[str, Tensor], positions: Tensor
+    ) -> Iterator[LiveDistribution | StoredDistribution | None]:
+        with self.teacher.distribution(text, positions) as live:  # needed at alpha 0 too: rewards
+            yield live

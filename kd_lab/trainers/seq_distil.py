@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from trl.models.utils import unwrap_model_for_generation
 
-from kd_lab.fused_loss import IGNORED
 from kd_lab.rollout.sampling import Completion, Sampling
 from kd_lab.rollout.transformers_engine import write_answers
 from kd_lab.teacher.live import LiveTeacher
 from kd_lab.trainers.token_distil import TokenDistilTrainer
+from kd_lab.vocabulary import IGNORED
 
 Row = dict[str, Any]  # input_ids, labels, prompt_length, as lists and a number
 

@@ -8,8 +8,8 @@ optimizer step, whatever it is split into: micro-batches, processes, shards.
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
-from functools import cached_property, partial
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +21,24 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTTrainer
 from trl.models.utils import _ForwardRedirection
 
-from kd_lab.fused_loss import IGNORED, DistillationLoss
-from kd_lab.sharded_head import call_with_head
+from kd_lab.divergences import get_divergence
+from kd_lab.loss import (
+    DistillationLoss,
+    LiveDistribution,
+    Objective,
+    StoredDistribution,
+    Weights,
+    distillation_loss,
+)
+from kd_lab.loss.sharded_head import call_with_head
 from kd_lab.teacher.live import LiveTeacher
+from kd_lab.teacher.plain_logits import check_plain_head
 from kd_lab.teacher.stored import StoredTeacher
 from kd_lab.trainers.distil_config import DistilConfig
 from kd_lab.trainers.row_batches import ROW_COLUMNS, LengthGroupedByEpoch, TellEpoch, collate_rows
-from kd_lab.trainers.teacher_loss import (
-    against_hidden,
-    against_topk,
-    check_plain_head,
-)
-from kd_lab.vocabulary import shared_vocabulary_size
+from kd_lab.vocabulary import IGNORED, shared_vocabulary_size
 
 NOT_FOR_THE_MODEL = ("labels", "by_student", *ROW_COLUMNS)
-# (student_hidden, student_head, student_bias, labels, settings) -> DistillationLoss
-FusedLoss = Callable[[Tensor, Tensor, Tensor | None, Tensor, dict[str, Any]], DistillationLoss]
 
 
 class TokenDistilTrainer(SFTTrainer):
@@ -118,6 +120,7 @@ class TokenDistilTrainer(SFTTrainer):
         elif teacher is not None:
             self.vocab_size = min(self.vocab_size, teacher.manifest["settings"]["vocab_size"])
             self.teacher = teacher
+        self._sizes = {"vocab_size": self.vocab_size, "chunk_size": args.chunk_size}
 
     # ---- the loss of one batch
 
@@ -157,61 +160,64 @@ class TokenDistilTrainer(SFTTrainer):
         Plain tuples: they pass through module hooks, which take named ones apart.
         """
         causal_lm = student.get_base_model() if hasattr(student, "peft_config") else student
-        trained = inputs["labels"][:, 1:] != IGNORED  # [B, T - 1]: is token t + 1 trained?
-        targets = inputs["labels"][:, 1:][trained]  # [n]
+        positions = inputs["labels"][:, 1:] != IGNORED  # [B, T - 1]: is token t + 1 trained?
+        targets = inputs["labels"][:, 1:][positions]  # [n]
+        divisor = max(len(targets), 1) if num_items is None else float(num_items)
         text = {name: inputs[name] for name in inputs if name not in NOT_FOR_THE_MODEL}
-        with self._loss_against_teacher(inputs, text, trained) as loss, self.accelerator.autocast():
+        with self._teacher_at(inputs, text, positions) as teacher, self.accelerator.autocast():
             states = causal_lm.get_decoder()(**text, use_cache=False).last_hidden_state
-            hidden = states[:, :-1][trained]  # [n, H]
+            hidden = states[:, :-1][positions]  # [n, H]
             head = causal_lm.get_output_embeddings()
-            settings = {
-                "divergence": self.divergence,
-                "alpha": self.args.alpha,
-                "temperature": self.args.distil_temperature,
-                "num_items": num_items,
-            }
 
-            def parts_of(settings: dict[str, Any]) -> tuple[Any, ...]:
-                return call_with_head(
-                    head, lambda h, w, bias: tuple(loss(h, w, bias, targets, settings)), hidden
-                )
+            def loss(hidden: Tensor, head: Tensor, bias: Tensor | None) -> tuple[Any, ...]:
+                own = LiveDistribution(hidden, head, bias)
+                weights = self._weights(own, teacher, targets, positions, inputs)
+                temperature = self.args.distil_temperature
+                objective = Objective(self.divergence, weights, temperature, divisor)
+                return tuple(distillation_loss(own, teacher, targets, objective, **self._sizes))
 
-            parts = parts_of(settings)
+            parts = call_with_head(head, loss, hidden)
             measured = {}
             if not self.model.training and isinstance(self.teacher, LiveTeacher):
                 for name in ("forward_kl", "reverse_kl"):
-                    plain = parts_of({"divergence": name, "alpha": 1.0, "num_items": 1})
-                    measured[name] = float(DistillationLoss(*plain).divergence)
+                    plain = Objective(get_divergence(name), Weights(1.0, 0.0))
+
+                    def value(
+                        hidden: Tensor, head: Tensor, bias: Tensor | None, plain: Objective = plain
+                    ) -> Tensor:
+                        own = LiveDistribution(hidden, head, bias)
+                        return distillation_loss(
+                            own, teacher, targets, plain, **self._sizes
+                        ).divergence
+
+                    measured[name] = float(call_with_head(head, value, hidden))
         return parts, measured
 
+    def _weights(
+        self,
+        student: LiveDistribution,
+        teacher: LiveDistribution | StoredDistribution | None,
+        targets: Tensor,
+        positions: Tensor,
+        inputs: dict[str, Any],
+    ) -> Weights:
+        """What multiplies divergence and cross-entropy: alpha and 1 - alpha at every position."""
+        alpha = 0.0 if teacher is None else self.args.alpha
+        return Weights(alpha, 1 - alpha)
+
     @contextlib.contextmanager
-    def _loss_against_teacher(
-        self, inputs: dict[str, Any], text: dict[str, Tensor], trained: Tensor
-    ) -> Iterator[FusedLoss]:
-        """The fused loss of this batch, with all that comes from the teacher filled in."""
-        shape = {"vocab_size": self.vocab_size, "chunk_size": self.args.chunk_size}
+    def _teacher_at(
+        self, inputs: dict[str, Any], text: dict[str, Tensor], positions: Tensor
+    ) -> Iterator[LiveDistribution | StoredDistribution | None]:
+        """The teacher's distributions at the trained positions; None where it is not needed."""
         teacher = self.teacher
         if isinstance(teacher, LiveTeacher) and (self.args.alpha > 0 or not self.model.training):
-            hidden = teacher.hidden(text, trained)
-            with teacher.head() as head:
-                yield partial(against_hidden, hidden, *head, shape)
+            with teacher.distribution(text, positions) as live:
+                yield live
         elif isinstance(teacher, StoredTeacher) and self.args.alpha > 0 and "cache_row" in inputs:
-            signal = teacher.signal(inputs["cache_row"].tolist())
-            signal = {name: part.to(trained.device) for name, part in signal.items()}
-            if teacher.kind == "hidden":
-                yield partial(against_hidden, signal["hidden"], *self._stored_head, shape)
-            else:
-                logp, tokens, tail = (signal[f"topk_{part}"] for part in ("logp", "tokens", "tail"))
-                yield partial(against_topk, logp, tokens, tail, shape)
+            yield teacher.distribution(inputs["cache_row"].tolist(), positions.device)
         else:
-            yield partial(against_hidden, None, None, None, shape)
-
-    @cached_property
-    def _stored_head(self) -> tuple[Tensor, Tensor | None]:
-        assert isinstance(self.teacher, StoredTeacher)
-        weight, bias = self.teacher.head()
-        device = self.accelerator.device
-        return weight.to(device), None if bias is None else bias.to(device)
+            yield None
 
     # ---- figures: means over trained tokens, of all micro-batches and processes since the last log
 

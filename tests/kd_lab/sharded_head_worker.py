@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from kd_lab.fused_loss import fused_linear_distillation_loss
-from kd_lab.sharded_head import call_with_head, gathered_head
+from kd_lab.loss import fused_linear_distillation_loss
+from kd_lab.loss.sharded_head import call_with_head, gathered_head
 
 TOKENS, VOCAB, WIDTH = 32, 53, 8
 

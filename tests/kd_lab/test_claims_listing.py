@@ -15,7 +15,7 @@ from kd_lab.claims.listing import (
     sampling_without_do_sample,
     toy_batch,
 )
-from kd_lab.fused_loss import IGNORED
+from kd_lab.vocabulary import IGNORED
 from tests.kd_lab.toy_pair import TOKENIZER, toy_model
 
 

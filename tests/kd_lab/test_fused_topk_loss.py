@@ -10,7 +10,7 @@ from loss_problem import EVERY_DIVERGENCE, Products, problem
 from torch import Tensor
 
 from kd_lab.divergences import get_divergence
-from kd_lab.fused_loss import (
+from kd_lab.loss import (
     DistillationLoss,
     fused_linear_distillation_loss,
     fused_linear_topk_distillation_loss,

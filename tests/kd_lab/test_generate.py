@@ -13,11 +13,11 @@ from transformers import GenerationConfig
 
 from kd_lab.data.conversations import DataArguments, load_conversations
 from kd_lab.data.examples import generation_prompts
-from kd_lab.fused_loss import IGNORED
 from kd_lab.rollout.generate import GenerateArguments, check_generate_arguments, generate, run
 from kd_lab.rollout.sampling import Sampling
 from kd_lab.rollout.transformers_engine import write_answers
 from kd_lab.teacher.stored import stored_answers
+from kd_lab.vocabulary import IGNORED
 
 DATA = DataArguments(num_conversations=30, num_test_conversations=20, two_turn_share=0.3)
 PAD = TOKENIZER.pad_token_id

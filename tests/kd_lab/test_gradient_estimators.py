@@ -4,6 +4,7 @@ import pytest
 import torch
 from little_tree import PROMPT, STUDENT, TEACHER, little_tree
 
+from kd_lab.divergences import reverse_kl
 from kd_lab.evaluation.answer_tree import Paths
 from kd_lab.evaluation.gradient_estimators import (
     ESTIMATORS,
@@ -13,7 +14,7 @@ from kd_lab.evaluation.gradient_estimators import (
     sampled_gradients,
     what_is_known,
 )
-from kd_lab.fused_loss import fused_linear_distillation_loss
+from kd_lab.loss import LiveDistribution, Objective, Weights, distillation_loss
 
 UNBIASED = {
     "whole_return", "reward_to_go", "mean_baseline", "perfect_critic", "single_step",
@@ -72,10 +73,13 @@ def test_one_answer_against_the_trainers_fused_loss(tree, leaves, name):
     ids = torch.tensor([[*PROMPT, *words.tolist()]])
     states = [model.get_decoder()(ids).last_hidden_state[0] for model in (STUDENT, TEACHER)]
     hidden, teacher_hidden = (state[len(PROMPT) - 1 : -1] for state in states)
-    loss = fused_linear_distillation_loss(
-        hidden, STUDENT.lm_head.weight, teacher_hidden.detach(), TEACHER.lm_head.weight.detach(),
-        words, num_items=1, vocab_size=4, **weights.settings(one.mask),
-    ).loss  # fmt: skip
+    loss = distillation_loss(
+        LiveDistribution(hidden, STUDENT.lm_head.weight),
+        LiveDistribution(teacher_hidden.detach(), TEACHER.lm_head.weight.detach()),
+        words,
+        Objective(reverse_kl, Weights(*(weight[one.mask] for weight in weights))),
+        vocab_size=4,
+    ).loss
     gradients = torch.autograd.grad(loss, list(STUDENT.parameters()))
     expected = torch.cat([gradient.flatten() for gradient in gradients])
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from loss_problem import Products, problem
 
 from kd_lab.divergences import forward_kl
-from kd_lab.fused_loss import fused_linear_distillation_loss
+from kd_lab.loss import fused_linear_distillation_loss
 from kd_lab.memory_trace import MemoryTrace
 
 UNIT = 4 * 1000  # bytes of a float32 tensor of 1,000
@@ -69,7 +69,7 @@ def test_an_empty_trace_has_no_peak():
 
 
 def test_the_losses_hold_what_is_said_of_them():
-    """As fused_loss.py and notebook 7 count: ten and a quarter logit tensors, or 1.5 tiles."""
+    """As loss/chunks.py and notebook 7 count: ten and a quarter logit tensors, or 1.5 tiles."""
     hidden, head, teacher_hidden, teacher_head, labels = problem(64, 4096, 4096)
     labels = labels.clamp(min=0)
     unit = 64 * 4096 * 4

@@ -12,7 +12,7 @@ from transformers import LlamaConfig, Qwen2Config, Qwen2ForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2RotaryEmbedding
 
 from kd_lab.cli import main, parse
-from kd_lab.fused_loss import fused_linear_distillation_loss
+from kd_lab.loss import fused_linear_distillation_loss
 from kd_lab.model_shapes import model_shape, shape_of
 from kd_lab.plan_figure import draw_memory
 from kd_lab.planned_run import checkpoint_bytes, make_job, plan_memory, plan_time

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kd_lab.fused_loss import fused_linear_distillation_loss
-from kd_lab.trainers.policy_gradient import (
+from kd_lab.divergences import reverse_kl
+from kd_lab.loss import LiveDistribution, Objective, Weights, distillation_loss
+from kd_lab.trainers.policy_gradient_weights import (
     PositionWeights,
     future_rewards,
     mixture_logp,
@@ -81,10 +82,13 @@ class Setting:
         where = self.language.prefixes[answers][mask]
         hidden, head = self.student
         weights = PositionWeights(*(weight[answers] for weight in weights))
-        loss = fused_linear_distillation_loss(
-            hidden[where], head, self.teacher[0][where], self.teacher[1],
-            self.language.tokens[answers][mask], num_items=1, **weights.settings(mask),
-        ).loss  # fmt: skip
+        loss = distillation_loss(
+            LiveDistribution(hidden[where], head),
+            LiveDistribution(self.teacher[0][where], self.teacher[1]),
+            self.language.tokens[answers][mask],
+            Objective(reverse_kl, Weights(weights.divergence[mask], weights.cross_entropy[mask])),
+            vocab_size=len(head),
+        ).loss
         return torch.autograd.grad(loss, self.student)
 
     def estimator(self, probabilities: Tensor, long: bool = True, **settings) -> list[Tensor]:

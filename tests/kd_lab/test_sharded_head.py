@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from kd_lab.divergences import forward_kl
-from kd_lab.sharded_head import call_with_head, gathered_head
+from kd_lab.loss.sharded_head import call_with_head, gathered_head
 
 WORKER = Path(__file__).with_name("sharded_head_worker.py")
 TOKENS, VOCAB, WIDTH = 32, 53, 8  # as in the worker

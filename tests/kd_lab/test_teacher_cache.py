@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, PhiConfig, PhiForCausalLM
 from kd_lab.data.conversations import load_conversations
 from kd_lab.data.examples import training_examples
 from kd_lab.data.toy_tokenizer import toy_tokenizer
-from kd_lab.fused_loss import (
+from kd_lab.loss import (
     fused_linear_distillation_loss,
     fused_linear_topk_distillation_loss,
 )

@@ -24,7 +24,7 @@ from kd_lab.evaluation.topk_teacher import (
     renormalised,
     value_and_gradient,
 )
-from kd_lab.fused_loss import fused_linear_topk_distillation_loss
+from kd_lab.loss import fused_linear_topk_distillation_loss
 from kd_lab.study import topk_tail
 from kd_lab.teacher.packed_rows import PackedRows
 from kd_lab.teacher.signals import topk_law

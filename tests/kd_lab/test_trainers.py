@@ -8,12 +8,12 @@ import torch
 from toy_pair import TOKENIZER, toy_model, toy_rows
 
 from kd_lab.divergences import get_divergence
-from kd_lab.fused_loss import IGNORED
 from kd_lab.rollout.sampling import Completion
 from kd_lab.trainers.distil_config import DistilConfig
 from kd_lab.trainers.row_batches import LengthGroupedByEpoch
 from kd_lab.trainers.seq_distil import SeqDistilTrainer, answered_row
 from kd_lab.trainers.token_distil import TokenDistilTrainer
+from kd_lab.vocabulary import IGNORED
 
 TOKENS = len(TOKENIZER)  # the rows of a head above are padding
 

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from loss_problem import EVERY_DIVERGENCE, problem
 
 from kd_lab.divergences import get_divergence
-from kd_lab.fused_loss import fused_linear_distillation_loss, fused_linear_topk_distillation_loss
-from kd_lab.token_log_probs import token_log_probs
+from kd_lab.loss import fused_linear_distillation_loss, fused_linear_topk_distillation_loss
+from kd_lab.loss.token_log_probs import token_log_probs
 
 
 def draw_weights(n: int) -> tuple[torch.Tensor, torch.Tensor]:

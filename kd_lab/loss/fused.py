@@ -1,50 +1,27 @@
 """The distillation loss from hidden states and LM heads, without [tokens, vocabulary] logits.
 
+This is the door for code outside of the trainers: plain tensors in, the loss and its gradients out.
 At Qwen2.5's vocabulary one float32 logit tensor of 4,096 tokens is 2.5 GB, and a plain loss holds
-seven to ten of that size (notebook 7 counts them). Here a chunk of tokens is projected, compared,
-turned into the gradient of its logits in place and multiplied out at once, all in the forward pass:
-
-    for each chunk of tokens:                        matrix products
-        S = student_hidden · student_headᵀ           1   the chunk's student logits
-        T = teacher_hidden · teacher_headᵀ           2   the chunk's teacher logits
-        S ← ∂loss/∂S                                     a few rows at a time (logit_tiles.py)
-        ∂loss/∂student_hidden = S · student_head     3
-        ∂loss/∂student_head  += Sᵀ · student_hidden  4
-
-Nothing is computed twice, and memory is a tile and a half of [chunk, vocabulary] (the teacher's is
-half as high) however many tokens there are. The loss is
+seven to ten of that size (notebook 7 counts them). Here they are never whole (chunks.py):
 
     loss = α·T²·mean D(p_T, q_T) + (1-α)·mean cross-entropy
 
 with means over the positions whose label is not -100 (or over ``num_items``), p_T and q_T the
-teacher's and the student's laws at temperature T (Hinton et al. 2015, arXiv 1503.02531), and D any
-function of ``kd_lab.divergences``. Each position may have a weight in either mean: a policy
-gradient is the second part with the rewards as weights (kd_lab/trainers/policy_gradient.py).
+teacher's and the student's distributions at temperature T (Hinton et al. 2015, arXiv 1503.02531),
+and D any function of ``kd_lab.divergences``. Each position may have a weight in either mean: a
+policy gradient is the second part with the rewards as weights
+(kd_lab/trainers/policy_gradient_weights.py).
 """
-
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from kd_lab.chunked_pass import ChunkedPass, Problem
 from kd_lab.divergences import Divergence, get_divergence
-from kd_lab.head_products import LiveLaw
-from kd_lab.logit_tiles import Objective, StoredLaw, Weights
+from kd_lab.loss.chunks import CHUNK_SIZE, DistillationLoss, LiveDistribution, distillation_loss
+from kd_lab.loss.tiles import Objective, StoredDistribution, Weights
+from kd_lab.vocabulary import IGNORED
 
-IGNORED = -100
-CHUNK_SIZE = 512
 TOPK_SLACK = 0.02  # log-probabilities kept in 16 bits may sum to this much more than log 1
-
-
-class DistillationLoss(NamedTuple):
-    """What a fused loss returns; only ``loss`` carries a gradient."""
-
-    loss: Tensor  # α·T²·divergence + (1-α)·cross_entropy, each position with its weights
-    # Plain means whatever the weights, so that runs can be compared, in nats per trained token:
-    divergence: Tensor  # without the factor T²; NaN if no teacher was given
-    cross_entropy: Tensor
-    num_tokens: int  # trained tokens: labels that are not -100
 
 
 def fused_linear_distillation_loss(
@@ -97,23 +74,22 @@ def fused_linear_distillation_loss(
     rows = len(student_head) if vocab_size is None else vocab_size
     teacher = None
     if teacher_hidden is not None and teacher_head is not None:
-        _check_hidden("teacher", teacher_hidden, teacher_head, labels)
         if vocab_size is None:
             rows = min(rows, len(teacher_head))
-        elif vocab_size > len(teacher_head):
-            raise ValueError(
-                f"vocab_size {vocab_size} exceeds the teacher's {len(teacher_head)} rows"
-            )
-        teacher = LiveLaw(teacher_hidden, teacher_head, teacher_bias)
+        teacher = LiveDistribution(teacher_hidden, teacher_head, teacher_bias)
     elif teacher_hidden is not None or teacher_head is not None:
         raise ValueError("give both teacher_hidden and teacher_head, or neither")
     elif alpha != 0:
         raise ValueError(f"no teacher was given, which needs alpha = 0, not {alpha}")
-    return _distillation_loss(
-        student_hidden, student_head, student_bias, labels, teacher,
-        divergence, alpha, temperature, chunk_size, num_items, rows,
-        divergence_weights, cross_entropy_weights,
-    )  # fmt: skip
+    return _labelled_loss(
+        LiveDistribution(student_hidden, student_head, student_bias),
+        teacher,
+        labels,
+        _objective(divergence, alpha, temperature, divergence_weights, cross_entropy_weights),
+        num_items,
+        rows,
+        chunk_size,
+    )
 
 
 def fused_linear_topk_distillation_loss(
@@ -136,9 +112,10 @@ def fused_linear_topk_distillation_loss(
 ) -> DistillationLoss:
     """The same loss against a stored teacher: its k likeliest tokens and one bucket for the rest.
 
-    The student's law is put into the same k + 1 buckets, and the divergence is taken between the
-    two bucketed laws. Merging outcomes can only lower a KL (the data-processing inequality), so
-    that the value is a lower bound, and exact at k = V. It saves the teacher's matrix product.
+    The student's distribution is put into the same k + 1 buckets, and the divergence is taken
+    between the two bucketed distributions. Merging outcomes can only lower a KL (the
+    data-processing inequality). So the value is a lower bound, and exact at k = V. The teacher's
+    matrix product is saved.
 
     Args:
         topk_logp: the teacher's log-probabilities, [N, k], taken at this same ``temperature``.
@@ -171,73 +148,80 @@ def fused_linear_topk_distillation_loss(
             f"topk_logp sums to a probability of {total.max().exp():.3f} at position "
             f"{int(total.argmax())}; are these log-probabilities?"
         )
-    return _distillation_loss(
-        student_hidden, student_head, student_bias, labels,
-        StoredLaw(topk_logp, topk_tokens, topk_tail),
-        divergence, alpha, temperature, chunk_size, num_items, rows,
-        divergence_weights, cross_entropy_weights,
-    )  # fmt: skip
+    return _labelled_loss(
+        LiveDistribution(student_hidden, student_head, student_bias),
+        StoredDistribution(topk_logp, topk_tokens, topk_tail),
+        labels,
+        _objective(divergence, alpha, temperature, divergence_weights, cross_entropy_weights),
+        num_items,
+        rows,
+        chunk_size,
+    )
 
 
-def _distillation_loss(
-    student_hidden: Tensor,
-    student_head: Tensor,
-    student_bias: Tensor | None,
-    labels: Tensor,
-    teacher: LiveLaw | StoredLaw | None,
+def _objective(
     divergence: str | Divergence,
     alpha: float,
     temperature: float,
-    chunk_size: int,
-    num_items: int | float | Tensor | None,
-    rows: int,
     divergence_weights: Tensor | None,
     cross_entropy_weights: Tensor | None,
-) -> DistillationLoss:
+) -> Objective:
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must lie in [0, 1], not {alpha}")
-    if not temperature > 0:
-        raise ValueError(f"temperature must be positive, not {temperature}")
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
-    _check_hidden("student", student_hidden, student_head, labels)
-    if rows > len(student_head):
-        raise ValueError(f"vocab_size {rows} exceeds the student's {len(student_head)} rows")
+    return Objective(
+        get_divergence(divergence) if isinstance(divergence, str) else divergence,
+        Weights(
+            alpha if divergence_weights is None else alpha * divergence_weights.double(),
+            1 - alpha
+            if cross_entropy_weights is None
+            else (1 - alpha) * cross_entropy_weights.double(),
+        ),
+        temperature,
+    )
+
+
+def _labelled_loss(
+    student: LiveDistribution,
+    teacher: LiveDistribution | StoredDistribution | None,
+    labels: Tensor,
+    objective: Objective,
+    num_items: int | float | Tensor | None,
+    vocab_size: int,
+    chunk_size: int,
+) -> DistillationLoss:
+    """The loss at the positions that have a label; what has none is left out before any product."""
+    if labels.dim() != 1:
+        raise ValueError(f"labels must be [N], not {list(labels.shape)}")
+    for whose, side in ("student", student), ("teacher", teacher):
+        if isinstance(side, LiveDistribution):
+            expected = [len(labels), side.head.shape[-1]]
+            if list(side.hidden.shape) != expected:
+                raise ValueError(
+                    f"{whose}_hidden is {list(side.hidden.shape)}, expected {expected} from labels "
+                    f"{list(labels.shape)} and {whose}_head {list(side.head.shape)}"
+                )
+    for name, part in objective.weights._asdict().items():
+        if isinstance(part, Tensor) and part.shape != labels.shape:
+            raise ValueError(f"{name}_weights is {list(part.shape)}, expected [{len(labels)}]")
     trained = (labels != IGNORED).nonzero().squeeze(-1)
-    targets = labels[trained]
-    if len(targets) and not 0 <= targets.min() <= targets.max() < rows:
-        raise ValueError(
-            f"labels go from {int(targets.min())} to {int(targets.max())}, outside the {rows} rows "
-            f"of the vocabulary"
-        )
-    weights = []
-    for part, given in ("divergence", divergence_weights), ("cross_entropy", cross_entropy_weights):
-        if given is not None and given.shape != labels.shape:
-            raise ValueError(f"{part}_weights is {list(given.shape)}, expected [{len(labels)}]")
-        ones = student_hidden.new_ones(len(targets), dtype=torch.float64)
-        weights.append(ones if given is None else given.detach()[trained].to(ones))
-    if isinstance(divergence, str):
-        divergence = get_divergence(divergence)
-    problem = Problem(
-        trained=trained,
-        targets=targets,
-        weights=Weights(*weights),
-        teacher=teacher,
-        objective=Objective(divergence, alpha, temperature),
+    every = len(trained) == len(labels)
+
+    def pick(per_position: Tensor) -> Tensor:
+        return per_position if every else per_position[trained]
+
+    if isinstance(teacher, LiveDistribution):
+        teacher = teacher._replace(hidden=pick(teacher.hidden))
+    elif teacher is not None:
+        teacher = StoredDistribution(*map(pick, teacher))
+    weights = Weights(
+        *(pick(part.detach()) if isinstance(part, Tensor) else part for part in objective.weights)
+    )
+    total = max(len(trained), 1) if num_items is None else num_items
+    return distillation_loss(
+        student._replace(hidden=pick(student.hidden)),
+        teacher,
+        labels[trained],
+        Objective(objective.divergence, weights, objective.temperature, float(total)),
+        vocab_size=vocab_size,
         chunk_size=chunk_size,
-        num_items=float(max(len(trained), 1) if num_items is None else num_items),
-        rows=rows,
     )
-    loss, mean_divergence, cross_entropy = ChunkedPass.apply(
-        student_hidden, student_head, student_bias, problem, torch.is_grad_enabled()
-    )
-    return DistillationLoss(loss, mean_divergence, cross_entropy, num_tokens=len(trained))
-
-
-def _check_hidden(whose: str, hidden: Tensor, head: Tensor, labels: Tensor) -> None:
-    expected = [len(labels), head.shape[-1]]
-    if list(hidden.shape) != expected or labels.dim() != 1:
-        raise ValueError(
-            f"{whose}_hidden is {list(hidden.shape)}, expected {expected} from labels "
-            f"{list(labels.shape)} and {whose}_head {list(head.shape)}"
-        )

@@ -3,9 +3,7 @@
 import torch
 from torch import Tensor
 
-from kd_lab.head_products import Projection
-
-CHUNK_SIZE = 512
+from kd_lab.loss.chunks import CHUNK_SIZE, LiveDistribution, Projection
 
 
 @torch.no_grad()
@@ -26,7 +24,7 @@ def token_log_probs(
         head: [V, H].
         tokens: [N]; position i of ``hidden`` predicts ``tokens[i]``.
         bias: [V].
-        temperature: > 0; the law is softmax(logits / temperature).
+        temperature: > 0; the distribution is softmax(logits / temperature).
         chunk_size: tokens projected at a time; memory grows with it, the result does not change.
         vocab_size: rows that are real tokens (``kd_lab.vocabulary``); the softmax runs over these.
             Default: all.
@@ -53,12 +51,12 @@ def token_log_probs(
             f"of the vocabulary"
         )
     wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-    projection = Projection(hidden, head, bias, rows)
+    projection = Projection(LiveDistribution(hidden, head, bias), rows)
     log_probs = hidden.new_empty(len(tokens), dtype=wide)
     with torch.autocast(hidden.device.type, enabled=False):
         for start in range(0, len(tokens), chunk_size):
             chunk = slice(start, start + chunk_size)
-            logits = projection.rows(chunk).to(wide).div_(temperature)  # [C, rows]
+            logits = projection.logits(chunk).to(wide).div_(temperature)  # [C, rows]
             logits -= logits.amax(-1, keepdim=True)
             chosen = logits.gather(-1, tokens[chunk, None]).squeeze(-1)
             log_probs[chunk] = chosen - logits.exp_().sum(-1).log_()

@@ -1,8 +1,8 @@
 """MiniLLM's policy gradient of the sequence-level reverse KL, as weights for the fused loss.
 
-The loss is D(q‖p) between two laws of whole answers y = y_1 … y_T. With the reward of a token
-r_t = log p(y_t | y_<t) - log q(y_t | y_<t) and what is still to come, R_{t+1} = r_{t+1} + … + r_T,
-its gradient is (Gu et al. 2023, arXiv 2306.08543, section 2.2)
+The loss is D(q‖p) between two distributions of whole answers y = y_1 … y_T. The reward of a token
+is r_t = log p(y_t | y_<t) - log q(y_t | y_<t); R_{t+1} = r_{t+1} + … + r_T is still to come. The
+gradient is then (Gu et al. 2023, arXiv 2306.08543, section 2.2)
 
     ∇D(q‖p) = E_{y~q} Σ_t [ ∇ KL(q(· | y_<t) ‖ p(· | y_<t))  -  R_{t+1} · ∇ log q(y_t | y_<t) ]
                             single step: over all tokens         long: the score function
@@ -10,7 +10,7 @@ its gradient is (Gu et al. 2023, arXiv 2306.08543, section 2.2)
 The first part is the reverse KL of the next token at prefixes that the student wrote. The second is
 a cross-entropy on the written tokens with R_{t+1} as weights: it teaches the student to avoid
 tokens after which it will go wrong, and the first part alone is biased by exactly this much. So
-both are one call of the fused loss with a weight at each position:
+both are one call of the loss with a weight at each position:
 
     w_D · reverse KL + w_C · cross-entropy,        w_D = 1,  w_C = R_{t+1}
 
@@ -30,7 +30,7 @@ give the exact gradient on average.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,20 +41,6 @@ class PositionWeights(NamedTuple):
 
     divergence: Tensor  # w_D of the reverse KL, [B, T]
     cross_entropy: Tensor  # w_C of -log q(y_t), [B, T]
-
-    def settings(self, trained: Tensor) -> dict[str, Any]:
-        """What makes the fused loss w_D·reverse KL + w_C·cross-entropy.
-
-        Args:
-            trained: bool [B, T]: which positions the loss is called with, n of them.
-        """
-        return {
-            "divergence": "reverse_kl",
-            "temperature": 1.0,
-            "alpha": 0.5,  # an equal share for each part, which the weights are doubled for
-            "divergence_weights": 2 * self.divergence[trained],  # [n]
-            "cross_entropy_weights": 2 * self.cross_entropy[trained],
-        }
 
 
 def policy_gradient_weights(
@@ -75,7 +61,7 @@ def policy_gradient_weights(
         student_logp: log q(y_t | y_<t) of the written tokens, by the student as it is now, [B, T].
         teacher_logp: log p(y_t | y_<t), [B, T].
         mask: True at written tokens, bool [B, T]; what the others hold is not looked at.
-        teacher_mix: a, the teacher's share in the law that the answers were written with.
+        teacher_mix: a, the teacher's share in the distribution that the answers were written with.
         whole_products: weigh by products of q/p̃ over an answer instead of the factor of y_t alone.
         length_normalised: divide R_{t+1} by the number of tokens it sums.
         reward_clip: keep each reward within ± this many nats. None: as they are.

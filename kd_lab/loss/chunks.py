@@ -1,0 +1,272 @@
+"""The distillation loss of two distributions: chunk by chunk, gradients made in the forward pass.
+
+A chunk of tokens is projected, compared, turned into the gradient of its logits in place and
+multiplied out at once:
+
+    for each chunk of tokens:                        matrix products
+        S = student_hidden · student_headᵀ           1   the chunk's student logits
+        T = teacher_hidden · teacher_headᵀ           2   the chunk's teacher logits
+        S ← ∂loss/∂S                                     a block of positions at a time (tiles.py)
+        ∂loss/∂student_hidden = S · student_head     3
+        ∂loss/∂student_head  += Sᵀ · student_hidden  4
+
+Nothing is computed twice, and memory is a tile and a half of [chunk, vocabulary] (the teacher's is
+half as high) however many tokens there are. In autocast the products run in its dtype; the head's
+gradient has the head's own, and is summed in no less than float32.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from kd_lab.loss.tiles import Objective, StoredDistribution, TileLoss, is_zero, tile_loss
+
+CHUNK_SIZE = 512
+ALIGNMENT = 64  # elements: rows of logits begin where vector loads do, whatever the vocabulary
+HEAD_ROWS = 2**14  # of a gradient, added up at a time where the sum has a wider dtype
+
+
+class LiveDistribution(NamedTuple):
+    """A model's next-token distributions: last hidden states [n, H], LM head [V, H], bias [V]."""
+
+    hidden: Tensor
+    head: Tensor
+    bias: Tensor | None = None
+
+
+class DistillationLoss(NamedTuple):
+    """What the loss returns; only ``loss`` carries a gradient."""
+
+    loss: Tensor  # w_D·T²·divergence + w_C·cross_entropy, each position with its weights
+    # Plain means whatever the weights, so that runs can be compared, in nats per trained token:
+    divergence: Tensor  # without the factor T²; NaN if no teacher was given
+    cross_entropy: Tensor
+    num_tokens: int  # trained tokens
+
+
+def distillation_loss(
+    student: LiveDistribution,
+    teacher: LiveDistribution | StoredDistribution | None,
+    targets: Tensor,
+    objective: Objective,
+    *,
+    vocab_size: int,
+    chunk_size: int = CHUNK_SIZE,
+) -> DistillationLoss:
+    """The objective's sum over n positions, all of them trained, with gradients to the student.
+
+    Args:
+        student, teacher: their distributions at the n positions. No teacher at hand leaves the
+            cross-entropy alone.
+        targets: the token that comes next at each position, [n].
+        objective: the divergence, its weights and temperature, and what the sum is divided by.
+        vocab_size: rows that are real tokens in both heads; the softmax runs over these.
+        chunk_size: tokens projected at a time; memory grows with it, the loss does not change.
+    Raises:
+        ValueError: shapes or settings that do not fit.
+        FloatingPointError: a logit that is infinite or NaN; says whose, and at which position.
+    """
+    if not objective.temperature > 0:
+        raise ValueError(f"temperature must be positive, not {objective.temperature}")
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
+    for whose, side in ("teacher", teacher), ("student", student):
+        if not isinstance(side, LiveDistribution):
+            continue
+        if list(side.hidden.shape) != [len(targets), side.head.shape[-1]]:
+            raise ValueError(
+                f"{whose}_hidden is {list(side.hidden.shape)}, expected "
+                f"{[len(targets), side.head.shape[-1]]} from {len(targets)} targets and "
+                f"{whose}_head {list(side.head.shape)}"
+            )
+        if vocab_size > len(side.head):
+            raise ValueError(f"vocab_size {vocab_size} exceeds the {whose}'s {len(side.head)} rows")
+    if len(targets) and not 0 <= targets.min() <= targets.max() < vocab_size:
+        raise ValueError(
+            f"labels go from {int(targets.min())} to {int(targets.max())}, outside the "
+            f"{vocab_size} rows of the vocabulary"
+        )
+    problem = Problem(targets, teacher, objective, vocab_size, chunk_size)
+    loss, divergence, cross_entropy = ChunkedPass.apply(
+        student.hidden, student.head, student.bias, problem, torch.is_grad_enabled()
+    )
+    return DistillationLoss(loss, divergence, cross_entropy, num_tokens=len(targets))
+
+
+@dataclass
+class Problem:
+    """All that is settled before the first product, but for the student's own tensors."""
+
+    targets: Tensor  # [n]
+    teacher: LiveDistribution | StoredDistribution | None
+    objective: Objective
+    vocab_size: int
+    chunk_size: int
+
+
+class ChunkedPass(torch.autograd.Function):
+    """Loss and gradients in the forward pass; the backward pass hands the gradients over."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        head: Tensor,
+        bias: Tensor | None,
+        problem: Problem,
+        grad_enabled: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        wanted = tuple(need and grad_enabled for need in ctx.needs_input_grad[:3])
+        parts, gradients = _run(hidden, head, bias, problem, wanted)
+        ctx.save_for_backward(hidden, head, bias)
+        ctx.problem, ctx.wanted, ctx.gradients = problem, wanted, [gradients]
+        ctx.mark_non_differentiable(*parts[1:])
+        return parts
+
+    @staticmethod
+    def backward(ctx: Any, grad_loss: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        # The buffers are handed over, not copied, so that autograd makes the [V, H] one the head's
+        # .grad as it is. A second backward pass through the same graph computes them again.
+        if ctx.gradients:
+            gradients = ctx.gradients.pop()
+        else:
+            hidden, head, bias = ctx.saved_tensors
+            _, gradients = _run(hidden, head, bias, ctx.problem, ctx.wanted)
+        if grad_loss.item() != 1:
+            for gradient in gradients:
+                if gradient is not None:
+                    gradient.mul_(grad_loss)
+        return *gradients, None, None
+
+
+def _run(
+    hidden: Tensor, head: Tensor, bias: Tensor | None, problem: Problem, wanted: tuple[bool, ...]
+) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor | None, ...]]:
+    """The three parts of the loss, and its gradients to hidden [n, H], head [V, H] and bias [V]."""
+    want_hidden, want_head, want_bias = wanted
+    n, vocab_size, chunk_size = len(hidden), problem.vocab_size, problem.chunk_size
+    student = Projection(LiveDistribution(hidden, head, bias), vocab_size)
+    teacher = problem.teacher
+    logits_of_teacher = None
+    if isinstance(teacher, LiveDistribution):
+        logits_of_teacher = Projection(teacher, vocab_size)
+    hidden_gradient = torch.zeros_like(student.hidden) if want_hidden else None
+    head_gradient = HeadGradient(head, vocab_size, student.dtype, n > chunk_size)
+    bias_gradient = torch.zeros_like(bias) if bias is not None and want_bias else None
+    losses = []
+    with torch.autocast(hidden.device.type, enabled=False):
+        for start in range(0, n, chunk_size):
+            chunk = slice(start, start + chunk_size)
+            tile = student.logits(chunk)  # [C, vocab_size]
+            # The teacher's logits are needed once, row by row: half a tile at a time is enough.
+            for some in _halves(start, len(tile), chunk_size):
+                compared: Tensor | StoredDistribution | None = None
+                if logits_of_teacher is not None:
+                    compared = logits_of_teacher.logits(some)
+                elif isinstance(teacher, StoredDistribution):
+                    compared = teacher.rows(some)
+                part = tile[some.start - start : some.stop - start]
+                here = problem.objective.rows(some)
+                losses.append(tile_loss(part, compared, problem.targets[some], here, any(wanted)))
+            # and the tile is now the gradient of its logits
+            if hidden_gradient is not None:
+                torch.mm(tile, student.head, out=hidden_gradient[chunk])
+            if want_head:
+                head_gradient.add(tile, student.hidden[chunk])
+            if bias_gradient is not None:
+                bias_gradient[:vocab_size] += tile.sum(0)
+    parts = _means(losses, problem.objective, hidden)
+    if hidden_gradient is not None:
+        hidden_gradient = hidden_gradient.to(hidden.dtype)
+    return parts, (hidden_gradient, head_gradient.total() if want_head else None, bias_gradient)
+
+
+def _halves(start: int, size: int, chunk_size: int) -> list[slice]:
+    half = -(-chunk_size // 2)
+    return [slice(start + a, start + min(a + half, size)) for a in range(0, size, half)]
+
+
+def _means(
+    losses: list[TileLoss], objective: Objective, hidden: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss, divergence and cross-entropy over ``num_items``; refuses what is not finite."""
+    dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    if not losses:
+        nothing = torch.zeros((), dtype=dtype, device=hidden.device)
+        return nothing, nothing.clone(), nothing.clone()
+    divergence, cross_entropy, student_finite, teacher_finite = (
+        torch.cat(part) for part in zip(*losses, strict=True)
+    )
+    for whose, finite in ("student", student_finite), ("teacher", teacher_finite):
+        if not finite.all():
+            broken = (~finite).nonzero()
+            raise FloatingPointError(
+                f"the {whose}'s logits are infinite or NaN at trained position {int(broken[0])} "
+                f"({len(broken)} of {len(finite)} trained positions)"
+            )
+    loss = objective.weights.cross_entropy * cross_entropy
+    if not is_zero(objective.weights.divergence):
+        weight = objective.weights.divergence * objective.temperature**2
+        loss = loss + weight * divergence
+    means = [
+        (part.sum() / objective.num_items).to(dtype) for part in (loss, divergence, cross_entropy)
+    ]
+    return means[0], means[1], means[2]
+
+
+class Projection:
+    """One model's products with its head: the logits of some positions at a time."""
+
+    def __init__(self, model: LiveDistribution, vocab_size: int) -> None:
+        hidden, head, bias = model
+        device = head.device.type
+        autocast = torch.is_autocast_enabled(device)
+        self.dtype = torch.get_autocast_dtype(device) if autocast else head.dtype
+        self.hidden = hidden.detach().to(self.dtype)  # [n, H]
+        # [vocab_size, H], a view of a head of that dtype
+        self.head = head.detach()[:vocab_size].to(self.dtype)
+        self.bias = None if bias is None else bias.detach()[:vocab_size].to(self.dtype)
+        self.tile: Tensor | None = None
+
+    def logits(self, some: slice) -> Tensor:
+        """Logits of some positions, [C, vocab_size], in memory that the next call uses again."""
+        hidden = self.hidden[some]
+        if self.tile is None:
+            # 151,665 logits a row, one after the other, would make all products a third slower.
+            stride = -(-len(self.head) // ALIGNMENT) * ALIGNMENT
+            self.tile = hidden.new_empty(len(hidden), stride)
+        tile = self.tile[: len(hidden), : len(self.head)]
+        if self.bias is None:
+            return torch.mm(hidden, self.head.t(), out=tile)
+        return torch.addmm(self.bias, hidden, self.head.t(), out=tile)
+
+
+class HeadGradient:
+    """The gradient to the head, [V, H], summed over the chunks into one buffer."""
+
+    def __init__(self, head: Tensor, vocab_size: int, dtype: torch.dtype, several: bool) -> None:
+        self.head, self.vocab_size = head, vocab_size
+        # A sum over many chunks, each rounded to bfloat16, would drift: it is kept in float32.
+        narrow = dtype in (torch.bfloat16, torch.float16)
+        self.sum_dtype = torch.float32 if narrow and several else head.dtype
+        self.sum: Tensor | None = None
+
+    def add(self, tile: Tensor, hidden: Tensor) -> None:
+        """Add tileᵀ [vocab_size, C] · hidden [C, H]."""
+        first = self.sum is None
+        if self.sum is None:
+            self.sum = torch.zeros_like(self.head, dtype=self.sum_dtype)
+        shared = self.sum[: self.vocab_size]  # the rows above are padding and stay 0
+        if tile.dtype == self.sum_dtype:
+            shared.addmm_(tile.t(), hidden, beta=0 if first else 1)
+        else:
+            for start in range(0, self.vocab_size, HEAD_ROWS):
+                some = slice(start, start + HEAD_ROWS)
+                shared[some] += tile[:, some].t() @ hidden
+
+    def total(self) -> Tensor:
+        if self.sum is None:
+            return torch.zeros_like(self.head)
+        return self.sum.to(self.head.dtype)

@@ -1,0 +1,377 @@
+"""From a tile of logits to the loss at each position and the gradient of the logits, in place.
+
+``tile_loss`` gets the student's logits of some tokens, [C, V], and leaves the gradient of the loss
+in their place. It goes through the tile one block of positions at a time: one row of 151,936
+float32 logits is 0.6 MB, so a handful of rows stays in a CPU's cache through the twenty passes that
+a divergence takes, and the tile itself is read and written once.
+
+Each exponential is taken once a model. With t and z the two models' logits, log-ratios are taken as
+(t - z) - (log Σexp t - log Σexp z), the two sums in float64: where teacher and student nearly agree
+the difference of the logits is exact, and no digit is lost to the size of a log-probability.
+
+Every divergence here is a sum over the vocabulary, D = Σ f(p, q), and q = softmax(z). With
+h = ∂D/∂q the gradient to the logits is
+
+    ∂D/∂z = q·(h - Σ q·h),
+
+so a divergence is settled by its h. The rules at the end take the log-ratio r = log(p/q), p and q,
+and stay in terms of r, which is small where the two distributions agree. A divergence without a
+rule goes through autograd, so a new one needs no change here. Tests hold every rule against it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from kd_lab import divergences
+from kd_lab.divergences import Divergence, head_mask
+
+# About this many entries are worked on at a time on a CPU; a GPU takes the tile whole.
+CPU_BLOCK_ENTRIES = 2**20
+
+# (log_ratio, p, q, **settings), each [R, V] -> (value [R], gradient [R, V]).
+# A rule may overwrite log_ratio and p; q must come out as it went in.
+Rule = Callable[..., tuple[Tensor, Tensor]]
+
+# exp() of a larger log-ratio overflows float32; beyond it one of p and q is 0 for all purposes.
+MAX_LOG_RATIO = 80.0
+
+
+class StoredDistribution(NamedTuple):
+    """What was kept of a teacher: log-probabilities of k tokens; all others are one bucket."""
+
+    logp: Tensor  # [n, k]
+    tokens: Tensor  # [n, k]
+    tail: Tensor  # of all others together, [n]
+
+    def rows(self, some: slice) -> "StoredDistribution":
+        return StoredDistribution(*(part[some] for part in self))
+
+
+class Weights(NamedTuple):
+    """What multiplies the two parts of the loss: a number for all positions, or one each, [n].
+
+    Numbers are alpha and 1 - alpha; a policy gradient has its own weight at each position.
+    """
+
+    divergence: Tensor | float
+    cross_entropy: Tensor | float
+
+    def rows(self, some: slice) -> "Weights":
+        return Weights(*(part[some] if isinstance(part, Tensor) else part for part in self))
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Σ (w_D·T²·D(p_T, q_T) + w_C·cross-entropy) / num_items, over the positions of the loss."""
+
+    divergence: Divergence
+    weights: Weights
+    temperature: float = 1.0
+    num_items: float = 1.0
+
+    def rows(self, some: slice) -> "Objective":
+        return replace(self, weights=self.weights.rows(some))
+
+
+class TileLoss(NamedTuple):
+    """At each position of the tile, [C]."""
+
+    divergence: Tensor  # nats, float64
+    cross_entropy: Tensor  # nats, float64
+    student_finite: Tensor  # bool: whether all its logits are
+    teacher_finite: Tensor
+
+
+class Softmax(NamedTuple):
+    """A softmax over the vocabulary."""
+
+    logits: Tensor  # over the temperature, [R, V]
+    probs: Tensor  # [R, V]
+    log_sum: Tensor  # log Σ exp(logits), float64, [R, 1]
+    finite: Tensor  # whether all logits are, [R]
+
+
+def tile_loss(
+    student: Tensor,
+    teacher: Tensor | StoredDistribution | None,
+    targets: Tensor,
+    objective: Objective,
+    want_gradient: bool = True,
+) -> TileLoss:
+    """The loss of a tile, and the gradient of its logits in their place.
+
+    Args:
+        student: logits, [C, V]; becomes the gradient to them of the objective. Where that is not
+            wanted, what is left in the tile means nothing.
+        teacher: logits [C, V], overwritten; or a stored distribution; or None for no divergence
+            (then NaN).
+        targets: the next tokens, [C].
+    """
+    count, vocab_size = student.shape
+    block_size = count if student.is_cuda else max(1, CPU_BLOCK_ENTRIES // vocab_size)
+    wide = torch.float64 if student.dtype == torch.float64 else torch.float32
+    scratch = Scratch(min(block_size, count), vocab_size, wide, student.device)
+    parts = []
+    for start in range(0, count, block_size):
+        rows = slice(start, start + block_size)
+        logits = scratch.widened("student", student[rows])
+        compared = teacher
+        if isinstance(compared, StoredDistribution):
+            compared = compared.rows(rows)
+        elif compared is not None:
+            compared = scratch.widened("teacher", compared[rows])
+        here = objective.rows(rows)
+        parts.append(_block_loss(logits, compared, targets[rows], here, want_gradient, scratch))
+        if want_gradient and logits.dtype != student.dtype:
+            student[rows] = logits
+    return TileLoss(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+class Scratch:
+    """The few block-sized buffers that all blocks of a tile share."""
+
+    def __init__(
+        self, rows: int, vocab_size: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.rows, self.vocab_size, self.dtype, self.device = rows, vocab_size, dtype, device
+        self.buffers: dict[str, Tensor] = {}
+
+    def take(self, name: str, rows: int) -> Tensor:
+        """An uninitialised [rows, V]; the same memory each time for the same name."""
+        if name not in self.buffers:
+            self.buffers[name] = torch.empty(
+                self.rows, self.vocab_size, dtype=self.dtype, device=self.device
+            )
+        return self.buffers[name][:rows]
+
+    def widened(self, name: str, logits: Tensor) -> Tensor:
+        """The logits themselves, or a copy where their own precision is too low to compute in."""
+        if logits.dtype == self.dtype:
+            return logits
+        return self.take(name, len(logits)).copy_(logits)
+
+
+def _block_loss(
+    logits: Tensor,
+    teacher: Tensor | StoredDistribution | None,
+    targets: Tensor,
+    objective: Objective,
+    want_gradient: bool,
+    scratch: Scratch,
+) -> TileLoss:
+    size, weights, temperature = len(logits), objective.weights, objective.temperature
+    targets = targets[:, None]
+    plain = _softmax(logits, out=scratch.take("q", size))  # the student at temperature 1
+    cross_entropy = (plain.log_sum - logits.gather(-1, targets)).squeeze(-1)
+    divergence = torch.full_like(cross_entropy, torch.nan)
+    teacher_finite = torch.ones_like(plain.finite)
+    gradient = None
+    if teacher is not None:
+        student = plain
+        if temperature != 1:
+            student = _softmax(logits.div_(temperature), out=scratch.take("q_T", size))
+        if isinstance(teacher, StoredDistribution):
+            divergence, gradient = _compare_stored(student, teacher, objective.divergence)
+        else:
+            if temperature != 1:
+                teacher.div_(temperature)
+            live = _softmax(teacher, out=scratch.take("p", size))
+            teacher_finite = live.finite
+            divergence, gradient = _compare_live(student, live, objective.divergence)
+    if want_gradient:
+        on_targets = _factor(weights.cross_entropy, 1.0, objective, logits)
+        if gradient is None or is_zero(weights.divergence):
+            torch.mul(plain.probs, on_targets, out=logits)
+        else:
+            on_divergence = _factor(weights.divergence, temperature, objective, logits)
+            torch.mul(gradient, on_divergence, out=logits)
+            if not is_zero(weights.cross_entropy):
+                logits.addcmul_(plain.probs, on_targets)
+        logits.scatter_add_(-1, targets, -on_targets.expand(size, 1))
+    return TileLoss(divergence.double(), cross_entropy, plain.finite, teacher_finite)
+
+
+def is_zero(weight: Tensor | float) -> bool:
+    """Whether a part of the loss is left out everywhere."""
+    return not isinstance(weight, Tensor) and weight == 0
+
+
+def _factor(weight: Tensor | float, times: float, objective: Objective, logits: Tensor) -> Tensor:
+    """``times`` · weight / num_items in the dtype of the gradient, [R, 1] or [1, 1]."""
+    if isinstance(weight, Tensor):
+        return (weight / objective.num_items)[:, None].to(logits.dtype) * times
+    one = torch.ones(1, 1, dtype=torch.float64, device=logits.device)
+    return (one / objective.num_items).to(logits.dtype) * (weight * times)
+
+
+def _softmax(logits: Tensor, out: Tensor) -> Softmax:
+    highest = logits.amax(-1, keepdim=True)
+    lowest = logits.amin(-1, keepdim=True)
+    probs = torch.softmax(logits, -1, out=out)
+    # The likeliest token has exp(0) over the sum: the sum's logarithm, without another exponential.
+    log_sum = highest.double() - probs.amax(-1, keepdim=True).double().log_()
+    return Softmax(logits, probs, log_sum, (lowest.isfinite() & highest.isfinite()).squeeze(-1))
+
+
+def _compare_live(
+    student: Softmax, teacher: Softmax, divergence: Divergence
+) -> tuple[Tensor, Tensor]:
+    """Divergence [R] and its gradient to the student's logits over T, [R, V]."""
+    offset = (teacher.log_sum - student.log_sum).to(student.probs.dtype)
+    log_ratio = teacher.logits.sub_(student.logits).sub_(offset)
+    rule = closed_form(divergence)
+    if rule is not None:
+        return rule(log_ratio, teacher.probs, student.probs)
+    student_logp = student.logits - student.log_sum.to(log_ratio.dtype)
+    return by_autograd(divergence, log_ratio.add_(student_logp), student_logp)
+
+
+def _compare_stored(
+    student: Softmax, teacher: StoredDistribution, divergence: Divergence
+) -> tuple[Tensor, Tensor]:
+    """The same between two distributions in k + 1 buckets: k kept tokens, and all others."""
+    dtype, vocab_size = student.probs.dtype, student.probs.shape[-1]
+    log_sum = student.log_sum.to(dtype)
+    teacher_logp = teacher.logp.to(dtype)
+    student_logp = student.logits.gather(-1, teacher.tokens) - log_sum  # [R, k]
+    if teacher.tokens.shape[-1] == vocab_size:
+        value, on_tokens = by_autograd(divergence, teacher_logp, student_logp)
+        return value, torch.empty_like(student.probs).scatter_(-1, teacher.tokens, on_tokens)
+    others = student.logits.scatter(-1, teacher.tokens, -torch.inf)
+    others_sum = others.logsumexp(-1, keepdim=True)
+    value, on_buckets = by_autograd(
+        divergence,
+        torch.cat([teacher_logp, teacher.tail[:, None].to(dtype)], -1),
+        torch.cat([student_logp, others_sum - log_sum], -1),
+    )
+    # A bucket's logit is the logsumexp of its tokens' logits: its gradient goes to them by share.
+    gradient = others.sub_(others_sum).exp_().mul_(on_buckets[:, -1:])
+    return value, gradient.scatter_(-1, teacher.tokens, on_buckets[:, :-1])
+
+
+def closed_form(divergence: Divergence) -> Rule | None:
+    """The rule of a divergence, its settings bound; None if it has none.
+
+    Args:
+        divergence: a function of ``kd_lab.divergences``, or what ``get_divergence`` returns.
+    """
+    if isinstance(divergence, partial) and not divergence.args:
+        rule = RULES.get(divergence.func)
+        return rule and partial(rule, **divergence.keywords)
+    return RULES.get(divergence)
+
+
+def by_autograd(
+    divergence: Divergence, teacher_logp: Tensor, student_logp: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Value [R] and gradient to the student's logits [R, V] of any divergence, from logp [R, V].
+
+    ``student_logp`` is overwritten.
+    """
+    student_logp = student_logp.detach().requires_grad_()
+    with torch.enable_grad():
+        value = divergence(teacher_logp, student_logp)
+        (gradient,) = torch.autograd.grad(value.sum(), student_logp)
+    # What the backward pass of log_softmax does.
+    mean = gradient.sum(-1, keepdim=True)
+    return value.detach(), gradient.sub_(student_logp.detach().exp_().mul_(mean))
+
+
+def _forward_kl(log_ratio: Tensor, p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+    value = log_ratio.mul_(p).sum(-1)
+    gradient = torch.sub(q, p, out=log_ratio)  # h = -p/q
+    return value + gradient.sum(-1), gradient
+
+
+def _reverse_kl(log_ratio: Tensor, p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+    excess = p.sub_(q).sum(-1)  # Σ p - q: 0 but for rounding, which it takes out of the value
+    gradient = torch.mul(log_ratio, q, out=p).neg_()
+    kl = gradient.sum(-1)
+    gradient.addcmul_(q, kl[:, None], value=-1)  # h = log(q/p), up to a constant
+    return kl + excess, gradient
+
+
+def _jensen_shannon(
+    log_ratio: Tensor, p: Tensor, q: Tensor, beta: float = 0.5
+) -> tuple[Tensor, Tensor]:
+    if beta in (0, 1):
+        return torch.zeros_like(q[:, 0]), torch.zeros_like(q)
+    # log(m/q), with m = βp + (1-β)q
+    over_q = torch.expm1(log_ratio.clamp_(-MAX_LOG_RATIO, MAX_LOG_RATIO)).mul_(beta).log1p_()
+    to_teacher = log_ratio.sub_(over_q).mul_(p).sum(-1)  # Σ p·log(p/m)
+    gradient = over_q.mul_(q).neg_()  # h = (1-β)·log(q/m)
+    to_student = gradient.sum(-1)
+    gradient.addcmul_(q, to_student[:, None], value=-1).mul_(1 - beta)
+    return beta * to_teacher + (1 - beta) * to_student, gradient
+
+
+def _skew_forward_kl(
+    log_ratio: Tensor, p: Tensor, q: Tensor, alpha: float = 0.1
+) -> tuple[Tensor, Tensor]:
+    if alpha == 0:
+        return _forward_kl(log_ratio, p, q)
+    # m/p - 1, with m = αp + (1-α)q
+    m_over_p = log_ratio.clamp_(-MAX_LOG_RATIO, MAX_LOG_RATIO).neg_().expm1_().mul_(1 - alpha)
+    excess = (q - p).sum(-1).mul_(1 - alpha)
+    value = p.mul_(torch.log1p(m_over_p)).sum(-1).neg_() + excess
+    gradient = torch.div(q, m_over_p.add_(1), out=m_over_p)  # h = -(1-α)·p/m
+    mean = gradient.sum(-1, keepdim=True)
+    gradient.addcmul_(q, mean, value=-1).mul_(alpha - 1)
+    return value, gradient
+
+
+def _skew_reverse_kl(
+    log_ratio: Tensor, p: Tensor, q: Tensor, alpha: float = 0.1
+) -> tuple[Tensor, Tensor]:
+    if alpha == 0:
+        return _reverse_kl(log_ratio, p, q)
+    # m/q - 1, with m = (1-α)p + αq
+    m_over_q = log_ratio.clamp_(-MAX_LOG_RATIO, MAX_LOG_RATIO).expm1_().mul_(1 - alpha)
+    excess = p.sub_(q).sum(-1).mul_(1 - alpha)
+    gradient = torch.log1p(m_over_q, out=p).neg_().mul_(q)
+    value = gradient.sum(-1)
+    gradient.addcdiv_(q, m_over_q.add_(1), value=-alpha)  # h = log(q/m) - α·q/m
+    mean = gradient.sum(-1, keepdim=True)
+    gradient.addcmul_(q, mean, value=-1)
+    return value + excess, gradient
+
+
+def _adaptive_kl(
+    log_ratio: Tensor, p: Tensor, q: Tensor, mu: float = 0.5, crossing: str = "head"
+) -> tuple[Tensor, Tensor]:
+    gap = q - p
+    excess = gap.sum(-1)
+    head = head_mask(p, mu, crossing)
+    all_gap = gap.abs().sum(-1)
+    weight = torch.where(all_gap > 0, gap.abs().mul_(head).sum(-1) / all_gap, 0.5)
+    forward = p.mul_(log_ratio).sum(-1)
+    pull = log_ratio.mul_(q).neg_()  # reverse KL's gradient, before its mean is taken out
+    reverse = pull.sum(-1)
+    pull.addcmul_(q, reverse[:, None], value=-1)
+    gradient = gap.mul_(weight[:, None]).addcmul_(pull, 1 - weight[:, None])
+    value = weight * (forward + excess) + (1 - weight) * (reverse - excess)
+    return value, gradient
+
+
+def _total_variation(log_ratio: Tensor, p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+    gap = torch.sub(q, p, out=p)
+    value = torch.abs(gap, out=log_ratio).sum(-1).mul_(0.5)
+    gradient = gap.sign_().mul_(q).mul_(0.5)  # h = ½·sign(q - p)
+    mean = gradient.sum(-1, keepdim=True)
+    return value, gradient.addcmul_(q, mean, value=-1)
+
+
+RULES: dict[Divergence, Rule] = {
+    divergences.forward_kl: _forward_kl,
+    divergences.reverse_kl: _reverse_kl,
+    divergences.jensen_shannon: _jensen_shannon,
+    divergences.skew_forward_kl: _skew_forward_kl,
+    divergences.skew_reverse_kl: _skew_reverse_kl,
+    divergences.adaptive_kl: _adaptive_kl,
+    divergences.total_variation: _total_variation,
+}
