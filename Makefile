@@ -30,28 +30,21 @@ audit: $(VENV)/.core  ## the sweeps behind assets/results/ (up to an hour; goes 
 evidence: smol  ## all studies of language models behind assets/results/ (three hours; goes on where it stopped)
 	for study in toy smol smol_temperature capacity temperature mixing; do \
 		$(PY) -m kd_lab demo --study $$study || exit 1; done
-	cp runs/demo/report/*.md runs/demo/report/*.csv runs/demo/report/*.png runs/demo/took.json \
-		assets/results/toy_study/
-	cp runs/demo-smol/report/*.md runs/demo-smol/report/*.csv runs/demo-smol/report/*.png \
-		assets/results/smol_study/
-	cp runs/*/report/study_*.json assets/results/
-	cp runs/*/report/study_*.png assets/
 	$(PY) -m kd_lab train --config smol/token_fkl --resume_from_checkpoint true
-	cp runs/smol/token_fkl/metrics.jsonl assets/results/smol_token_fkl.jsonl
-	$(PY) -m kd_lab.study.tokens runs/demo --output assets/results/toy_tokens.json
-	$(PY) -m kd_lab.study.topk_tail runs/demo-smol --output assets/results/topk_tail_smol.json
-	$(PY) -m kd_lab.study.heads_and_tails runs/demo-smol \
-		--output assets/results/heads_and_tails_smol.json
-	$(PY) -m kd_lab.evaluation.sequence_gradients --study runs/demo \
-		--output assets/results/sequence_gradients.json
-	$(PY) -m kd_lab.claims.listing runs/demo
-	$(PY) -m kd_lab.claims.stored_teacher runs/demo
-	$(PY) -m kd_lab.claims.pairs toy runs/demo
-	$(PY) -m kd_lab.claims.pairs smol runs/demo-smol
-	$(PY) -m kd_lab.claims
+	$(PY) -m evidence publish toy runs/demo
+	$(PY) -m evidence publish smol runs/demo-smol
+	$(PY) -m evidence publish smol_temperature runs/demo-smol
+	for study in capacity temperature mixing; do \
+		$(PY) -m evidence publish $$study runs/$$study || exit 1; done
+	$(PY) -m evidence publish smol_token_fkl runs/smol/token_fkl
+	for name in token_pages sequence_gradients listing stored_teacher method_pairs_toy; do \
+		$(PY) -m evidence $$name runs/demo || exit 1; done
+	for name in topk_tail heads_and_tails method_pairs_smol; do \
+		$(PY) -m evidence $$name runs/demo-smol || exit 1; done
+	$(PY) -m evidence claims
 
 claims: $(VENV)/.dev  ## write CLAIMS.md anew from assets/results/
-	$(PY) -m kd_lab.claims
+	$(PY) -m evidence claims
 
 site: $(VENV)/.dev  ## the book as static pages, in build/site/; needs no network
 	$(PY) -m sphinx -q -a -W --keep-going -b html -c site -d build/doctrees . build/site

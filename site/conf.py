@@ -54,7 +54,7 @@ repository_folders = {
 }
 
 # For the explorables, out of assets/results/.
-explorable_data = ["rank_audit.json", "rank_curves.json", "toy_tokens.json"]
+explorable_data = ["rank_audit.json", "rank_curves.json", "token_pages.json"]
 
 # Markdown and notebooks
 myst_enable_extensions = [

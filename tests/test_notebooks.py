@@ -27,7 +27,7 @@ def test_there_are_notebooks():
 
 
 def test_nothing_is_defined_in_a_notebook(cells):
-    """What is worth a function is worth a place in toy/ or kd_lab/, where it is tested."""
+    """What is worth a function is worth a place in book/, toy/ or kd_lab/, where it is tested."""
     for source in sources(cells, "code"):
         for node in ast.walk(ast.parse(source)):
             assert not isinstance(

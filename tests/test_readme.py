@@ -216,7 +216,7 @@ def test_the_study_on_a_real_model(method, recipe):
 
 
 def test_what_a_stored_top_64_keeps():
-    by_k = load("topk_tail_smol")["students"]["far"]["by_k"]
+    by_k = load("topk_tail")["students"]["far"]["by_k"]
     (bucket,) = (cut["bucket"] for cut in by_k if cut["k"] == 64)
     kept = [f"{bucket[name]['kept']['mean']:.0%}" for name in ("forward_kl", "reverse_kl")]
     assert f"they keep {kept[0]} and {kept[1]} of the divergence" in README

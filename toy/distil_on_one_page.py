@@ -28,10 +28,11 @@ END, PAD = tokenizer.eos_token_id, tokenizer.pad_token_id
 def small_model(width, layers, seed):
     """An untrained language model of the architecture of Qwen2.5."""
     torch.manual_seed(seed)
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "tie_word_embeddings": False}
     shape = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers}
+    shape |= {"num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 640}
     ends = {"eos_token_id": END, "pad_token_id": PAD, "bos_token_id": None}
-    return AutoModelForCausalLM.from_config(Qwen2Config(vocab_size=640, **shape, **heads, **ends))
+    config = Qwen2Config.from_dict({**shape, **ends, "tie_word_embeddings": False})
+    return AutoModelForCausalLM.from_config(config)
 
 
 @cache
@@ -115,7 +116,9 @@ def precision_and_coverage(model, asked, samples=8):
     said = [
         (q, a) for _ in range(samples) for q, a in zip(asked, write(model, prompts), strict=True)
     ]
-    right = [a[-1] == END and log_prob(q, tokenizer.decode(a[:-1])) > -math.inf for q, a in said]
+    right = [
+        a[-1] == END and log_prob(q, str(tokenizer.decode(a[:-1]))) > -math.inf for q, a in said
+    ]
     covered = 0.0
     for question, prompt in zip(asked, prompts, strict=True):
         texts, probabilities = zip(*answers(question), strict=True)

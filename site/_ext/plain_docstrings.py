@@ -17,7 +17,7 @@ SECTION = re.compile(
 LIST_ITEM = re.compile(r"^\s*(?:[-*+]|\d+\.)\s")
 CODE = re.compile(r"(``.+?``)", re.S)
 EMPHASIS = re.compile(r"(?<![\w*])\*(?=[^\s*])[^*`]*?(?<=[^\s*])\*(?![\w*])", re.S)
-OUR_NAME = re.compile(r"``((?:kd_lab|toy)(?:\.\w+)+)``")
+OUR_NAME = re.compile(r"``((?:book|evidence|kd_lab|toy)(?:\.\w+)+)``")
 ARXIV = re.compile(r"arXiv (\d{4}\.\d{5})")
 
 

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -14,7 +13,6 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2Rot
 from kd_lab.cli import main, parse
 from kd_lab.loss import fused_linear_distillation_loss
 from kd_lab.model_shapes import model_shape, shape_of
-from kd_lab.plan_figure import draw_memory
 from kd_lab.planned_run import checkpoint_bytes, make_job, plan_memory, plan_time
 
 RESULTS = Path(__file__).parents[2] / "assets" / "results"
@@ -245,17 +243,3 @@ def test_a_checkpoint_on_disk_is_what_training_leaves(tmp_path):
     assert checkpoint_bytes(planned("tiny/start", *words)) == pytest.approx(written, rel=0.03)
     own = toy_model(32, 1, intermediate_size=128)
     assert planned("tiny/start").student.parameters == own.num_parameters()
-
-
-def test_the_picture_adds_up_to_the_peak():
-    jobs = {
-        "one GPU": planned("qwen2.5/token_fkl"),
-        "eight, ZeRO-3, MiniLLM": planned("qwen2.5/minillm", "--gpus", "8", "--zero_stage", "3"),
-        "eight, DDP": planned("qwen2.5/token_fkl", "--gpus", "8"),
-    }
-    figure = draw_memory(jobs)
-    [ax] = figure.axes
-    totals = [sum(bars[row].get_width() for bars in ax.containers) for row in range(len(jobs))]
-    assert totals == pytest.approx([plan_memory(job).peak / 1e9 for job in jobs.values()])
-    assert [label.get_text() for label in ax.get_yticklabels()] == list(jobs)
-    plt.close(figure)

@@ -59,7 +59,7 @@ def test_every_module_has_its_place_in_the_api():
 
     modules = {
         ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
-        for package in ("kd_lab", "toy")
+        for package in ("book", "evidence", "kd_lab", "toy")
         for path in (REPOSITORY / package).rglob("*.py")
         if path.name != "__main__.py"
     }

@@ -9,7 +9,7 @@ import pytest
 from explorable_page import open_page, settle, shown, tab_to
 
 RESULTS = Path(__file__).parents[2] / "assets" / "results"
-STUDY = json.loads((RESULTS / "toy_tokens.json").read_text())
+STUDY = json.loads((RESULTS / "token_pages.json").read_text())
 MODELS = [model["name"] for model in STUDY["models"]]
 
 
@@ -102,7 +102,7 @@ def test_the_laws_add_up_to_one(page, site_url):
     totals = page.evaluate(
         """async url => {
              const engine = await import(url);
-             const study = await (await fetch(new URL("../data/toy_tokens.json", url))).json();
+             const study = await (await fetch(new URL("../data/token_pages.json", url))).json();
              const totals = [];
              for (const { answers } of study.questions) for (const answer of answers)
                for (const position of answer.positions)

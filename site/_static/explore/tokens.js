@@ -5,7 +5,7 @@ import { liveText, readHash, writeHash } from "./page.js";
 
 const root = document.querySelector("#tokens");
 const $ = (name) => root.querySelector(`[data-id="${name}"]`);
-const DATA = new URL("../data/toy_tokens.json", import.meta.url);
+const DATA = new URL("../data/token_pages.json", import.meta.url);
 const BEGIN = { a: "token_fkl", b: "token_rkl" };
 const EVEN = 0.1; // nats: nearer than that, the two are as good as equal
 const SEEN = 0.002; // a probability below it has no bar

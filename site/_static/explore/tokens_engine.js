@@ -1,6 +1,6 @@
 // One answer under two laws: what each gives its tokens, and what both expected in their place.
 //
-// A side is the name of a model of toy_tokens.json, or "grammar": the language's true law, which
+// A side is the name of a model of token_pages.json, or "grammar": the language's true law, which
 // says nothing (null) after a beginning that it cannot make. No part of this module knows of a page.
 
 export const GRAMMAR = "grammar";

@@ -1,0 +1,1 @@
+"""What the notebooks show: their pictures, sliders, command lines and memory traces."""

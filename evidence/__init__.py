@@ -1,0 +1,1 @@
+"""The audit: one-off measurements of finished runs, and the pages that are written from them."""

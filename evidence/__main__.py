@@ -1,0 +1,66 @@
+"""``python -m evidence``: finished runs in, results in assets/ out, and the page written from them.
+
+    python -m evidence                       # lists the measurements
+    python -m evidence NAME RUNS             # measures finished runs: assets/results/NAME.json
+    python -m evidence publish STUDY RUNS    # copies a study's own report into assets/
+    python -m evidence claims                # writes CLAIMS.md from assets/results/
+
+Run it in the project's own folder. ``make evidence`` does all of it.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from evidence.claims.page import write_page
+from evidence.claims.results import Results
+from evidence.measurements import MEASUREMENTS, RESULTS, take
+from evidence.publish import PUBLISHED, publish
+
+PAGE = Path("CLAIMS.md")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    parser = _parser()
+    words = parser.parse_args(argv)
+    if words.command is None:
+        parser.print_help()
+        return 0
+    try:
+        if not RESULTS.is_dir():
+            raise ValueError(f"there is no {RESULTS} here: run this in the project's own folder")
+        if words.command == "claims":
+            PAGE.write_text(write_page(Results(RESULTS)).text, encoding="utf-8")
+            written = [PAGE]
+        elif words.command == "publish":
+            written = publish(words.study, words.runs)
+        else:
+            written = [take(words.command, words.runs)]
+    except (ValueError, OSError) as refusal:
+        print(f"evidence: error: {refusal}", file=sys.stderr)
+        return 2
+    print(f"wrote {', '.join(map(str, written))}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m evidence",
+        description="Measure finished runs, and write assets/results/ and CLAIMS.md.",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="NAME", title="names")
+    for name, measurement in MEASUREMENTS.items():
+        command = commands.add_parser(name, help=measurement.line)
+        runs = f"the folder of a finished `kd-lab demo --study {measurement.study}`; only read"
+        command.add_argument("runs", type=Path, metavar="RUNS", help=runs)
+    command = commands.add_parser("publish", help="a study's own report, copied into assets/")
+    command.add_argument("study", choices=PUBLISHED, metavar="STUDY", help=", ".join(PUBLISHED))
+    command.add_argument("runs", type=Path, metavar="RUNS", help="the study's folder; only read")
+    commands.add_parser("claims", help="CLAIMS.md, written from assets/results/")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

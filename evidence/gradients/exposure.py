@@ -1,0 +1,167 @@
+"""Exposure bias: how far student and teacher part on what the student itself has written.
+
+A student that learns from given answers meets, when it writes, prefixes that it has never seen:
+its own. Here the two next-word laws are compared word by word, on prefixes of the dataset, of the
+teacher and of the student, to see whether they part there, and whether the more the longer it
+writes. Positions differ in how much there is to get wrong, whoever wrote the prefix, so that what
+tells is the comparison at one position, or of sums over all of them (Arora et al. 2022, arXiv
+2204.01171, call the surplus of such a sum the excess accumulated error).
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from evidence.gradients.toy_pair import LONGEST, Pair
+from kd_lab.data.toy_language import answers
+from kd_lab.divergences import forward_kl, reverse_kl
+from kd_lab.evaluation.intervals import Interval, bootstrap_interval, paired_difference
+from kd_lab.evaluation.states import answered_rows, trained_states
+from kd_lab.loss.chunks import LiveDistribution, Projection
+
+if TYPE_CHECKING:  # importing transformers takes seconds
+    from transformers import PreTrainedTokenizerBase
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+POSITIONS = 2048  # whose laws over the vocabulary exist at a time
+ENOUGH = 30  # answers for an interval
+RESAMPLES = 2_000  # a position: each has its own number of answers, and so its own draws
+DIRECTIONS = ("forward", "reverse")
+
+
+class PositionKL(NamedTuple):
+    """The token-level KLs of n answers, padded to ``LONGEST`` words; 0 behind an answer's end."""
+
+    forward: Floats  # D(p‖q), nats, [n, T]
+    reverse: Floats  # D(q‖p), nats, [n, T]
+    mask: Bools  # which answers have a t-th word, [n, T]
+
+
+@torch.inference_mode()
+def kl_by_position(pair: Pair, written: Sequence[Sequence[int]]) -> PositionKL:
+    """Compare the two laws before each word of given answers.
+
+    Args:
+        written: token ids, an answer of up to ``LONGEST`` to each of the pair's prompts.
+    """
+    lengths = np.array([len(answer) for answer in written])
+    mask = np.arange(LONGEST) < lengths[:, None]
+    models = (pair.student, pair.teacher)
+    heads = [model.get_output_embeddings() for model in models]
+    measured = []
+    for states in trained_states(models, answered_rows(pair.prompts, written)):
+        q_side, p_side = (
+            Projection(LiveDistribution(hidden, head.weight, head.bias), pair.vocab_size)
+            for hidden, head in zip(states.hidden, heads, strict=True)
+        )
+        for start in range(0, len(states.tokens), POSITIONS):
+            some = slice(start, start + POSITIONS)
+            q, p = (side.logits(some).float().log_softmax(-1).cpu() for side in (q_side, p_side))
+            measured.append(torch.stack([forward_kl(p, q), reverse_kl(p, q)]).double())
+    forward, reverse = np.zeros(mask.shape), np.zeros(mask.shape)
+    forward[mask], reverse[mask] = torch.cat(measured, 1).numpy()
+    return PositionKL(forward, reverse, mask)
+
+
+def by_position(values: Floats, mask: Bools) -> list[Interval]:
+    """The mean at each position over the answers that reach it, with 95% intervals over these.
+
+    Positions that fewer than ``ENOUGH`` answers reach are left out, and all after them.
+
+    Args:
+        values, mask: [n, T].
+    """
+    reached = mask.sum(0)
+    return [
+        bootstrap_interval(values[mask[:, t], t], resamples=RESAMPLES)
+        for t in range(int((reached >= ENOUGH).cumprod().sum()))
+    ]
+
+
+def sayable(
+    tokenizer: "PreTrainedTokenizerBase",
+    questions: Sequence[str],
+    written: Sequence[Sequence[int]],
+) -> Bools:
+    """Before each word of answers to the toy's questions: can the grammar go on from here?
+
+    Returns:
+        bool [n, LONGEST]: whether what stands before the t-th word begins one of the question's
+        answers; False behind an answer's end.
+    """
+    found = np.zeros((len(written), LONGEST), bool)
+    beginnings: dict[str, set[tuple[int, ...]]] = {}
+    for row, (question, answer) in enumerate(zip(questions, written, strict=True)):
+        if question not in beginnings:
+            texts = [text for text, _ in answers(question)]
+            spelt = tokenizer(texts, add_special_tokens=False)["input_ids"]
+            beginnings[question] = {tuple(ids[:t]) for ids in spelt for t in range(len(ids) + 1)}
+        for t in range(len(answer)):
+            found[row, t] = tuple(answer[:t]) in beginnings[question]
+    return found
+
+
+def exposure_figures(pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Where students of one method (a pair a seed) part from their teacher, on whose prefixes.
+
+    Returns:
+        ``by_position``: source -> direction -> figures, and ``sum`` likewise of whole answers, in
+        nats; ``surplus``: direction -> own prefixes less the dataset's, nats an answer; and of the
+        student's own prefixes ``strayed``, the share that begins no answer of the grammar,
+        ``strayed_by_position``, and the reverse KL a word ``inside`` the grammar and ``outside``.
+        A figure is an ``Interval`` over answers.
+    """
+    parts: dict[str, list[PositionKL]] = {"dataset": [], "teacher": [], "student": []}
+    can_go_on = []
+    for seed, pair in enumerate(pairs):
+        own = pair.answers(pair.student, seed)
+        parts["dataset"].append(kl_by_position(pair, pair.references))
+        parts["teacher"].append(kl_by_position(pair, pair.answers(pair.teacher, seed)))
+        parts["student"].append(kl_by_position(pair, own))
+        can_go_on.append(sayable(pair.tokenizer, pair.questions, own))
+    sources = {
+        source: PositionKL(*map(np.concatenate, zip(*of_seeds, strict=True)))
+        for source, of_seeds in parts.items()
+    }
+    student, inside = sources["student"], np.concatenate(can_go_on)
+    outside = student.mask & ~inside
+    return {
+        "by_position": {
+            source: {
+                direction: [i._asdict() for i in by_position(getattr(kl, direction), kl.mask)]
+                for direction in DIRECTIONS
+            }
+            for source, kl in sources.items()
+        },
+        "sum": {
+            source: {
+                direction: bootstrap_interval(getattr(kl, direction).sum(1))._asdict()
+                for direction in DIRECTIONS
+            }
+            for source, kl in sources.items()
+        },
+        "surplus": {
+            direction: paired_difference(
+                getattr(student, direction).sum(1), getattr(sources["dataset"], direction).sum(1)
+            )._asdict()
+            for direction in DIRECTIONS
+        },
+        "strayed": _mean_over_words(outside, student.mask),
+        "strayed_by_position": [
+            i._asdict() for i in by_position(outside.astype(float), student.mask)
+        ],
+        "inside": _mean_over_words(student.reverse, inside),
+        "outside": _mean_over_words(student.reverse, outside),
+    }
+
+
+def _mean_over_words(values: NDArray[Any], where: Bools) -> dict[str, Any]:
+    """With an interval over answers; the words of one answer are drawn together."""
+    words = where.sum(1)
+    means = (values * where).sum(1) / np.maximum(words, 1)
+    return bootstrap_interval(means, words)._asdict()

@@ -1,0 +1,304 @@
+"""Estimators of the gradient of sequence-level reverse KL, held against the exact one.
+
+All of them are weights on an answer's words: of the reverse KL of the next word (w_D) and of
+-log q of the word written (w_C), as in kd_lab/trainers/policy_gradient_weights.py, whose functions
+make them. With the reward r_t = log p(y_t | y_<t) - log q(y_t | y_<t):
+
+    differentiated_sample   0, -1              the gradient of log q(y) - log p(y) for a sampled y
+    whole_return            0, r_1 + … + r_T   REINFORCE (Williams 1992)
+    reward_to_go            0, r_t + … + r_T   no word changes the rewards before it
+    mean_baseline           … less its mean over answers, at each position
+    perfect_critic          … less its mean over what can follow y_<t
+    single_step             1, R_{t+1}         MiniLLM: the next word's part by its sum over words
+    single_step_baseline    1, R_{t+1} less its mean, at each position
+    length_normalised       1, R_{t+1} / (T - t)
+    on_policy               1, 0               on-policy distillation, as in GKD
+    mixed_whole_products    1, R_{t+1}         written with a teacher share, whole products of q/p̃
+    mixed_last_factor       1, R_{t+1}         the same, the factor of y_t alone
+    minillm                 1, R_{t+1} / (T - t), mixed, the factor of y_t alone: what is published
+
+On the tree of an ``AnswerTree`` each one's *mean* is a sum over all cut answers, so that its bias
+is exact; its *spread* is measured on sampled answers, whose gradients are taken one by one.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from evidence.gradients.answer_tree import AnswerTree, Paths
+from kd_lab.divergences import reverse_kl
+from kd_lab.trainers.policy_gradient_weights import (
+    PositionWeights,
+    future_rewards,
+    policy_gradient_weights,
+)
+
+if TYPE_CHECKING:  # importing transformers takes seconds
+    from transformers import PreTrainedModel
+
+TEACHER_MIX = 0.2  # MiniLLM's
+ANSWERS_AT_A_TIME = 64  # whose gradients are taken together
+
+
+class Written(NamedTuple):
+    """Answers, what both models say of them, and what a critic could know; [B, T] each."""
+
+    student_logp: Tensor
+    teacher_logp: Tensor
+    mask: Tensor
+    value: Tensor  # E[r_t + … + r_T | y_<t]
+    mean_value: Tensor  # the same over all answers that have a t-th word
+    mean_later: Tensor  # E[r_{t+1} + … + r_T], likewise
+
+
+class Estimator(NamedTuple):
+    """How answers are weighted, and the teacher's share in the law that they are written with."""
+
+    label: str
+    weights: Callable[[Written], PositionWeights]
+    teacher_mix: float = 0.0
+
+
+def _score(returns: Callable[[Written, Tensor], Tensor]) -> Callable[[Written], PositionWeights]:
+    """The score function alone, weighted by something of the rewards [B, T]."""
+
+    def weights(written: Written) -> PositionWeights:
+        rewards = (written.teacher_logp - written.student_logp) * written.mask
+        w_c = returns(written, rewards) * written.mask
+        return PositionWeights(torch.zeros_like(w_c), w_c)
+
+    return weights
+
+
+def _to_go(written: Written, rewards: Tensor) -> Tensor:
+    return rewards + future_rewards(rewards, written.mask, length_normalised=False)
+
+
+def _trainers(
+    teacher_mix: float = 0.0, *, length_normalised: bool = False, whole_products: bool = False
+) -> Callable[[Written], PositionWeights]:
+    def weights(written: Written) -> PositionWeights:
+        return policy_gradient_weights(
+            written.student_logp,
+            written.teacher_logp,
+            written.mask,
+            teacher_mix=teacher_mix,
+            length_normalised=length_normalised,
+            whole_products=whole_products,
+        )
+
+    return weights
+
+
+def _with_baseline(written: Written) -> PositionWeights:
+    divergence, later = _trainers()(written)
+    return PositionWeights(divergence, later - written.mean_later * written.mask)
+
+
+def _without_long_part(written: Written) -> PositionWeights:
+    divergence, later = _trainers()(written)
+    return PositionWeights(divergence, torch.zeros_like(later))
+
+
+ESTIMATORS = {
+    "differentiated_sample": Estimator(
+        "sampled log-ratio, differentiated",
+        _score(lambda written, rewards: -torch.ones_like(rewards)),
+    ),
+    "whole_return": Estimator(
+        "REINFORCE, whole return",
+        _score(lambda written, rewards: rewards.sum(1, keepdim=True).expand_as(rewards)),
+    ),
+    "reward_to_go": Estimator("reward-to-go", _score(_to_go)),
+    "mean_baseline": Estimator(
+        "reward-to-go, mean baseline",
+        _score(lambda written, rewards: _to_go(written, rewards) - written.mean_value),
+    ),
+    "perfect_critic": Estimator(
+        "reward-to-go, perfect critic",
+        _score(lambda written, rewards: _to_go(written, rewards) - written.value),
+    ),
+    "single_step": Estimator("single step + R", _trainers()),
+    "single_step_baseline": Estimator("single step + R, mean baseline", _with_baseline),
+    "length_normalised": Estimator(
+        "single step + R, length-normalised", _trainers(length_normalised=True)
+    ),
+    "on_policy": Estimator("single step alone (on-policy distillation)", _without_long_part),
+    "mixed_whole_products": Estimator(
+        "teacher-mixed, whole products", _trainers(TEACHER_MIX, whole_products=True), TEACHER_MIX
+    ),
+    "mixed_last_factor": Estimator(
+        "teacher-mixed, last factor", _trainers(TEACHER_MIX), TEACHER_MIX
+    ),
+    "minillm": Estimator(
+        "MiniLLM: mixed, last factor, length-normalised",
+        _trainers(TEACHER_MIX, length_normalised=True),
+        TEACHER_MIX,
+    ),
+}
+
+
+class Quality(NamedTuple):
+    """An estimator against the exact gradient, all relative to the exact one's length."""
+
+    bias: float  # ‖E g - ∇D‖ / ‖∇D‖, by enumeration
+    cosine_of_mean: float  # of E g and ∇D
+    variance: float  # E‖g - E g‖² / ‖∇D‖² of one answer's g; of a mean over n the n-th part
+    error: dict[int, float]  # n -> root of the mean of ‖ḡ - ∇D‖² / ‖∇D‖², ḡ over n answers
+    cosine: dict[int, float]  # n -> mean of cos(ḡ, ∇D)
+
+
+def measure_estimators(
+    student: "PreTrainedModel",
+    tree: AnswerTree,
+    *,
+    samples: int,
+    averaged: tuple[int, ...],
+    seed: int,
+) -> dict[str, Quality]:
+    """Every estimator's bias and spread, by its name.
+
+    Args:
+        student: the one that the tree was grown with; its trained parameters are those that ask
+            for a gradient.
+        samples: answers that are drawn, of each writer.
+        averaged: numbers n of answers that a step averages over; each divides ``samples``.
+    Raises:
+        ValueError: an n that does not divide.
+    """
+    for n in averaged:
+        if n < 1 or samples % n:
+            raise ValueError(f"averaged: {n} does not divide the {samples} samples")
+    exact = exact_gradient(student, tree)
+    size = exact.norm()
+    drawn = {mix: tree.sample(samples, mix, seed) for mix in (0.0, TEACHER_MIX)}
+    means, found = expected_gradients(student, tree), {}
+    for name, estimator in ESTIMATORS.items():
+        mean = means[name]
+        each = sampled_gradients(student, tree, drawn[estimator.teacher_mix], estimator)  # [S, d]
+        blocks = {n: each.unflatten(0, (-1, n)).mean(1) for n in averaged}
+        found[name] = Quality(
+            bias=float((mean - exact).norm() / size),
+            cosine_of_mean=_cosines(mean[None], exact).item(),
+            variance=float(((each - mean) / size).square().sum(1).mean()),
+            error={
+                n: float(((of_n - exact) / size).square().sum(1).mean().sqrt())
+                for n, of_n in blocks.items()
+            },
+            cosine={n: float(_cosines(of_n, exact).mean()) for n, of_n in blocks.items()},
+        )
+    return found
+
+
+def exact_gradient(student: "PreTrainedModel", tree: AnswerTree) -> Tensor:
+    """The gradient of the cut answers' reverse KL by autograd, all parameters in a row: [d]."""
+    return _gradient(student, tree.kl_by_depth().sum())
+
+
+def expected_gradients(
+    student: "PreTrainedModel", tree: AnswerTree, names: Sequence[str] = tuple(ESTIMATORS)
+) -> dict[str, Tensor]:
+    """Each estimator's mean over all cut answers, by its name: [d]."""
+    logp = tree.student_logp
+    mixes = {ESTIMATORS[name].teacher_mix for name in names}
+    laws = {mix: tree.written_with(mix).flatten().double() for mix in mixes}
+    # Of each estimator, w_D on each node and w_C on each word of each node, times q(prefix):
+    on_nodes = {name: torch.zeros(len(logp), dtype=torch.float64) for name in names}
+    on_words = {name: torch.zeros(logp.numel(), dtype=torch.float64) for name in names}
+    know = what_is_known(tree)
+    for paths in tree.leaves():
+        answers, mask = know(paths), paths.mask
+        node, place = paths.nodes[mask], (paths.nodes * logp.shape[1] + paths.words)[mask]
+        probability = {
+            mix: torch.zeros(mask.shape, dtype=torch.float64)
+            .masked_scatter_(mask, law[place])
+            .sum(1, keepdim=True)
+            .exp()
+            for mix, law in laws.items()
+        }
+        for name in names:
+            estimator = ESTIMATORS[name]
+            weights = estimator.weights(answers)
+            of_paths = probability[estimator.teacher_mix]
+            on_nodes[name].index_add_(0, node, (of_paths * weights.divergence)[mask])
+            on_words[name].index_add_(0, place, (of_paths * weights.cross_entropy)[mask])
+    node_kl = tree.node_kl()
+    return {
+        name: _gradient(
+            student,
+            (on_nodes[name].to(logp) * node_kl).sum()
+            - (on_words[name].to(logp).view_as(logp) * logp).sum(),
+        )
+        for name in names
+    }
+
+
+def sampled_gradients(
+    student: "PreTrainedModel", tree: AnswerTree, paths: Paths, estimator: Estimator
+) -> Tensor:
+    """The estimator's gradient at each of these answers alone: [B, d]."""
+    weights = estimator.weights(what_is_known(tree)(paths))
+    trained = {
+        name: parameter.detach()
+        for name, parameter in student.named_parameters()
+        if parameter.requires_grad
+    }
+    longest, vocabulary = paths.words.shape[1], tree.student_logp.shape[1]
+    prompt = torch.tensor(tree.prompt)
+    settings = {"use_cache": False, "logits_to_keep": longest}
+
+    def loss(parameters, words, teacher_logp, w_d, w_c):  # type: ignore[no-untyped-def]
+        ids = torch.cat([prompt, words[:-1]])[None]
+        output = functional_call(student, parameters, (ids,), settings)
+        logp = output.logits[0, :, :vocabulary].log_softmax(-1)  # [T, V]
+        of_words = logp.gather(-1, words[:, None]).squeeze(-1)
+        return (w_d * reverse_kl(teacher_logp, logp) - w_c * of_words).sum()
+
+    one_by_one = vmap(grad(loss), in_dims=(None, 0, 0, 0, 0))
+    rows = []
+    for some in torch.arange(len(paths.words)).split(ANSWERS_AT_A_TIME):
+        own = (weight[some].to(tree.teacher_logp) for weight in weights)
+        with sdpa_kernel(SDPBackend.MATH):  # the others cannot be mapped over examples
+            gradients = one_by_one(
+                trained, paths.words[some], tree.teacher_logp[paths.nodes[some]], *own
+            )
+        rows.append(torch.cat([gradients[name].flatten(1) for name in trained], 1))
+    return torch.cat(rows)
+
+
+def what_is_known(tree: AnswerTree) -> Callable[[Paths], Written]:
+    """What estimators may look at, as a function of the answers."""
+    value = tree.values()
+    reached = tree.log_mass.detach().double().exp()
+    mass, total = torch.zeros(2, tree.ancestors.shape[1], dtype=torch.float64).index_add_(
+        1, tree.depth, torch.stack([reached, reached * value])
+    )  # of answers that have a t-th word, and E[r_t + …] over them times it
+    mass = mass.clamp(min=torch.finfo(torch.float64).tiny)
+    # Of the answers with a t-th word, those that end there have nothing of what comes later.
+    later = torch.cat([total[1:], total.new_zeros(1)]) / mass
+    student_logp, teacher_logp = tree.student_logp.detach(), tree.teacher_logp
+
+    def know(paths: Paths) -> Written:
+        student, teacher = (
+            logp[paths.nodes, paths.words].double() for logp in (student_logp, teacher_logp)
+        )
+        return Written(
+            student, teacher, paths.mask, value[paths.nodes],
+            (total / mass).expand_as(student), later.expand_as(student),
+        )  # fmt: skip
+
+    return know
+
+
+def _gradient(student: "PreTrainedModel", loss: Tensor) -> Tensor:
+    trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
+    gradients = torch.autograd.grad(loss, trained, retain_graph=True)
+    return torch.cat([gradient.flatten() for gradient in gradients])
+
+
+def _cosines(gradients: Tensor, exact: Tensor) -> Tensor:
+    return torch.nn.functional.cosine_similarity(gradients, exact[None], dim=1)

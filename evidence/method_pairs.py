@@ -1,0 +1,233 @@
+"""What the audit asks of a study's evaluations and its report does not say: pairs of methods.
+
+    python -m evidence method_pairs_toy runs/demo          # after `make demo`
+    python -m evidence method_pairs_smol runs/demo-smol    # after `make demo-smol`
+
+Measured are:
+
+- differences between methods, example by example, with 95% intervals over the test examples; the
+  p-values of all of them are adjusted together (Holm), and significant is only what also holds of
+  every seed against every seed, as in the report;
+- equation 4 of the post: the divergence of whole answers, by the sum of the tokens' divergences
+  along the dataset's answers and along sampled ones;
+- Table 1 of the post: how many test examples its differences would need to leave the 95% interval
+  of a paired comparison, if answers there scatter as they do here.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import norm
+
+from kd_lab.demo import STUDIES
+from kd_lab.evaluation.evaluate import RESULT
+from kd_lab.evaluation.intervals import bootstrap_interval, paired_difference
+from kd_lab.report.comparisons import compare
+from kd_lab.report.metrics import METRICS, TABLE_1
+from kd_lab.report.published import PUBLISHED
+from kd_lab.report.runs import Recipe, Run, read_recipes
+from kd_lab.run_folder import run_versions
+
+PAIRS = (
+    ("token_rkl", "token_fkl"),
+    ("token_fkl", "sft"),
+    ("token_rkl", "sft"),
+    ("token_fkl", "seqkd"),
+    ("token_rkl", "seqkd"),
+    ("token_akl", "token_fkl"),
+    ("token_akl", "token_rkl"),
+    ("seq_fkl", "token_fkl"),
+    ("seq_rkl", "token_rkl"),
+    ("minillm", "seq_rkl"),
+)
+# Rows of kd_lab/report/published.py, each less the other.
+PUBLISHED_PAIRS = {
+    "forward KL less reverse KL": (4, 6),
+    "forward KL less SFT": (4, 1),
+    "reverse KL less SFT": (6, 1),
+    "half SFT less most SFT": (4, 5),
+    "Ultra start less Instruct start": (4, 3),
+}
+TEST_SFT_ROWS = 23_110  # of UltraChat-200k's split test_sft
+NORMAL = float(norm.ppf(0.975))
+
+
+def measure_toy(runs: Path) -> dict[str, Any]:
+    """The pairs of the toy study."""
+    return pairs_of_study(finished_runs("toy", runs)) | {"versions": run_versions({})}
+
+
+def measure_smol(runs: Path) -> dict[str, Any]:
+    """The pairs of the smol study."""
+    return pairs_of_study(finished_runs("smol", runs)) | {"versions": run_versions({})}
+
+
+def finished_runs(name: str, folder: Path) -> list[Path]:
+    """The folders of a study's evaluated runs.
+
+    Another study may have gone on in the same folder, with methods and seeds of its own.
+
+    Args:
+        name: of a study of ``kd-lab demo``.
+        folder: where it is.
+    Raises:
+        ValueError: a run is not evaluated.
+    """
+    study = STUDIES[name]
+    tasks = study.tasks(folder, study.seeds, False)
+    runs = [task.result.parent for task in tasks if task.result.name == RESULT]
+    if missing := [run for run in runs if not (run / RESULT).exists()]:
+        raise ValueError(
+            f"{missing[0]} holds no {RESULT}: run `kd-lab demo --study {name}` to its end first"
+        )
+    return runs
+
+
+def pairs_of_study(runs: Sequence[Path]) -> dict[str, Any]:
+    """All three, of the runs of one study (folders NAME-SEED).
+
+    Returns:
+        ``examples`` and ``seeds``; ``differences``: "a less b" -> metric -> mean, low, high, p,
+        significant; ``equation_4``; ``table_1``.
+    Raises:
+        ValueError: the runs cannot be compared.
+    """
+    recipes = {
+        recipe.runs[0].folder.name.rpartition("-")[0]: recipe
+        for recipe in read_recipes(runs)
+        if not recipe.is_teacher
+    }
+    first = recipes["token_fkl"]
+    return {
+        "examples": first.runs[0].evaluation["test_set"]["examples"],
+        "seeds": len(first.runs),
+        "differences": differences(recipes),
+        "equation_4": {
+            name: equation_4(recipe.runs) for name, recipe in recipes.items() if recipe.p
+        },
+        "table_1": published_differences(recipes),
+    }
+
+
+def differences(recipes: Mapping[str, Recipe]) -> dict[str, dict[str, Any]]:
+    """Every pair that the study has, on every metric that both have."""
+    asked = [
+        (recipes[a], recipes[b], metric)
+        for a, b in PAIRS
+        if a in recipes and b in recipes
+        for metric in METRICS
+        if recipes[a].has(metric.name) and recipes[b].has(metric.name)
+    ]
+    names = {recipe.name: name for name, recipe in recipes.items()}
+    found: dict[str, dict[str, Any]] = {}
+    for each in compare(asked):
+        pair = f"{names[each.recipe.name]} less {names[each.against.name]}"
+        mean, low, high, _ = each.difference
+        found.setdefault(pair, {})[each.metric.name] = {
+            "mean": mean,
+            "low": low,
+            "high": high,
+            "p": each.adjusted_p,
+            "significant": "significant" if each.significant else "not significant",
+        }
+    return found
+
+
+def equation_4(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+    """Σₜ of the tokens' divergences in nats an answer, by whose prefixes they are summed along.
+
+    The chain rule makes D(p‖q) of whole answers their expectation along answers of p, and D(q‖p)
+    along answers of q. Equation 4 names no expectation; a token-level loss sums along the dataset.
+
+    Returns:
+        for "forward" and "reverse": ``dataset``, ``sampled`` and ``ratio`` (the second by the
+        first), each a mean over the seeds' means, with an interval over examples for the first two;
+        ``difference``: the second less the first, paired.
+    """
+    found = {}
+    for direction in ("forward", "reverse"):
+        dataset = np.mean([_summed(run, f"{direction}_kl") for run in runs], axis=0)
+        name = f"sequence_{direction}_kl_rao_blackwell"
+        sampled = np.mean([run.evaluation["metrics"][name]["values"] for run in runs], axis=0)
+        difference = paired_difference(sampled, dataset)._asdict()
+        found[direction] = {
+            "dataset": bootstrap_interval(dataset)._asdict(),
+            "sampled": bootstrap_interval(sampled)._asdict(),
+            "ratio": float(sampled.mean() / dataset.mean()),
+            "difference": difference,
+        }
+    return found
+
+
+def _summed(run: Run, metric: str) -> np.ndarray:
+    """A mean over tokens times their number: nats an answer, [n]."""
+    tokens = run.weights(metric)
+    assert tokens is not None
+    return np.multiply(run.evaluation["metrics"][metric]["values"], tokens)
+
+
+def published_differences(recipes: Mapping[str, Recipe]) -> dict[str, Any]:
+    """Table 1's differences in ROUGE, and the examples it would take to tell them from 0.
+
+    What scatters is the difference between one run of forward KL and one of reverse KL on one
+    example; its deviation is that of this study.
+
+    Returns:
+        ``deviation``: metric -> of that difference; ``seeds``: metric -> the largest standard
+        deviation between seeds of a method, and ``seeds_apart``: how far two runs of it can lie
+        apart by seed alone (95%); ``pairs``: words -> metric -> ``difference`` and ``examples``;
+        ``test_sft_rows``; ``resolved``: metric -> the smallest difference that so many examples
+        tell from 0.
+    """
+    one, other = recipes["token_fkl"].runs, recipes["token_rkl"].runs
+    metrics = [metric for metric in TABLE_1 if recipes["token_fkl"].has(metric.name)]
+    deviation = {metric.name: _deviation(one, other, metric.name) for metric in metrics}
+    seeds = {metric.name: _largest_seed_deviation(recipes, metric.name) for metric in metrics}
+    pairs: dict[str, dict[str, Any]] = {}
+    for words, (a, b) in PUBLISHED_PAIRS.items():
+        for metric in metrics:
+            scores = (PUBLISHED[a].score(metric.name), PUBLISHED[b].score(metric.name))
+            assert scores[0] is not None
+            assert scores[1] is not None
+            difference = round(scores[0] - scores[1], 4)
+            examples = math.ceil((NORMAL * deviation[metric.name] / difference) ** 2)
+            pairs.setdefault(words, {})[metric.name] = {
+                "difference": difference,
+                "examples": examples,
+            }
+    return {
+        "deviation": deviation,
+        "seeds": seeds,
+        "seeds_apart": {
+            name: value and NORMAL * math.sqrt(2) * value for name, value in seeds.items()
+        },
+        "pairs": pairs,
+        "test_sft_rows": TEST_SFT_ROWS,
+        "resolved": {
+            name: NORMAL * value / math.sqrt(TEST_SFT_ROWS) for name, value in deviation.items()
+        },
+    }
+
+
+def _deviation(one: Sequence[Run], other: Sequence[Run], metric: str) -> float:
+    """Of the difference on one example between two runs, over all pairs of runs."""
+    variances = [
+        np.var(
+            np.subtract(*(run.evaluation["metrics"][metric]["values"] for run in (a, b))), ddof=1
+        )
+        for a in one
+        for b in other
+    ]
+    return float(np.sqrt(np.mean(variances)))
+
+
+def _largest_seed_deviation(recipes: Mapping[str, Recipe], metric: str) -> float | None:
+    deviations = [
+        float(np.std([run.evaluation["metrics"][metric]["mean"] for run in recipe.runs], ddof=1))
+        for recipe in recipes.values()
+        if len(recipe.runs) > 1
+    ]
+    return max(deviations, default=None)

@@ -1,0 +1,85 @@
+"""What a finished study has written itself, copied to where README, CLAIMS.md and site read it.
+
+    python -m evidence publish toy runs/demo               # to assets/results/toy_study/
+    python -m evidence publish capacity runs/capacity      # to assets/results/ and assets/
+    python -m evidence publish smol_token_fkl runs/smol/token_fkl    # the metrics of one run
+
+A file is replaced whole, and only when all files of the study are there.
+"""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+ASSETS = Path("assets")
+
+
+class Published(NamedTuple):
+    """The files of a study that are published."""
+
+    command: str  # makes them
+    files: Mapping[str, str]  # a file in the folder of runs -> its place in assets/
+
+
+def _report(study: str, *files: str) -> Published:
+    """A study whose report is kept whole."""
+    return Published(
+        f"kd-lab demo --study {study}",
+        {file: f"results/{study}_study/{Path(file).name}" for file in files},
+    )
+
+
+def _sweep(study: str) -> Published:
+    """A study whose results are one JSON and one picture."""
+    results, picture = f"study_{study}.json", f"study_{study}.png"
+    return Published(
+        f"kd-lab demo --study {study}",
+        {f"report/{results}": f"results/{results}", f"report/{picture}": picture},
+    )
+
+
+PUBLISHED = {
+    "toy": _report(
+        "toy", "report/report.md", "report/table.csv", "report/differences.png",
+        "report/training_curves.png", "report/coverage_precision.png", "took.json",
+    ),
+    "smol": _report(
+        "smol", "report/report.md", "report/table.csv", "report/differences.png",
+        "report/training_curves.png",
+    ),
+    "capacity": _sweep("capacity"),
+    "temperature": _sweep("temperature"),
+    "mixing": _sweep("mixing"),
+    "smol_temperature": _sweep("smol_temperature"),
+    "smol_token_fkl": Published(
+        "kd-lab train --config smol/token_fkl", {"metrics.jsonl": "results/smol_token_fkl.jsonl"}
+    ),
+}  # fmt: skip
+
+
+def publish(name: str, runs: Path) -> list[Path]:
+    """Copy the files of a study.
+
+    Args:
+        name: in ``PUBLISHED``.
+        runs: the study's folder.
+    Returns:
+        where the copies are.
+    Raises:
+        ValueError: a file is missing; nothing is copied.
+    """
+    published = PUBLISHED[name]
+    if missing := [file for file in published.files if not (runs / file).is_file()]:
+        raise ValueError(
+            f"{runs} holds no {missing[0]}: run `{published.command}` to its end first"
+        )
+    copies = []
+    for file, place in published.files.items():
+        copy = ASSETS / place
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        part = copy.with_name(f".{copy.name}.part")
+        shutil.copyfile(runs / file, part)
+        part.replace(copy)
+        copies.append(copy)
+    return copies
