@@ -257,6 +257,8 @@ def load_rows(
     try:
         test = rows.training_rows("test", config.max_length).rows
     except NoRows as error:
+        if NO_ANSWER not in error.dropped:
+            raise
         raise ValueError(
             f"{error}: evaluation needs answers to compare with; give a --test_dataset that has "
             "them, or set eval_strategy to no"
@@ -266,7 +268,7 @@ def load_rows(
         first = np.frombuffer(min(both), np.int32)
         raise ValueError(
             f"{len(both):,} prompts are both trained and tested on, the first being "
-            f"{tokenizer.decode(first)!r}: give another dataset or test_dataset"
+            f"{tokenizer.decode(first.tolist())!r}: give another dataset or test_dataset"
         )
     return train, test
 
@@ -310,7 +312,7 @@ def make_trainer(
 
 def _no_answers(error: NoRows, config: DistilConfig) -> str:
     """What to do where conversations have no answers."""
-    if not {*error.dropped} & {NO_ANSWER}:
+    if NO_ANSWER not in error.dropped:
         return ""
     whose = "all rows" if not config.written_share else "the rows that the student does not write"
     return (

@@ -30,6 +30,7 @@ IDS = List(Value("int32"))
 TRAINING_ROW = Features({"input_ids": IDS, "labels": IDS, "prompt_length": Value("int32")})
 QUESTION = {"prompt_ids": IDS, "reference": Value("string")}
 
+NO_REFERENCE = "no answer to compare with"
 CUT = "a row is cut at max_length"
 
 Row = dict[str, Any]
@@ -138,7 +139,7 @@ class TestRows:
     def used(self, turns: Turns) -> Turns:
         """The part that is rendered; raises Unusable where there is none."""
         if not (turns.trained and turns.trained[-1]):
-            raise Unusable("no answer to compare with")
+            raise Unusable(NO_REFERENCE)
         return turns
 
     def row(self, turns: Turns, pieces: list[Piece], ids: list[list[int]]) -> Row:

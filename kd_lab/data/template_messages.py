@@ -65,14 +65,14 @@ def marked(messages: list[dict[str, Any]], schemas: list[Any] | None) -> Marked:
         role, copy = message["role"], dict(message)
         if copy["content"].strip():
             beside = " beside a tool call" if copy.get("tool_calls") else ""
-            copy["content"] = mark(f"the content of a {role} message{beside}")
+            copy["content"] = mark(f"the content of a message of the {role}{beside}")
         for key, value in message.items():
             if key in ("role", "content", *NAMES) or not value:
                 continue
             if key == "tool_calls":
                 copy[key] = [_marked_call(call, mark) for call in value]
             elif isinstance(value, str | list | dict):
-                copy[key] = mark(f"{key} in a {role} message")
+                copy[key] = mark(f"{key} in a message of the {role}")
         marked_messages.append(copy)
     marked_schemas = None
     if schemas is not None:

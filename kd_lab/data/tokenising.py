@@ -1,7 +1,8 @@
 """All conversations of a data set into rows, some at a time, on all cores.
 
-Rendering is Python and runs on one core; tokenising is not and takes all of them. So where the rest
-would take a while, other processes do both. The rows are the same for any number of processes.
+Rendering is Python and runs on one core; tokenising is Rust and takes all of them. So where the
+rendering that is left would take long, other processes do both. The rows are the same for any
+number of processes.
 """
 
 import logging
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 BATCH = 1000  # conversations tokenised at a time, at most
 BATCH_BYTES = 8_000_000  # and so many bytes of them, unless a single one has more
-POOL_PAYS = 20.0  # seconds of work left, from which on other processes are started for it
+POOL_PAYS = 20.0  # seconds that other processes must save, since each takes some to start
 
 
 class Batch(NamedTuple):
@@ -82,12 +83,13 @@ def _batches(
     schema: pa.Schema,
     processes: int | None,
 ) -> Iterator[Batch]:
-    done, started = 0, time.perf_counter()
+    done, started = 0, time.thread_time()  # of this thread: the tokenizer's own run on all cores
     workers = cores() if processes is None else processes
     writer = None
     while True:
-        seconds_left = (time.perf_counter() - started) * (total - done) / max(done, 1)
-        if workers > 1 and (processes is not None or (done and seconds_left > POOL_PAYS)):
+        seconds_left = (time.thread_time() - started) * (total - done) / max(done, 1)
+        saved = seconds_left * (1 - 1 / workers)
+        if workers > 1 and (processes is not None or (done and saved > POOL_PAYS)):
             break
         if (table := next(tables, None)) is None:
             return

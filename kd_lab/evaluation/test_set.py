@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kd_lab.data.conversations import DataArguments
 from kd_lab.data.examples import NoRows
-from kd_lab.data.row_kinds import TRAINING_ROW
+from kd_lab.data.row_kinds import NO_REFERENCE, TRAINING_ROW
 from kd_lab.data.row_store import RowStore
 from kd_lab.teacher.packed_rows import PackedRows
 
@@ -35,9 +35,10 @@ def load_test_set(
     try:
         examples = RowStore(data, tokenizer).test_rows(max_prompt_length, max_length)
     except NoRows as error:
-        raise ValueError(
-            f"{error}: give a --test_dataset of conversations that end with an answer"
-        ) from error
+        if NO_REFERENCE not in error.dropped:
+            raise
+        told = "give a --test_dataset of conversations that end with an answer"
+        raise ValueError(f"{error}: {told}") from error
     rows = examples.rows
     return TestSet(
         prompts=rows["prompt_ids"][:],

@@ -105,8 +105,8 @@ def run(args: QuestionArguments) -> None:
         folder.rmdir()
     part.rename(folder)
     print(
-        f"{folder}: {len(questions):,} questions, of {written:,} that the model wrote; {cut:,} were "
-        "cut at max_question_length and left out"
+        f"{folder}: {len(questions):,} questions, of {written:,} that the model wrote; {cut:,} "
+        "were cut at max_question_length and left out"
     )
 
 
