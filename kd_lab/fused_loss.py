@@ -31,8 +31,8 @@ from kd_lab.chunked_pass import ChunkedPass, Problem
 from kd_lab.divergences import Divergence, get_divergence
 from kd_lab.head_products import LiveLaw
 from kd_lab.logit_tiles import Objective, StoredLaw, Weights
+from kd_lab.vocabulary import IGNORED
 
-IGNORED = -100
 CHUNK_SIZE = 512
 TOPK_SLACK = 0.02  # log-probabilities kept in 16 bits may sum to this much more than log 1
 

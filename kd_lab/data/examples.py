@@ -20,7 +20,7 @@ from datasets import Dataset
 
 from kd_lab.data.row_kinds import CUT, Prompts, RowKind, TrainingRows
 from kd_lab.data.tokenising import tokenised
-from kd_lab.fused_loss import IGNORED
+from kd_lab.vocabulary import IGNORED
 
 if TYPE_CHECKING:  # importing transformers takes seconds, and only its type is needed
     from collections.abc import Collection

@@ -19,7 +19,7 @@ from kd_lab.data.rendering import (
     training_chat_template,
 )
 from kd_lab.data.trained_turns import ControlTokens, Turns, question, read_turns, up_to_last_answer
-from kd_lab.fused_loss import IGNORED
+from kd_lab.vocabulary import IGNORED
 
 if TYPE_CHECKING:  # importing transformers takes seconds, and only its type is needed
     from transformers import PreTrainedTokenizerBase

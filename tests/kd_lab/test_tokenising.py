@@ -1,4 +1,4 @@
-"""The rows do not hang on how many processes make them, or on how conversations are put together."""
+"""The rows do not hang on how many processes make them, or on how the batches are cut."""
 
 import pytest
 from datasets import Dataset
