@@ -1,183 +1,235 @@
-"""Files of conversations: rows of ``{"messages": [{"role", "content"}, ...]}``, JSONL or Parquet.
+"""Files of conversations: JSON lines, a JSON array or Parquet, also gzipped, in any known form.
 
 Every row is checked while it is read, and the first broken one is an error that names its file and
-line. A row's other keys are left alone (UltraChat's ``prompt`` repeats the first message).
-
-In a folder, files named ``train*`` and ``test*`` are the two splits. Where there are ``train_sft*``
-and ``test_sft*`` it is these, as in a copy of UltraChat, whose ``*_gen`` files hold other rows.
+line (of Parquet, its row; both count from 1). kd_lab.data.forms knows the forms of a row, and
+kd_lab.data.splits which files are trained.
 """
 
-import hashlib
+import contextlib
+import gzip
+import io
 import json
-from collections.abc import Iterator
-from itertools import islice
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import rich.progress
 from datasets import Dataset
 from rich.console import Console
+from rich.markup import escape
 
-from kd_lab.data.messages import Message
+from kd_lab.data.forms import Conversation, FormReader, without_filled_nulls
+from kd_lab.data.manifest import MANIFEST
+from kd_lab.data.splits import sort_by_split
 
-SUFFIXES = (".jsonl", ".parquet")
-ROLES = ("system", "user", "assistant")
-MANIFEST = "manifest.json"  # beside the files that `kd-lab data` wrote
-KIND = "conversations"  # what such a manifest says it is of
+KINDS = (".jsonl", ".json", ".parquet")
+# JSON files that lie beside data and hold none.
+ABOUT_DATA = (MANIFEST, "dataset_info.json", "dataset_infos.json", "metadata.json", "config.json")
 
-MESSAGES = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
+MESSAGE = {"role": pa.string(), "content": pa.string()}
+BESIDE = {"trained": pa.bool_(), "extra": pa.string()}  # fields that only some data need
 ROWS_AT_A_TIME = 10_000
+BYTES_AT_A_TIME = 256 * 2**20  # a column of Arrow strings holds less than 2 GiB a piece
+
+
+class Row(NamedTuple):
+    """A row as it stands in a file."""
+
+    value: Any
+    where: str  # FILE:LINE
 
 
 def find_files(path: Path) -> dict[str, list[Path]]:
-    """The files of each split, "train" and "test", under a file or folder.
+    """The files under a file or folder, by split: "train", "test", and "left_out" of neither.
 
-    Where no file is named ``train*``, all are of "train" that are not named ``test*``. Hidden files
-    and folders are passed over.
+    Hidden files and folders are passed over.
 
     Raises:
         FileNotFoundError: there is no such path.
-        ValueError: there is no file of a known kind.
+        ValueError: there is no file of a known kind, or a name says two splits.
     """
     if not path.exists():
         raise FileNotFoundError(f"no such file or folder: {path}")
+    root = path.parent if path.is_file() else path
     if path.is_file():
-        if path.suffix not in SUFFIXES:
-            raise ValueError(f"{path}: conversations come in {' or '.join(SUFFIXES)} files")
-        return {"train": [path], "test": []}
-    files = [
-        file
-        for file in sorted(path.rglob("*"))
-        if file.suffix in SUFFIXES and "/." not in f"/{file.relative_to(path).as_posix()}"
-    ]
+        if kind_of(path) is None:
+            raise ValueError(f"{path}: conversations come in {', '.join(KINDS)} files or their .gz")
+        files = [path]
+    else:
+        files = [
+            file
+            for file in sorted(path.rglob("*"))
+            if kind_of(file) is not None and "/." not in f"/{file.relative_to(path).as_posix()}"
+        ]
+        files = [file for file in files if file.name.lower() not in ABOUT_DATA]
     if not files:
-        raise ValueError(f"{path}: no {' or '.join(SUFFIXES)} file in this folder")
-    for kind in ("_sft", ""):
-        train, test = ([f for f in files if f.name.startswith(s + kind)] for s in ("train", "test"))
-        if train:
-            return {"train": train, "test": test}
-    return {"train": [file for file in files if file not in test], "test": test}
-
-
-def read_conversations(files: list[Path]) -> Dataset:
-    """All rows of some files, in order: one column, ``messages``; nothing is cached on disk.
-
-    Raises:
-        ValueError: ``FILE:LINE: what is wrong`` (of Parquet, the row; both count from 1), or there
-            is no row.
-    """
-    rows = (messages for file in files for messages in _READERS[file.suffix](file))
-    chunks = []
-    while chunk := list(islice(rows, ROWS_AT_A_TIME)):
-        chunks.append(pa.array(chunk, MESSAGES))
-    if not chunks:
-        raise ValueError(f"no conversation in {', '.join(map(str, files))}")
-    return Dataset(pa.table({"messages": pa.chunked_array(chunks)}))
-
-
-def check_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a folder that `kd-lab data` wrote, once its files are found unchanged.
-
-    Returns:
-        None if the folder has none.
-    Raises:
-        ValueError: a file is missing or is not what was written.
-    """
+        raise ValueError(f"{path}: no {', '.join(KINDS)} file (or .gz of one) in this folder")
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+        found = sort_by_split(file.relative_to(root) for file in files)
     except ValueError as error:
-        raise ValueError(f"{folder / MANIFEST}: not JSON: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
-        return None
-    for name, written in manifest["files"].items():
-        file = folder / name
-        if not file.exists() or sha256(file) != written["sha256"]:
-            raise ValueError(
-                f"{file} is not what `kd-lab data` wrote: delete {folder} and write it anew (or "
-                f"only {MANIFEST}, if the change was meant)"
-            )
-    return manifest
+        raise ValueError(f"{path}: {error}") from error
+    return {split: [root / name for name in names] for split, names in found.items()}
 
 
-def sha256(file: Path) -> str:
-    """The checksum of a file's bytes, in hex."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+def kind_of(file: Path) -> str | None:
+    """The suffix that says how a file is read, such as ".jsonl" of ``a.JSONL.gz``; else None."""
+    name = file.name.lower().removesuffix(".gz")
+    return next((kind for kind in KINDS if name.endswith(kind)), None)
 
 
-def _read_jsonl(file: Path) -> Iterator[list[Message]]:
+def read_conversations(files: list[Path], forms: FormReader | None = None) -> Dataset:
+    """All rows of some files, in order: the column ``messages``; nothing is cached on disk.
+
+    Messages have the fields ``trained`` and ``extra``, and rows the column ``tools``, only where a
+    row needs them (kd_lab.data.messages).
+
+    Raises:
+        ValueError: ``FILE:LINE: what is wrong``, or there is no row.
+    """
+    conversations = as_conversations((row for file in files for row in read_rows(file)), forms)
+    if not len(conversations):
+        raise ValueError(f"no conversation in {', '.join(map(str, files))}")
+    return conversations
+
+
+def as_conversations(rows: Iterable[Row], forms: FormReader | None = None) -> Dataset:
+    """Rows of any form as a dataset of conversations.
+
+    Raises:
+        ValueError: as ``read_conversations``.
+    """
+    forms = forms or FormReader()
+    table = _ConversationTable()
+    for row in rows:
+        try:
+            table.add(forms.read(row.value))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{row.where}: {error}") from error
+    return table.dataset()
+
+
+def read_rows(file: Path) -> Iterator[Row]:
+    """The rows of one file, unchecked.
+
+    Raises:
+        ValueError: the file is damaged or is not what its name says; names file and line.
+    """
     console = Console(stderr=True)
-    with rich.progress.open(
+    progress = rich.progress.open(
         file,
         "rb",
-        description=f"Reading {file.name}",
+        description=f"Reading {escape(file.name)}",
         console=console,
         transient=True,
         disable=not console.is_terminal,
-    ) as lines:
-        for number, line in enumerate(lines, 1):
-            if line.isspace():
-                continue
-            try:
-                yield _messages(json.loads(line))
-            except json.JSONDecodeError as error:
-                what = f"not JSON: {error.msg}, at column {error.colno}"
-                raise ValueError(f"{file}:{number}: {what}") from error
-            except (ValueError, RecursionError) as error:
-                raise ValueError(f"{file}:{number}: {error}") from error
+    )
+    is_gzipped = file.name.lower().endswith(".gz")
+    with progress as raw, gzip.open(raw) if is_gzipped else contextlib.nullcontext(raw) as opened:
+        content = cast(BinaryIO, opened)
+        try:
+            if kind_of(file) == ".parquet":
+                yield from _read_parquet(file, content)
+            elif kind_of(file) == ".json" and _first_byte(content) == b"[":
+                yield from _read_array(file, content)
+            else:
+                yield from _read_lines(file, content)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise ValueError(f"{file}: a damaged gzip file: {error}") from error
 
 
-def _read_parquet(file: Path) -> Iterator[list[Message]]:
+def _read_lines(file: Path, lines: Iterable[bytes]) -> Iterator[Row]:
+    for number, line in enumerate(lines, 1):
+        if line.isspace():
+            continue
+        try:
+            yield Row(json.loads(line), f"{file}:{number}")
+        except json.JSONDecodeError as error:
+            what = f"not JSON: {error.msg}, at column {error.colno}"
+            if kind_of(file) == ".json":
+                what += " (a .json file is one array, or an object on each line)"
+            raise ValueError(f"{file}:{number}: {what}") from error
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{file}:{number}: {error}") from error
+
+
+def _read_array(file: Path, content: BinaryIO) -> Iterator[Row]:
     try:
-        table = pq.ParquetFile(file)
+        values = json.loads(content.read())
+    except json.JSONDecodeError as error:
+        what = f"not JSON: {error.msg}, at column {error.colno}"
+        raise ValueError(f"{file}:{error.lineno}: {what}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: {error}") from error
+    for number, value in enumerate(values, 1):
+        yield Row(value, f"{file}:{number}")
+
+
+def _first_byte(content: BinaryIO) -> bytes:
+    """The first byte that is no white space and no byte order mark; reading starts anew."""
+    start = content.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+    content.seek(0)
+    return start[:1]
+
+
+def _read_parquet(file: Path, content: BinaryIO) -> Iterator[Row]:
+    try:
+        table = pq.ParquetFile(io.BytesIO(content.read()))
+        number = 0
+        for batch in table.iter_batches(_rows_at_a_time(table.metadata)):
+            for value in batch.to_pylist():
+                number += 1
+                yield Row(without_filled_nulls(value), f"{file}:{number}")
     except pa.ArrowInvalid as error:
         raise ValueError(f"{file}: not a Parquet file: {error}") from error
-    if "messages" not in table.schema_arrow.names:
-        names = ", ".join(table.schema_arrow.names)
-        raise ValueError(f"{file}: no column 'messages' (it has {names})")
-    number = 0
-    for batch in table.iter_batches(ROWS_AT_A_TIME, columns=["messages"]):
-        for row in batch.to_pylist():
-            number += 1
-            try:
-                yield _messages(row)
-            except ValueError as error:
-                raise ValueError(f"{file}:{number}: {error}") from error
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(f"{file}: a damaged Parquet file: {error}") from error
 
 
-_READERS = {".jsonl": _read_jsonl, ".parquet": _read_parquet}
+def _rows_at_a_time(metadata: pq.FileMetaData) -> int:
+    """How many rows are decoded at a time: by bytes, since one row can be very long."""
+    size = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+    return max(1, min(ROWS_AT_A_TIME, BYTES_AT_A_TIME * metadata.num_rows // max(1, size)))
 
 
-def _messages(row: Any) -> list[Message]:
-    """A row's messages.
+class _ConversationTable:
+    """Collects conversations into Arrow pieces; leaves out fields that no row needs."""
 
-    Raises:
-        ValueError: it is no conversation; says what is wrong with it.
-    """
-    if not isinstance(row, dict):
-        raise ValueError(f'expected {{"messages": [...]}}, found {_kind(row)}')
-    if "messages" not in row:
-        raise ValueError(f"no key 'messages' (it has {', '.join(map(repr, row)) or 'none'})")
-    if not isinstance(row["messages"], list):
-        raise ValueError(f"messages must be a list, not {_kind(row['messages'])}")
-    for i, message in enumerate(row["messages"]):
-        if not isinstance(message, dict):
-            raise ValueError(f"messages[{i}] must be an object, not {_kind(message)}")
-        for key in ("role", "content"):
-            if key not in message:
-                raise ValueError(f"messages[{i}] has no key {key!r}")
-            if not isinstance(message[key], str):
-                raise ValueError(f"messages[{i}].{key} must be a string, not {_kind(message[key])}")
-        if message["role"] not in ROLES:
-            raise ValueError(f"messages[{i}].role is {message['role']!r}, not {', '.join(ROLES)}")
-        message["content"].encode()  # JSON can say half of a character; a UnicodeError says where
-    return [{"role": m["role"], "content": m["content"]} for m in row["messages"]]
+    def __init__(self) -> None:
+        self.pieces: list[pa.Table] = []
+        self.rows: list[Conversation] = []
+        self.bytes = 0
+        self.needs_beside = self.needs_tools = False
+
+    def add(self, conversation: Conversation) -> None:
+        self.rows.append(conversation)
+        for message in conversation.messages:
+            self.bytes += len(message["content"]) + len(message.get("extra") or "")
+            self.needs_beside |= "extra" in message or "trained" in message
+        self.bytes += len(conversation.tools or "")
+        self.needs_tools |= conversation.tools is not None
+        if len(self.rows) >= ROWS_AT_A_TIME or self.bytes >= BYTES_AT_A_TIME:
+            self._close_piece()
+
+    def dataset(self) -> Dataset:
+        self._close_piece()
+        pieces = self.pieces or [pa.table({"messages": pa.array([], _messages(False))})]
+        kind = _messages(self.needs_beside)
+        table = pa.concat_tables(pieces, promote_options="permissive")
+        columns = {"messages": table["messages"].cast(kind)}
+        if self.needs_tools:
+            columns["tools"] = table["tools"].cast(pa.string())
+        return Dataset(pa.table(columns))
+
+    def _close_piece(self) -> None:
+        if self.rows:
+            messages = pa.array([row.messages for row in self.rows], _messages(True))
+            tools = pa.array([row.tools for row in self.rows], pa.string())
+            self.pieces.append(pa.table({"messages": messages, "tools": tools}))
+        self.rows, self.bytes = [], 0
 
 
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a string", type(None): "null"}
-    return names.get(type(value), f"{value!r}")
+def _messages(with_beside: bool) -> pa.DataType:
+    return pa.list_(pa.struct(MESSAGE | (BESIDE if with_beside else {})))

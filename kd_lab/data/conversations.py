@@ -1,36 +1,35 @@
 """Where conversations come from, which are taken, and that none is tested on that is trained.
 
-Sources: the toy language (kd_lab.data.toy_language), UltraChat as in the post, or files of one's
-own. Training conversations are drawn by seed, and more of one seed are the same ones and more
-besides. No training conversation has the prompt of a test conversation: those that do are dropped
-from training and counted.
+Sources: the toy language (kd_lab.data.toy_language), UltraChat as in the post, any dataset of the
+hub, or files. A seed draws the conversations: with the same seed, asking for more returns the same
+first ones, then new ones. A training conversation with the prompt of a test conversation is dropped
+and counted.
 """
 
 import hashlib
 import logging
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-from datasets import Dataset, DatasetDict, load_dataset
+from datasets import Dataset, DatasetDict
 
 from kd_lab.data import toy_language
-from kd_lab.data.conversation_files import check_manifest, find_files, read_conversations
+from kd_lab.data.manifest import sha256
 from kd_lab.data.messages import Message
+from kd_lab.data.sources import NAMED, Source, check_source, read_source, source_identity
 
 logger = logging.getLogger(__name__)
 
-ULTRACHAT = "HuggingFaceH4/ultrachat_200k"
-ULTRACHAT_REVISION = "8049631c405ae6576f93f445c6b8166f76f5505a"
-NAMED = ("toy", "ultrachat")
-
-# How many are drawn from the named sources if nothing is said; of files, all.
+# How many are drawn from the named sources if nothing is said; of others, all.
 DRAWN = {"train": 20_000, "test": 1_000}
-HELD_OUT = 0.05  # share of the prompts of files without a test split
+HELD_OUT = 0.05  # share of the prompts that are tested where no test split is, and one is needed
+
+Split = Literal["train", "test"]
+BOTH: tuple[Split, ...] = ("train", "test")
 
 
 @dataclass
@@ -40,29 +39,53 @@ class DataArguments:
     dataset: str = field(
         default="toy",
         metadata={
-            "help": "toy (the embedded language), ultrachat (HuggingFaceH4/ultrachat_200k), a "
-            ".jsonl or .parquet file of {'messages': [{'role', 'content'}, ...]} rows, or a folder "
-            "of them (as `kd-lab data` writes it)."
+            "help": "toy (the embedded language), ultrachat (HuggingFaceH4/ultrachat_200k), the "
+            "name of any dataset of the hub, or a file or folder: .jsonl, .json, .parquet or their "
+            ".gz, in the forms messages, ShareGPT, prompt/completion, instruction/output."
+        },
+    )
+    dataset_config: str | None = field(
+        default=None, metadata={"help": "Hub: the dataset's configuration."}
+    )
+    dataset_revision: str | None = field(
+        default=None, metadata={"help": "Hub: the dataset's branch, tag or commit."}
+    )
+    train_split: str | None = field(
+        default=None,
+        metadata={"help": "Hub: the split to train on. Default: the one whose name says train."},
+    )
+    test_split: str | None = field(
+        default=None,
+        metadata={
+            "help": "Hub: the split to test on. Default: the one whose name says test, else "
+            "validation."
         },
     )
     test_dataset: str | None = field(
         default=None,
         metadata={
-            "help": "Test conversations from another source. Default: the test split of dataset; "
-            "for files without one, a twentieth of their prompts, held out by seed."
+            "help": "Test conversations from another source. Default: the test split of dataset."
+        },
+    )
+    test_share: float | None = field(
+        default=None,
+        metadata={
+            "help": "Without a test split: the share of prompts held out by seed. Default: a "
+            "twentieth where the command tests, nothing where it only trains."
         },
     )
     num_conversations: int | None = field(
         default=None,
         metadata={
             "help": "Training conversations to draw. Default: 20,000 of toy and ultrachat, all of "
-            "files."
+            "others."
         },
     )
     num_test_conversations: int | None = field(
         default=None,
         metadata={
-            "help": "Test conversations to draw. Default: 1,000 of toy and ultrachat, all of files."
+            "help": "Test conversations to draw. Default: 1,000 of toy and ultrachat, all of "
+            "others."
         },
     )
     conversation_seed: int = field(
@@ -72,13 +95,18 @@ class DataArguments:
         default=0.0,
         metadata={"help": "Toy language only: share of conversations with a second question."},
     )
+    ignore_keys: list[str] | None = field(
+        default=None,
+        metadata={"help": "Keys of rows and messages to leave alone, although they are not known."},
+    )
 
 
 class Drawn(NamedTuple):
-    """The conversations of a run, and how many training rows were passed over for them."""
+    """The conversations of a run, and what a user should know about how they came about."""
 
-    conversations: DatasetDict
-    overlapping: int  # have the prompt of a test conversation
+    conversations: DatasetDict  # of the splits that were asked for
+    overlapping: int  # training rows dropped: they have the prompt of a test conversation
+    notes: list[str]  # a sentence each
 
 
 def check_data_arguments(args: DataArguments) -> None:
@@ -96,90 +124,155 @@ def check_data_arguments(args: DataArguments) -> None:
         raise ValueError(f"two_turn_share must lie in [0, 1], not {args.two_turn_share}")
     if args.two_turn_share and "toy" not in (args.dataset, args.test_dataset):
         raise ValueError(f"two_turn_share is for the toy language, and dataset is {args.dataset}")
-    for source in (args.dataset, args.test_dataset):
-        if source is not None and source not in NAMED:
-            _files(source)
+    for source in (_source(args), _test_source(args)):
+        if source is not None:
+            check_source(source)
+    if args.test_share is not None:
+        if not 0 < args.test_share < 1:
+            raise ValueError(f"test_share must lie between 0 and 1, not {args.test_share}")
+        if args.test_dataset is not None or args.dataset in NAMED:
+            raise ValueError("test_share is for one source without a test split")
 
 
-def load_conversations(args: DataArguments) -> DatasetDict:
-    """The conversations to train and to test on: "train" and "test", of one column ``messages``.
+def load_conversations(args: DataArguments, splits: Sequence[Split] = BOTH) -> DatasetDict:
+    """The conversations of the splits that a command uses, of one column ``messages``.
 
-    Rows are in the source's order where all of a split is taken, else in that of the draw.
+    Rows are in the source's order where all of a split is taken, else in that of the draw. Logs the
+    notes of ``draw_conversations``.
 
     Raises:
         ValueError: as ``check_data_arguments``; a broken row (``FILE:LINE: what is wrong``), or
             fewer conversations than were asked for.
     """
-    return draw_conversations(args).conversations
+    drawn = draw_conversations(args, splits)
+    for note in drawn.notes:
+        logger.warning("%s", note)
+    return drawn.conversations
 
 
-def draw_conversations(args: DataArguments) -> Drawn:
-    """``load_conversations``, and how many training rows were dropped on the way."""
+def draw_conversations(args: DataArguments, splits: Sequence[Split] = BOTH) -> Drawn:
+    """``load_conversations``, with the notes and without logging them."""
     check_data_arguments(args)
-    train_pool, test_pool = _pools(args)
-    seed = args.conversation_seed
-    test = _draw(test_pool, _count(args, "test"), seed, set(), "test")
-    # Compared with the whole test split, not with what is drawn of it: what is trained must not
-    # depend on how much is tested.
-    test_prompts = {prompt_key(messages) for messages in test_pool["messages"]}
-    train = _draw(train_pool, _count(args, "train"), seed, test_prompts, "training")
-    if train.overlapping:
-        logger.warning(
-            "dropped %s training conversations that begin as a test conversation does",
-            f"{train.overlapping:,}",
-        )
-    return Drawn(DatasetDict(train=train.rows, test=test.rows), train.overlapping)
+    train_pool, test_pool, notes = _pools(args, splits)
+    seed, drawn, overlapping = args.conversation_seed, {}, 0
+    if "test" in splits:
+        drawn["test"] = _draw(test_pool, _count(args, "test"), seed, set(), "test").rows
+    if "train" in splits:
+        # Compared with the whole test split, not with what is drawn of it: what is trained must not
+        # depend on how much is tested.
+        tested = {prompt_key(messages) for messages in test_pool["messages"]}
+        train = _draw(train_pool, _count(args, "train"), seed, tested, "training")
+        drawn["train"], overlapping = train.rows, train.overlapping
+        if overlapping:
+            notes.append(
+                f"dropped {overlapping:,} training conversations that begin as a test conversation "
+                "does"
+            )
+    return Drawn(DatasetDict({s: drawn[s] for s in BOTH if s in drawn}), overlapping, notes)
 
 
 def prompt_key(messages: Iterable[Message]) -> str:
-    """What a conversation asks first, however it is written: all up to the first answer.
+    """What a conversation asks first, however it is written: all up to the answer to a user.
 
     Two conversations of different keys differ as wholes too, so that comparing keys is enough.
     """
-    before = takewhile(lambda message: message["role"] != "assistant", messages)
-    text = " ".join(message["content"] for message in before)
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    texts, asked = [], False
+    for message in messages:
+        if message["role"] == "assistant" and asked:
+            break
+        asked |= message["role"] == "user"
+        texts.append(message["content"])
+    return " ".join(unicodedata.normalize("NFKC", " ".join(texts)).casefold().split())
 
 
-def _pools(args: DataArguments) -> tuple[Dataset, Dataset]:
-    """All conversations to draw from, to train and to test on."""
-    for source in (args.dataset, args.test_dataset):
-        if source is not None and source not in NAMED:
-            check_manifest(Path(source).expanduser())
-    train = _pool(args.dataset, "train", args)
-    if args.test_dataset is not None:
-        return train, _pool(args.test_dataset, "test", args)
-    if args.dataset in NAMED or _files(args.dataset)["test"]:
-        return train, _pool(args.dataset, "test", args)
-    return _hold_out(train, args)
+def sources(args: DataArguments) -> dict[str, str]:
+    """What the conversations come from, to the byte: a checksum per file, or a commit of the hub.
+
+    Raises:
+        ValueError: a source is not there, or not to be had without a network.
+    """
+    identities: dict[str, str] = {}
+    for source in (_source(args), _test_source(args)):
+        if source is not None:
+            is_toy = source.name == "toy"
+            toy = {"toy": sha256(Path(toy_language.__file__))} if is_toy else {}
+            identities |= toy or source_identity(source)
+    return identities
 
 
-def _pool(source: str, split: Literal["train", "test"], args: DataArguments) -> Dataset:
-    if source == "toy":
-        # Another seed for the test rows: one stream would answer both splits alike.
-        seed = args.conversation_seed + (2**32 if split == "test" else 0)
-        count = _count(args, split) or 0
-        rows = toy_language.conversations(count, seed, split, args.two_turn_share)
-        return Dataset.from_list(rows)
-    if source == "ultrachat":
-        rows = load_dataset(ULTRACHAT, revision=ULTRACHAT_REVISION, split=f"{split}_sft")
-        return rows.select_columns("messages")
-    files = _files(source)
-    if split == "train" and not files["train"]:
-        raise ValueError(f"{source} holds test files only, and nothing to train on")
-    return read_conversations(files[split] or files["train"])
+class _Drawable(NamedTuple):
+    """All conversations to draw from; ``test`` is empty where nothing is tested."""
+
+    train: Dataset
+    test: Dataset
+    notes: list[str]
 
 
-def _files(source: str) -> dict[str, list[Path]]:
-    try:
-        return find_files(Path(source).expanduser())
-    except FileNotFoundError:
+def _pools(args: DataArguments, splits: Sequence[Split]) -> _Drawable:
+    """The rows of each split; rows that are not wanted in ``splits`` may be missing."""
+    nothing = Dataset.from_dict({"messages": []})
+    train, test, notes = None, None, list[str]()
+    other = _test_source(args)
+    if "train" in splits or other is None:
+        train, test, notes = _read(_source(args), args, "train" in splits, other is None)
+    if other is not None:
+        rest, test, more = _read(other, args, False, True)
+        test, notes = rest if test is None else test, notes + more
+    if train is None and "train" in splits:
         raise ValueError(
-            f"no such file or folder: {source} (nor is it one of {', '.join(NAMED)})"
-        ) from None
+            f"{args.dataset}: all names in it say test or validation, so there is nothing to train "
+            "on; rename what is to be trained"
+        )
+    if test is not None:
+        if args.test_share is not None:
+            raise ValueError(f"test_share is given, and {args.dataset} has a test split already")
+        return _Drawable(nothing if train is None else train, test, notes)
+    assert train is not None
+    share = args.test_share or (HELD_OUT if "test" in splits else None)
+    if share is None:
+        return _Drawable(train, nothing, notes)
+    kept, held_out = _hold_out(train, share, args)
+    if args.test_share is None:
+        notes.append(
+            f"{args.dataset}: held out {len(held_out):,} of {len(train):,} conversations to test "
+            "on, since there is no test split (test_share says how many; test_dataset names others)"
+        )
+    return _Drawable(kept, held_out, notes)
 
 
-def _hold_out(pool: Dataset, args: DataArguments) -> tuple[Dataset, Dataset]:
+def _read(
+    source: Source, args: DataArguments, train: bool, test: bool
+) -> tuple[Dataset | None, Dataset | None, list[str]]:
+    if source.name != "toy":
+        return read_source(source, train=train, test=test)
+    return _toy("train", args) if train else None, _toy("test", args) if test else None, []
+
+
+def _source(args: DataArguments) -> Source:
+    return Source(
+        args.dataset,
+        args.dataset_config,
+        args.dataset_revision,
+        args.train_split,
+        args.test_split,
+        args.ignore_keys or (),
+    )
+
+
+def _test_source(args: DataArguments) -> Source | None:
+    if args.test_dataset is None:
+        return None
+    return Source(args.test_dataset, ignore_keys=args.ignore_keys or ())
+
+
+def _toy(split: Split, args: DataArguments) -> Dataset:
+    # Another seed for the test rows: one stream would answer both splits alike.
+    seed = args.conversation_seed + (2**32 if split == "test" else 0)
+    count = _count(args, split) or 0
+    return Dataset.from_list(toy_language.conversations(count, seed, split, args.two_turn_share))
+
+
+def _hold_out(pool: Dataset, share: float, args: DataArguments) -> tuple[Dataset, Dataset]:
     """Split by prompt: rows of one prompt stay together, so that no test prompt is trained."""
     keys = [prompt_key(messages) for messages in pool["messages"]]
 
@@ -192,14 +285,14 @@ def _hold_out(pool: Dataset, args: DataArguments) -> tuple[Dataset, Dataset]:
             f"{args.dataset}: all conversations begin alike, so that none can be held out to test "
             "on; give --test_dataset"
         )
-    held_out = set(prompts[: max(1, round(HELD_OUT * len(prompts)))])
+    held_out = set(prompts[: max(1, round(share * len(prompts)))])
     return (
         pool.select([i for i, key in enumerate(keys) if key not in held_out]),
         pool.select([i for i, key in enumerate(keys) if key in held_out]),
     )
 
 
-def _count(args: DataArguments, split: Literal["train", "test"]) -> int | None:
+def _count(args: DataArguments, split: Split) -> int | None:
     """How many to draw; None for all."""
     if split == "train":
         asked, source = args.num_conversations, args.dataset

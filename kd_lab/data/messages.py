@@ -39,7 +39,7 @@ def template_message(message: Message) -> dict[str, Any]:
 
 
 def json_row(messages: list[Message], tools: str | None = None) -> dict[str, Any]:
-    """A conversation as a JSON object in OpenAI's fine-tuning form, which ``kd-lab`` reads again."""
+    """A conversation as a JSON object in OpenAI's fine-tuning form, which kd-lab reads again."""
     turns = []
     for message in messages:
         turn = template_message(message)

@@ -12,6 +12,7 @@ changed, is refused.
 """
 
 import json
+import logging
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,15 +23,16 @@ from rich.console import Console
 from rich.progress import track
 
 import kd_lab
-from kd_lab.data import toy_language
-from kd_lab.data.conversation_files import KIND, MANIFEST, check_manifest, find_files, sha256
 from kd_lab.data.conversations import (
-    ULTRACHAT,
-    ULTRACHAT_REVISION,
     DataArguments,
     check_data_arguments,
     draw_conversations,
+    sources,
 )
+from kd_lab.data.manifest import KIND, MANIFEST, check_manifest, sha256
+from kd_lab.data.messages import json_row
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -62,7 +64,7 @@ def prepare_data(data: DataArguments, folder: Path) -> tuple[dict[str, Any], boo
         OSError: the folder cannot be written.
     """
     check_data_arguments(data)
-    wanted = {"settings": asdict(data), "sources": _sources(data)}
+    wanted = {"settings": asdict(data), "sources": sources(data)}
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         manifest = check_manifest(folder)
         if manifest is None:
@@ -77,6 +79,8 @@ def prepare_data(data: DataArguments, folder: Path) -> tuple[dict[str, Any], boo
                     )
         return manifest, False
     drawn = draw_conversations(data)
+    for note in drawn.notes:
+        logger.warning("%s", note)
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
     part.mkdir(parents=True)
@@ -102,24 +106,10 @@ def prepare_data(data: DataArguments, folder: Path) -> tuple[dict[str, Any], boo
     return manifest, True
 
 
-def _sources(data: DataArguments) -> dict[str, str]:
-    """What the conversations come from, to the byte: a checksum per file, or a revision."""
-    sources = {}
-    for source in (data.dataset, data.test_dataset):
-        if source == "toy":
-            sources["toy"] = sha256(Path(toy_language.__file__))
-        elif source == "ultrachat":
-            sources[ULTRACHAT] = ULTRACHAT_REVISION
-        elif source is not None:
-            for files in find_files(Path(source).expanduser()).values():
-                sources |= {str(file): sha256(file) for file in files}
-    return sources
-
-
 def _write(conversations: Dataset, file: Path) -> None:
     console = Console(stderr=True)
-    messages_of_all = track(
-        conversations["messages"],
+    rows = track(
+        conversations,
         f"Writing {file.name}",
         total=len(conversations),
         console=console,
@@ -127,6 +117,6 @@ def _write(conversations: Dataset, file: Path) -> None:
         disable=not console.is_terminal,
     )
     with file.open("w", encoding="utf-8") as lines:
-        for messages in messages_of_all:
-            turns = [{"role": m["role"], "content": m["content"]} for m in messages]
-            lines.write(json.dumps({"messages": turns}, ensure_ascii=False) + "\n")
+        for row in rows:
+            written = json_row(row["messages"], row.get("tools"))
+            lines.write(json.dumps(written, ensure_ascii=False) + "\n")

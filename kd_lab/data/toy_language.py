@@ -323,8 +323,8 @@ def _conversation(rng: random.Random, pool: list[str], two_turn_share: float) ->
         message
         for question in turns
         for message in (
-            {"role": "user", "content": question},
-            {"role": "assistant", "content": sample_answer(question, rng)},
+            Message(role="user", content=question),
+            Message(role="assistant", content=sample_answer(question, rng)),
         )
     ]
 

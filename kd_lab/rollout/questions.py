@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kd_lab.data.conversation_files import KIND, MANIFEST, check_manifest, sha256
 from kd_lab.data.conversations import prompt_key
+from kd_lab.data.manifest import KIND, MANIFEST, check_manifest, sha256
 from kd_lab.rollout.sampling import Sampling
 from kd_lab.teacher.cache import DTYPES
 from kd_lab.teacher.identity import model_identity

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kd_lab.data import conversations as module
 from kd_lab.data.conversation_files import read_conversations
 from kd_lab.data.conversations import (
     DataArguments,
@@ -87,7 +86,7 @@ def test_no_prompt_is_both_trained_and_tested(tmp_path_factory, train, test, see
         with pytest.raises(ValueError, match=f"there are 0, besides {len(train)} that begin as a"):
             draw_conversations(args)
         return
-    drawn, overlapping = draw_conversations(args)
+    drawn, overlapping, _ = draw_conversations(args)
     assert questions(drawn["train"]) == [f"What is {i}?" for i in left]
     assert len(drawn["test"]) == len(test)
     assert overlapping == len(train) - len(left)
@@ -112,7 +111,7 @@ def test_a_file_alone_is_split_by_prompt(tmp_path_factory, prompts, seed):
         with pytest.raises(ValueError, match=r"begin alike.*give --test_dataset"):
             load_conversations(args)
         return
-    drawn, overlapping = draw_conversations(args)
+    drawn, overlapping, _ = draw_conversations(args)
     trained, tested = (questions(drawn[split]) for split in ("train", "test"))
     assert sorted(trained + tested) == sorted(f"What is {i}?" for i in prompts)
     assert not set(trained) & set(tested)
@@ -131,7 +130,7 @@ def test_the_prompt_is_all_that_comes_before_the_first_answer():
 def test_test_conversations_from_another_source(tmp_path):
     mine = write_jsonl(tmp_path / "mine.jsonl", *numbered(10))
     other = write_jsonl(tmp_path / "other.jsonl", *numbered(6, 8))
-    drawn, overlapping = draw_conversations(DataArguments(mine, test_dataset=other))
+    drawn, overlapping, _ = draw_conversations(DataArguments(mine, test_dataset=other))
     assert questions(drawn["train"]) == [f"What is {i}?" for i in range(8)]
     assert questions(drawn["test"]) == [f"What is {i}?" for i in range(8, 14)]
     assert overlapping == 2
@@ -141,7 +140,7 @@ def test_test_conversations_from_another_source(tmp_path):
 
 def test_the_toy_language():
     args = DataArguments(num_conversations=2000, num_test_conversations=700, two_turn_share=0.5)
-    drawn, overlapping = draw_conversations(args)
+    drawn, overlapping, _ = draw_conversations(args)
     assert (len(drawn["train"]), len(drawn["test"]), overlapping) == (2000, 700, 0)
     asked, ranks = {}, {}
     for split, rows in drawn.items():
@@ -190,10 +189,11 @@ def test_ultrachat_gives_its_sft_splits_and_the_messages_alone(tmp_path, monkeyp
     (copy / "README.md").write_text(
         f"---\nconfigs:\n- config_name: default\n  data_files:\n{listed}---\n"
     )
-    monkeypatch.setattr(module, "ULTRACHAT", str(copy))
+    monkeypatch.setattr("kd_lab.data.sources.ULTRACHAT", str(copy))
+    monkeypatch.setattr("kd_lab.data.hub_dataset.hub_commit", lambda *asked: "of the copy")
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     args = DataArguments("ultrachat", num_conversations=40, num_test_conversations=4)
-    named, overlapping = draw_conversations(args)
+    named, overlapping, _ = draw_conversations(args)
     assert named["train"].column_names == named["test"].column_names == ["messages"]
     assert set(questions(named["train"])) < {f"What is {i}?" for i in range(55)}
     assert set(questions(named["test"])) < {f"What is {i}?" for i in range(55, 65)}
@@ -207,10 +207,10 @@ def test_ultrachat_gives_its_sft_splits_and_the_messages_alone(tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"dataset": "toyy"}, r"no such file or folder: toyy \(nor is it one of toy, ultrachat\)"),
+        ({"dataset": "toyy"}, r"no such file or folder: toyy \(nor is it one of toy, ultrachat, "),
         ({"test_dataset": "nowhere/x.jsonl"}, "no such file or folder: nowhere/x.jsonl"),
-        ({"dataset": "{}"}, "no .jsonl or .parquet file in this folder"),
-        ({"dataset": "{}/mine.txt"}, "mine.txt: conversations come in .jsonl or .parquet files"),
+        ({"dataset": "{}"}, r"no .jsonl, .json, .parquet file \(or .gz of one\) in this folder"),
+        ({"dataset": "{}/mine.txt"}, "mine.txt: conversations come in .jsonl, .json, .par"),
         ({"num_conversations": 0}, "num_conversations must be at least 1, not 0"),
         ({"num_test_conversations": -1}, "num_test_conversations must be at least 1, not -1"),
         ({"conversation_seed": -1}, "conversation_seed must lie in .*, not -1"),
@@ -233,8 +233,71 @@ def test_asking_for_more_than_there_are_is_refused(tmp_path):
     with pytest.raises(ValueError, match="3 test conversations wanted, but there are 2"):
         load_conversations(DataArguments(str(tmp_path), num_test_conversations=3))
     (tmp_path / "train.jsonl").unlink()
-    with pytest.raises(ValueError, match="holds test files only"):
+    with pytest.raises(ValueError, match="all names in it say test or validation"):
         load_conversations(DataArguments(str(tmp_path)))
+
+
+def test_nothing_is_held_out_where_nothing_is_tested(tmp_path):
+    args = DataArguments(
+        write_jsonl(tmp_path / "mine.jsonl", *numbered(100)), num_conversations=100
+    )
+    assert len(load_conversations(args, ["train"])["train"]) == 100
+    with pytest.raises(ValueError, match="100 training conversations wanted, but there are 95"):
+        load_conversations(args)
+
+
+def test_what_is_held_out_unasked_is_said_and_what_is_asked_for_is_the_same_everywhere(tmp_path):
+    args = DataArguments(write_jsonl(tmp_path / "mine.jsonl", *numbered(100)))
+    both, _, notes = draw_conversations(args)
+    [note] = notes
+    assert note.startswith(f"{args.dataset}: held out 5 of 100 conversations to test on")
+    asked = replace(args, test_share=0.2)
+    train, test = (draw_conversations(asked, [split]) for split in ("train", "test"))
+    assert train.notes == test.notes == []
+    assert [*train.conversations, *test.conversations] == ["train", "test"]
+    assert len(train.conversations["train"]) == 80
+    assert not {*questions(train.conversations["train"])} & {*questions(test.conversations["test"])}
+    assert {*questions(both["test"])} < {*questions(test.conversations["test"])}
+    for wrong, message in (
+        (replace(args, test_share=1.0), "test_share must lie between 0 and 1"),
+        (replace(asked, test_dataset="toy"), "test_share is for one source without a test split"),
+        (replace(asked, dataset="toy"), "test_share is for one source without a test split"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_data_arguments(wrong)
+    write_jsonl(tmp_path / "test.jsonl", *numbered(2, 200))
+    with pytest.raises(ValueError, match=r"test_share is given, and .* has a test split already"):
+        load_conversations(replace(asked, dataset=str(tmp_path)))
+
+
+def test_a_file_whose_name_says_test_is_never_trained(tmp_path):
+    args = DataArguments(write_jsonl(tmp_path / "chat_test.jsonl", *numbered(9)))
+    with pytest.raises(ValueError, match="so there is nothing to train on"):
+        load_conversations(args, ["train"])
+    assert len(load_conversations(args, ["test"])["test"]) == 9
+    # Where it is named as what to test on, its name does not matter.
+    mine = write_jsonl(tmp_path / "more.train.jsonl", *numbered(4, 50))
+    assert len(load_conversations(replace(args, test_dataset=mine), ["test"])["test"]) == 4
+
+
+def test_the_form_and_what_was_left_alone_are_noted(tmp_path):
+    rows = [
+        {"prompt": f"What is {i}?", "completion": "A number.", "source": "me"} for i in range(40)
+    ]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    write_jsonl(tmp_path / "test.jsonl", *numbered(3, 100))
+    write_jsonl(tmp_path / "val.jsonl", *numbered(3, 200))
+    assert draw_conversations(DataArguments(str(tmp_path))).notes == [
+        f"{tmp_path}: left out 1 files, of another split (val.jsonl)",
+        f"{tmp_path}: took the form prompt and completion: 40 rows; messages: 3 rows",
+        f"{tmp_path}: did not use the keys 'source' (40 rows)",
+    ]
+
+
+def test_a_greeting_before_the_question_is_part_of_what_is_asked():
+    greeting = {"role": "assistant", "content": "Hello!"}
+    assert prompt_key([greeting, *talk("Hi")]) == "hello! hi"
+    assert prompt_key([greeting]) == "hello!"
 
 
 # --- kd-lab data -------------------------------------------------------------------------------
@@ -263,6 +326,26 @@ def test_what_is_written_is_what_is_loaded(tmp_path, capsys):
     assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == before
     prepare_data(SMALL, tmp_path / "again")
     assert contents(tmp_path / "again") == contents(folder)
+
+
+def test_tools_and_weights_are_written_as_they_were_read(tmp_path):
+    calling = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "look"}}]}
+    rows = [
+        {
+            "messages": [*talk(f"What is {i}?"), {**calling, "weight": 0}],
+            "tools": [{"name": "look"}],
+        }
+        for i in range(40)
+    ]
+    (file := tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    args = DataArguments(str(file))
+    prepare_data(args, tmp_path / "out")
+    direct, stored = (
+        load_conversations(replace(args, dataset=d)) for d in (str(file), str(tmp_path / "out"))
+    )
+    for split in ("train", "test"):
+        assert direct[split].column_names == stored[split].column_names == ["messages", "tools"]
+        assert stored[split][:] == direct[split][:]
 
 
 def test_a_folder_of_other_conversations_is_refused_and_left_alone(tmp_path):

@@ -1,0 +1,41 @@
+"""What vouches for a folder that ``kd-lab`` wrote: a manifest with the checksum of every file."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "manifest.json"
+KIND = "conversations"  # what the manifest of `kd-lab data` and `kd-lab questions` says it is of
+
+
+def check_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a folder that `kd-lab data` wrote, once its files are found unchanged.
+
+    Returns:
+        None if the folder has none.
+    Raises:
+        ValueError: a file is missing or is not what was written.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        raise ValueError(f"{folder / MANIFEST}: not JSON: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
+        return None
+    for name, written in manifest["files"].items():
+        file = folder / name
+        if not file.exists() or sha256(file) != written["sha256"]:
+            raise ValueError(
+                f"{file} is not what `kd-lab data` wrote: delete {folder} and write it anew (or "
+                f"only {MANIFEST}, if the change was meant)"
+            )
+    return manifest
+
+
+def sha256(file: Path) -> str:
+    """The checksum of a file's bytes, in hex."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,0 +1,141 @@
+"""Sources of conversations with splits of their own: datasets of the hub, files and folders."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import NamedTuple
+
+from datasets import Dataset
+
+from kd_lab.data.conversation_files import as_conversations, find_files, read_conversations
+from kd_lab.data.forms import FormReader
+from kd_lab.data.hub_dataset import (
+    HubDataset,
+    choose_splits,
+    hub_identity,
+    hub_rows,
+    is_hub_name,
+    load_hub_dataset,
+)
+from kd_lab.data.manifest import check_manifest, sha256
+
+ULTRACHAT = "HuggingFaceH4/ultrachat_200k"
+ULTRACHAT_REVISION = "8049631c405ae6576f93f445c6b8166f76f5505a"
+NAMED = ("toy", "ultrachat")
+
+
+class Source(NamedTuple):
+    """A source as asked for: ultrachat, a name on the hub, a file or a folder."""
+
+    name: str
+    config: str | None = None  # this and the next three: of the hub only
+    revision: str | None = None
+    train_split: str | None = None
+    test_split: str | None = None
+    ignore_keys: Collection[str] = ()
+
+    @property
+    def hub(self) -> HubDataset | None:
+        """The dataset of the hub that the name stands for; None if it is a path."""
+        if self.name == "ultrachat":
+            return HubDataset(ULTRACHAT, None, ULTRACHAT_REVISION)
+        if is_hub_name(self.name):
+            return HubDataset(self.name, self.config, self.revision)
+        return None
+
+    @property
+    def path(self) -> Path:
+        """The file or folder that the name stands for."""
+        return Path(self.name).expanduser()
+
+
+class Pools(NamedTuple):
+    """All conversations of a source; None for a split that it has not, or that was not wanted."""
+
+    train: Dataset | None
+    test: Dataset | None
+    notes: list[str]  # what a user should know, a sentence each
+
+
+def check_source(source: Source) -> None:
+    """Refuse a source that is not there, without reading it or asking the hub.
+
+    Raises:
+        ValueError: there is no such file or folder, or no file in it that is known.
+    """
+    if source.name not in NAMED and source.hub is None:
+        _files(source)
+    asked = {
+        "dataset_config": source.config,
+        "dataset_revision": source.revision,
+        "train_split": source.train_split,
+        "test_split": source.test_split,
+    }
+    if source.name == "ultrachat":  # whose revision is the post's, and whose splits can be chosen
+        asked = {key: asked[key] for key in ("dataset_config", "dataset_revision")}
+    elif source.hub is not None:
+        asked = {}
+    for key, value in asked.items():
+        if value is not None:
+            raise ValueError(
+                f"{key} is {value}: it is for datasets of the hub by their own name, and dataset "
+                f"is {source.name}"
+            )
+
+
+def read_source(source: Source, *, train: bool, test: bool) -> Pools:
+    """The conversations of a source.
+
+    Args:
+        train, test: the splits that are wanted. Where there is no test split, all rows count as
+            training rows, and are read in either case.
+    Raises:
+        ValueError: a file, row or dataset is not what it should be; says what and where.
+    """
+    forms = FormReader(source.ignore_keys)
+    notes = []
+    if (hub := source.hub) is not None:
+        loaded = load_hub_dataset(hub)
+        names = choose_splits(hub, [*loaded], source.train_split, source.test_split)
+        rows = {
+            split: as_conversations(hub_rows(hub, name, loaded[name]), forms)
+            for split, name in zip(("train", "test"), names, strict=True)
+            if name is not None and (test if split == "test" else train or names[1] is None)
+        }
+        if source.name != "ultrachat":
+            notes.append(f"trains on {names[0]!r}, tests on {names[1] or 'no split'!r}")
+    else:
+        check_manifest(source.path)
+        files = _files(source)
+        rows = {
+            split: read_conversations(files[split], forms)
+            for split in ("train", "test")
+            if files[split] and (test if split == "test" else train or not files["test"])
+        }
+        if files["left_out"]:
+            some = ", ".join(file.name for file in files["left_out"][:3])
+            notes.append(f"left out {len(files['left_out']):,} files, of another split ({some})")
+    if source.name != "ultrachat":  # whose rows repeat their first message under `prompt`
+        notes += forms.notes()
+    return Pools(rows.get("train"), rows.get("test"), [f"{source.name}: {note}" for note in notes])
+
+
+def source_identity(source: Source) -> dict[str, str]:
+    """What the conversations of a source come from, to the byte: a checksum a file, or a commit.
+
+    Raises:
+        ValueError: as ``check_source``, or the hub's dataset is not to be had.
+    """
+    if (hub := source.hub) is not None:
+        return {hub.name: hub_identity(hub)}
+    files = _files(source)
+    return {str(file): sha256(file) for file in (*files["train"], *files["test"])}
+
+
+def _files(source: Source) -> dict[str, list[Path]]:
+    try:
+        return find_files(source.path)
+    except FileNotFoundError:
+        raise ValueError(
+            f"no such file or folder: {source.name} (nor is it one of {', '.join(NAMED)}, or "
+            "owner/name as on the hub)"
+        ) from None
