@@ -236,7 +236,9 @@ def load_rows(
         ValueError: no row is left, the answers that are needed are not there, or a prompt is in
             both.
     """
-    rows = RowStore(data, tokenizer)
+    from_data = () if stored_rows(teacher) else ("train",)
+    tested = () if config.eval_strategy == "no" else ("test",)
+    rows = RowStore(data, tokenizer, (*from_data, *tested))
     if stored is not None:
         train = stored.rows()
         ends = stored.end_tokens(tokenizer)

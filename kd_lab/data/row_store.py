@@ -18,7 +18,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import cache, cached_property
 from importlib.metadata import version
@@ -29,10 +29,15 @@ import pyarrow as pa
 from datasets import Dataset, DatasetDict
 from filelock import FileLock, Timeout
 
-from kd_lab.data.conversation_files import sha256
-from kd_lab.data.conversations import DataArguments, load_conversations
+from kd_lab.data.conversations import (
+    BOTH,
+    DataArguments,
+    Split,
+    load_conversations,
+    sources,
+)
 from kd_lab.data.examples import Examples, NoRows, say, say_what_became
-from kd_lab.data.prepare import _sources as sources
+from kd_lab.data.manifest import sha256
 from kd_lab.data.row_kinds import Prompts, RowKind, TestRows, TrainingRows
 from kd_lab.data.tokenising import tokenised
 from kd_lab.files import replace_file
@@ -51,8 +56,14 @@ class RowStore:
     they were read, and what became of them, is said again whenever their rows are used.
     """
 
-    def __init__(self, data: DataArguments, tokenizer: "PreTrainedTokenizerBase") -> None:
-        self.data, self.tokenizer = data, tokenizer
+    def __init__(
+        self,
+        data: DataArguments,
+        tokenizer: "PreTrainedTokenizerBase",
+        splits: Sequence[Split] = BOTH,
+    ) -> None:
+        """``splits`` are all that the command uses: where "test" is not, nothing is held out."""
+        self.data, self.tokenizer, self.splits = data, tokenizer, splits
         self._said: list[str] = []
 
     def training_rows(
@@ -77,9 +88,9 @@ class RowStore:
 
     @cached_property
     def conversations(self) -> DatasetDict:
-        """Both splits, read once."""
+        """The splits that are used, read once."""
         with _heard(self._said):
-            return load_conversations(self.data)
+            return load_conversations(self.data, self.splits)
 
     def _rows(self, split: str, kind: RowKind) -> Examples:
         folder = _cache_folder() if hasattr(self.tokenizer, "backend_tokenizer") else None
@@ -140,6 +151,7 @@ class RowStore:
         """All that decides the rows, but for what is asked for."""
         return {
             "data": asdict(self.data),
+            "splits": sorted(self.splits),
             "sources": sources(self.data),
             "tokenizer": _tokenizer_sha256(self.tokenizer),
             "code": _code_sha256(),

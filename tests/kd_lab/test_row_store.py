@@ -30,7 +30,7 @@ def folder(tmp_path, monkeypatch):
 def never_read(monkeypatch):
     """Call it, and from then on no conversation may be read."""
 
-    def read(data):
+    def read(data, splits):
         raise AssertionError("conversations were read")
 
     return lambda: monkeypatch.setattr(row_store, "load_conversations", read)
