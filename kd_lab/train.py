@@ -5,11 +5,11 @@ tokenizers that differ, stored answers of another teacher. Then come the rows, t
 trainer that belongs to the prefix source, and a run folder that tells how it was made.
 """
 
-import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from transformers import (
@@ -22,8 +22,10 @@ from transformers import (
 )
 from trl import get_peft_config
 
-from kd_lab.data.conversations import DataArguments, check_data_arguments, load_conversations
-from kd_lab.data.examples import Examples, training_examples
+from kd_lab.data.conversations import DataArguments, check_data_arguments
+from kd_lab.data.examples import NoRows, say_rows_without_end
+from kd_lab.data.row_store import RowStore
+from kd_lab.data.trained_turns import NO_ANSWER
 from kd_lab.run_folder import (
     MarkWholeCheckpoints,
     MetricsWriter,
@@ -34,15 +36,14 @@ from kd_lab.run_folder import (
 )
 from kd_lab.student import StudentArguments, check_model_path, load_student, load_tokenizer
 from kd_lab.teacher.identity import check_same_teacher, model_identity, tokenizer_hash
+from kd_lab.teacher.packed_rows import PackedRows
 from kd_lab.teacher.shards import ShardStore
-from kd_lab.teacher.stored import StoredTeacher, stored_answers
+from kd_lab.teacher.stored import StoredTeacher, answers_end_tokens, stored_answers
 from kd_lab.trainers.distil_config import DistilConfig
 from kd_lab.trainers.policy_gradient_distil import PolicyGradientDistilTrainer
 from kd_lab.trainers.seq_distil import SeqDistilTrainer
 from kd_lab.trainers.token_distil import TokenDistilTrainer
 from kd_lab.vocabulary import shared_vocabulary_size
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -229,30 +230,54 @@ def load_rows(
 ) -> tuple[Dataset, Dataset | None]:
     """The rows to train on, and those to evaluate on where ``eval_strategy`` asks for it.
 
+    Rows without an answer do where a model writes all answers while it trains.
+
     Raises:
-        ValueError: no row is left, or a prompt is in both.
+        ValueError: no row is left, the answers that are needed are not there, or a prompt is in
+            both.
     """
-    conversations = None
-    if config.eval_strategy != "no" or not stored_rows(teacher):
-        conversations = load_conversations(data)
+    from_data = () if stored_rows(teacher) else ("train",)
+    tested = () if config.eval_strategy == "no" else ("test",)
+    rows = RowStore(data, tokenizer, (*from_data, *tested))
     if stored is not None:
         train = stored.rows()
+        ends = stored.end_tokens(tokenizer)
+        say_rows_without_end(train, ends, f"rows of {teacher.teacher_cache}")
     elif teacher.answers is not None:
         train = stored_answers(teacher.answers, verify=config.local_process_index == 0)
+        say_rows_without_end(
+            train, answers_end_tokens(teacher.answers), f"rows of {teacher.answers}"
+        )
     else:
-        assert conversations is not None
-        train = _tokenised("training", conversations["train"], tokenizer, config.max_length)
+        written = all_answers_are_written(config)
+        try:
+            train = rows.training_rows("train", config.max_length, prompts_suffice=written).rows
+        except NoRows as error:
+            raise ValueError(f"{error}{_no_answers(error, config)}") from error
     if config.eval_strategy == "no":
         return train, None
-    assert conversations is not None
-    test = _tokenised("test", conversations["test"], tokenizer, config.max_length)
+    try:
+        test = rows.training_rows("test", config.max_length).rows
+    except NoRows as error:
+        if NO_ANSWER not in error.dropped:
+            raise
+        raise ValueError(
+            f"{error}: evaluation needs answers to compare with; give a --test_dataset that has "
+            "them, or set eval_strategy to no"
+        ) from error
     both = _prompts(train) & _prompts(test)
     if both:
+        first = np.frombuffer(min(both), np.int32)
         raise ValueError(
             f"{len(both):,} prompts are both trained and tested on, the first being "
-            f"{tokenizer.decode([*min(both)])!r}: give another dataset or test_dataset"
+            f"{tokenizer.decode(first.tolist())!r}: give another dataset or test_dataset"
         )
     return train, test
+
+
+def all_answers_are_written(config: DistilConfig) -> bool:
+    """Whether every answer is written while training goes on, where no folder gives the rows."""
+    return config.written_share == 1 or config.prefixes == "teacher"
 
 
 def load_teacher(teacher: TeacherArguments, config: DistilConfig) -> PreTrainedModel | None:
@@ -287,21 +312,20 @@ def make_trainer(
     )
 
 
-def _tokenised(
-    what: str,
-    conversations: Dataset,
-    tokenizer: PreTrainedTokenizerBase,
-    max_length: int | None,
-) -> Dataset:
-    examples: Examples = training_examples(conversations, tokenizer, max_length)
-    for reason, count in examples.dropped.items():
-        if count:
-            logger.warning("dropped %s %s conversations: %s", f"{count:,}", what, reason)
-    if not len(examples.rows):
-        raise ValueError(f"no {what} conversation is left of {len(conversations):,}")
-    return examples.rows
+def _no_answers(error: NoRows, config: DistilConfig) -> str:
+    """What to do where conversations have no answers."""
+    if NO_ANSWER not in error.dropped:
+        return ""
+    whose = "all rows" if not config.written_share else "the rows that the student does not write"
+    return (
+        f": {whose} take their answers from the dataset; set prefixes to student or teacher, or "
+        "write the answers first (kd-lab generate)"
+    )
 
 
-def _prompts(rows: Dataset) -> set[tuple[int, ...]]:
-    pairs = zip(rows["input_ids"], rows["prompt_length"], strict=True)
-    return {tuple(ids[:length]) for ids, length in pairs}
+def _prompts(rows: Dataset) -> set[bytes]:
+    """The prompts' ids, as the bytes of int32."""
+    packed = PackedRows.of(rows)
+    starts = packed.ends()[:-1]
+    ends = starts + packed.prompt_lengths
+    return {packed.input_ids[start:end].tobytes() for start, end in zip(starts, ends, strict=True)}

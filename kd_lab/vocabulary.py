@@ -18,14 +18,13 @@ Every label must then be below ``size``. The fused loss cuts both heads itself, 
 import logging
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
-if TYPE_CHECKING:  # importing transformers takes seconds, and only its type is needed
+if TYPE_CHECKING:  # importing either takes seconds, and only their types are needed
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-logger = logging.getLogger(__name__)
-
 IGNORED = -100  # the label of a token that is not trained
+
+logger = logging.getLogger(__name__)
 
 
 def check_same_tokenizer(
@@ -103,7 +102,7 @@ def shared_vocabulary_size(
     return shared_size
 
 
-def cut_head(head: Tensor, bias: Tensor | None, size: int) -> tuple[Tensor, Tensor | None]:
+def cut_head(head: "Tensor", bias: "Tensor | None", size: int) -> "tuple[Tensor, Tensor | None]":
     """The first ``size`` rows of an LM head: views of the same storage, nothing is copied.
 
     Backward through the view gives the rows above a gradient of exactly 0.

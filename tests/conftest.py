@@ -7,3 +7,11 @@ def qwen_tokenizer():
     from qwen_vocabulary import qwen_tokenizer  # imports transformers, which few tests need
 
     return qwen_tokenizer()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def rows_are_kept_in_a_folder_of_the_tests(tmp_path_factory):
+    """Tokenised rows of the tests, shared by them and by the processes that they start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KD_LAB_CACHE", str(tmp_path_factory.mktemp("rows")))
+        yield

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kd_lab.data.examples import say
 from kd_lab.rollout.sampling import Completion, Sampling
 from kd_lab.teacher.identity import check_same_teacher
 from kd_lab.teacher.shards import ShardStore
@@ -97,6 +98,7 @@ def stored_or_written(
         tokens = sum(len(completion.tokens) for completion in written)
         store.write(shard, partial(Path.write_text, data=text), tokens)
     answers = _completions(store)
+    _say_cut(answers, identity["name"], request.sampling.max_new_tokens)
     k = request.answers_per_prompt
     return [answers[start : start + k] for start in range(0, len(answers), k)]
 
@@ -116,7 +118,9 @@ def generated_answers(
             f"{folder} answers other prompts than those of this evaluation: generate them with "
             "--split test and the same dataset, max_prompt_length and number of conversations"
         )
-    return [[answer] for answer in _completions(store)], Sampling(**store.settings["sampling"])
+    answers, sampling = _completions(store), Sampling(**store.settings["sampling"])
+    _say_cut(answers, identity["name"], sampling.max_new_tokens)
+    return [[answer] for answer in answers], sampling
 
 
 def answer_texts(
@@ -130,6 +134,13 @@ def answer_texts(
         )
         for some in answers
     ]
+
+
+def _say_cut(answers: list[Completion], writer: str, max_new_tokens: int) -> None:
+    """Say how many answers have no end."""
+    if cut := sum(not answer.finished for answer in answers):
+        told = "%s of %s answers of %s have no end: they are cut at max_new_tokens %s"
+        say(told, cut, len(answers), writer, max_new_tokens)
 
 
 def _completions(store: ShardStore) -> list[Completion]:

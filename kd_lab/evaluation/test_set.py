@@ -1,18 +1,15 @@
 """The held-out conversations: prompts to answer, and the references that answered them."""
 
-import logging
 from typing import TYPE_CHECKING, NamedTuple
 
-from datasets import Dataset
-
-from kd_lab.data.conversations import DataArguments, load_conversations
-from kd_lab.data.examples import generation_prompts, training_examples
+from kd_lab.data.conversations import DataArguments
+from kd_lab.data.examples import NoRows
+from kd_lab.data.row_kinds import NO_REFERENCE, TRAINING_ROW
+from kd_lab.data.row_store import RowStore
 from kd_lab.teacher.packed_rows import PackedRows
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedTokenizerBase
-
-logger = logging.getLogger(__name__)
 
 
 class TestSet(NamedTuple):
@@ -35,23 +32,17 @@ def load_test_set(
     Raises:
         ValueError: none is left.
     """
-    conversations = load_conversations(data)["test"]
-    prompts, dropped = generation_prompts(conversations, tokenizer, max_prompt_length)
-    answered = [row for row in prompts.to_list() if row["reference"] is not None]
-    dropped = dropped | {"no answer to compare with": len(prompts) - len(answered)}
-    for reason, count in dropped.items():
-        if count:
-            logger.warning("left out %s test conversations: %s", f"{count:,}", reason)
-    if not answered:
-        raise ValueError(f"no test conversation is left of {len(conversations):,}")
-    whole = [
-        {"messages": [*row["messages"], {"role": "assistant", "content": row["reference"]}]}
-        for row in answered
-    ]
-    rows = training_examples(Dataset.from_list(whole), tokenizer, max_length).rows
+    try:
+        examples = RowStore(data, tokenizer).test_rows(max_prompt_length, max_length)
+    except NoRows as error:
+        if NO_REFERENCE not in error.dropped:
+            raise
+        told = "give a --test_dataset of conversations that end with an answer"
+        raise ValueError(f"{error}: {told}") from error
+    rows = examples.rows
     return TestSet(
-        prompts=[row["prompt_ids"] for row in answered],
-        last_messages=[row["messages"][-1]["content"] for row in answered],
-        references=[row["reference"] for row in answered],
-        rows=PackedRows.of(rows),
+        prompts=rows["prompt_ids"][:],
+        last_messages=[messages[-1]["content"] for messages in rows["messages"]],
+        references=rows["reference"][:],
+        rows=PackedRows.of(rows.select_columns([*TRAINING_ROW])),
     )

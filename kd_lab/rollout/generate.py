@@ -30,12 +30,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from datasets import Dataset
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kd_lab.data.conversations import DataArguments, check_data_arguments, load_conversations
-from kd_lab.data.examples import generation_prompts
+from kd_lab.data.conversations import DataArguments, check_data_arguments
+from kd_lab.data.examples import say_rows_without_end
+from kd_lab.data.messages import json_row
+from kd_lab.data.row_store import RowStore
 from kd_lab.rollout.sampling import Completion, Sampling
 from kd_lab.teacher.cache import DTYPES, SPLITS
 from kd_lab.teacher.identity import model_identity, tokenizer_hash
 from kd_lab.teacher.shards import Shard, ShardStore
+from kd_lab.teacher.stored import stored_answers
 from kd_lab.vocabulary import shared_vocabulary_size
 
 if TYPE_CHECKING:  # importing transformers takes seconds, and only its type is needed
@@ -110,6 +113,11 @@ def run(args: GenerateArguments, data: DataArguments) -> None:
             f"{totals['tokens'] / totals['rows']:,.1f} each "
             f"({time.perf_counter() - started:,.0f} s)"
         )
+        say_rows_without_end(
+            stored_answers(store.folder, verify=False),
+            store.settings["eos_token_ids"],
+            f"answers of {store.folder} (max_new_tokens is {args.max_new_tokens:,})",
+        )
     process.destroy_process_group()
 
 
@@ -182,8 +190,7 @@ def _describe(args: GenerateArguments, data: DataArguments, sampling: Sampling) 
     config = AutoConfig.from_pretrained(teacher, revision=revision)
     tokenizer = AutoTokenizer.from_pretrained(teacher, revision=revision)
     rows = config.get_text_config().vocab_size
-    conversations = load_conversations(data)[args.split]
-    prompts, dropped = generation_prompts(conversations, tokenizer, args.max_prompt_length)
+    prompts, dropped, _ = RowStore(data, tokenizer).prompts(args.split, args.max_prompt_length)
     room = config.get_text_config().max_position_embeddings - max(map(len, prompts["prompt_ids"]))
     if args.max_new_tokens > room:
         raise ValueError(
@@ -298,9 +305,10 @@ def _write_shards(
 def _answer(row: int, asked: dict[str, Any], completion: Completion, job: Job) -> dict[str, Any]:
     """One line: a conversation like any other, and beside it the tokens themselves."""
     content = job.tokenizer.decode(completion.tokens, skip_special_tokens=True)
+    messages = [*asked["messages"], {"role": "assistant", "content": content}]
     return {
         "row": row,
-        "messages": [*asked["messages"], {"role": "assistant", "content": content}],
+        **json_row(messages, asked.get("tools")),
         "prompt_ids": asked["prompt_ids"],
         "completion_ids": completion.tokens,
         "finished": completion.finished,

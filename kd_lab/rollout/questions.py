@@ -87,7 +87,7 @@ def run(args: QuestionArguments) -> None:
             raise ValueError(f"{folder} holds something else: give another --output_dir")
         print(f"{folder}: there already")
         return
-    questions, written = _ask(args, sampling)
+    questions, written, cut = _ask(args, sampling)
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
     part.mkdir(parents=True)
@@ -104,7 +104,10 @@ def run(args: QuestionArguments) -> None:
     if folder.exists():
         folder.rmdir()
     part.rename(folder)
-    print(f"{folder}: {len(questions):,} questions, of {written:,} that the model wrote")
+    print(
+        f"{folder}: {len(questions):,} questions, of {written:,} that the model wrote; {cut:,} "
+        "were cut at max_question_length and left out"
+    )
 
 
 def check_question_arguments(args: QuestionArguments) -> Sampling:
@@ -144,8 +147,8 @@ def is_question(text: str) -> bool:
     return len(text.splitlines()) == 1 and len(text.split()) >= FEWEST_WORDS
 
 
-def _ask(args: QuestionArguments, sampling: Sampling) -> tuple[list[str], int]:
-    """As many different questions as are wanted, and how many were written for them."""
+def _ask(args: QuestionArguments, sampling: Sampling) -> tuple[list[str], int, int]:
+    """As many different questions as are wanted, how many were written, and how many were cut."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -158,11 +161,8 @@ def _ask(args: QuestionArguments, sampling: Sampling) -> tuple[list[str], int]:
         name, revision=revision, dtype=args.teacher_dtype
     )
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    wanted, written, batch = (
-        args.num_questions + args.num_test_questions,
-        0,
-        args.question_batch_size,
-    )
+    wanted, batch = args.num_questions + args.num_test_questions, args.question_batch_size
+    written = cut = 0
     found: dict[tuple[str, ...], str] = {}
     with _progress(wanted) as advance:
         while len(found) < wanted:
@@ -172,6 +172,7 @@ def _ask(args: QuestionArguments, sampling: Sampling) -> tuple[list[str], int]:
                 seed=args.question_seed, batch_size=batch, vocab_size=len(tokenizer),
                 first_row=written,
             ):  # fmt: skip
+                cut += not finished
                 text = str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()
                 if finished and is_question(text):
                     key = prompt_key([{"role": "user", "content": text}]).split()[:FIRST_WORDS]
@@ -183,7 +184,7 @@ def _ask(args: QuestionArguments, sampling: Sampling) -> tuple[list[str], int]:
                     f"{name} has asked {before:,} different questions and, in the last {batch}, "
                     f"nothing new: ask for fewer than {wanted:,}, or raise sampling_temperature"
                 )
-    return [*found.values()][:wanted], written
+    return [*found.values()][:wanted], written, cut
 
 
 @contextmanager

@@ -31,8 +31,9 @@ from rich.text import Text
 from safetensors.torch import save_file
 from torch import Tensor
 
-from kd_lab.data.conversations import DataArguments, check_data_arguments, load_conversations
-from kd_lab.data.examples import training_examples
+from kd_lab.data.conversations import DataArguments, check_data_arguments
+from kd_lab.data.examples import say_rows_without_end
+from kd_lab.data.row_store import RowStore
 from kd_lab.loss import CHUNK_SIZE
 from kd_lab.teacher.identity import check_same_teacher, model_identity, tokenizer_hash
 from kd_lab.teacher.packed_rows import PackedRows
@@ -202,8 +203,9 @@ def _describe(args: CacheArguments, data: DataArguments) -> tuple[dict[str, Any]
             raise ValueError(f"topk is {args.topk}, and the teacher has {vocab_size} tokens")
         settings |= {"k": args.topk, "temperature": args.distil_temperature}
     if args.answers is None:
-        conversations = load_conversations(data)[args.split]
-        rows = PackedRows.of(training_examples(conversations, tokenizer, args.max_length).rows)
+        rows = PackedRows.of(
+            RowStore(data, tokenizer).training_rows(args.split, args.max_length).rows
+        )
         source = {**asdict(data), "split": args.split, "max_length": args.max_length}
     else:
         answers = ShardStore.open(args.answers, "answers", verify=False).settings
@@ -212,7 +214,9 @@ def _describe(args: CacheArguments, data: DataArguments) -> tuple[dict[str, Any]
             raise ValueError(
                 f"{args.answers} was written with another tokenizer than {teacher} has"
             )
-        rows = PackedRows.of(stored_answers(args.answers))
+        written = stored_answers(args.answers)
+        say_rows_without_end(written, answers["eos_token_ids"], f"rows of {args.answers}")
+        rows = PackedRows.of(written)
         source = {"answers": answers}
     return settings | {"source": source, "rows_sha256": rows.sha256()}, rows
 

@@ -11,7 +11,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from kd_lab.data.examples import TRAINING_ROW
+from kd_lab.data.row_kinds import TRAINING_ROW
 from kd_lab.vocabulary import IGNORED
 
 

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kd_lab.files import replace_file
+
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
@@ -222,14 +224,14 @@ class ShardStore:
     def _write(self, path: Path, save: Callable[[Path], Any], about: dict[str, Any]) -> None:
         for left_behind in self.folder.glob(f".{path.name}.*part"):  # by a run that was killed
             left_behind.unlink()
-        _replace(path, save)
+        replace_file(path, save)
         about |= {"settings": self._fingerprint(), "sha256": _sha256(path)}
         text = json.dumps(about) + "\n"
-        _replace(_sidecar(path), lambda part: part.write_text(text))
+        replace_file(_sidecar(path), lambda part: part.write_text(text))
 
     def _save_manifest(self) -> None:
         text = json.dumps(self.manifest, indent=1, ensure_ascii=False) + "\n"
-        _replace(self.folder / MANIFEST, lambda part: part.write_text(text, encoding="utf-8"))
+        replace_file(self.folder / MANIFEST, lambda part: part.write_text(text, encoding="utf-8"))
 
     def _fingerprint(self) -> str:
         described = [self.manifest["kind"], self.settings]
@@ -291,26 +293,6 @@ def _first_difference(
         elif old != new:
             return name, repr(old), repr(new)
     return None
-
-
-def _replace(path: Path, save: Callable[[Path], Any]) -> None:
-    """Write a file under a hidden name, force it to disk, and only then give it its own."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        save(part)
-        _force_to_disk(part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    _force_to_disk(path.parent)
-
-
-def _force_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sidecar(path: Path) -> Path:

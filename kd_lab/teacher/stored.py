@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from kd_lab.data.examples import TRAINING_ROW
+from kd_lab.data.row_kinds import TRAINING_ROW
 from kd_lab.loss import LiveDistribution, StoredDistribution
 from kd_lab.teacher.identity import tokenizer_hash
 from kd_lab.teacher.packed_rows import PackedRows
@@ -78,6 +78,11 @@ class StoredTeacher:
         parts = [PackedRows.load(path).unpacked() for path in self.store.paths()]
         rows = concatenate_datasets(parts)
         return rows.add_column("cache_row", np.arange(len(rows), dtype=np.int32))
+
+    def end_tokens(self, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+        """What may end an answer of these rows: the teacher's end tokens where it wrote them."""
+        answers = self.store.settings["source"].get("answers")
+        return [tokenizer.eos_token_id] if answers is None else answers["eos_token_ids"]
 
     def signal(self, cache_rows: list[int]) -> dict[str, Tensor]:
         """The signal at the trained positions of some rows, row by row, n positions in all.
@@ -140,6 +145,11 @@ class StoredTeacher:
             ends = PackedRows.load(path).positions_per_row().cumsum()
             places.append(np.stack([np.append(0, ends[:-1]), ends], axis=1))
         return np.concatenate(places)
+
+
+def answers_end_tokens(folder: str | Path) -> list[int]:
+    """What may end an answer in a folder of `kd-lab generate`."""
+    return ShardStore.open(folder, "answers", verify=False).settings["eos_token_ids"]
 
 
 def stored_answers(folder: str | Path, verify: bool = True) -> Dataset:

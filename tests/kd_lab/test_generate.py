@@ -55,7 +55,7 @@ def contents(folder):
 def test_answers_are_the_teachers_own(teacher, tmp_path, split, count, capsys):
     run(arguments(teacher, tmp_path, split=split, max_prompt_length=60), DATA)
     asked = load_conversations(DATA)[split]
-    prompts, _ = generation_prompts(asked, TOKENIZER, 60)
+    prompts = generation_prompts(asked, TOKENIZER, 60).rows
     expected = write_answers(
         toy_model(layers=2),
         prompts["prompt_ids"][:],
