@@ -24,6 +24,7 @@ from trl import get_peft_config
 
 from kd_lab.data.conversations import DataArguments, check_data_arguments, load_conversations
 from kd_lab.data.examples import Examples, training_examples
+from kd_lab.next_step import check_folder, check_model_path
 from kd_lab.run_folder import (
     MarkWholeCheckpoints,
     MetricsWriter,
@@ -32,7 +33,7 @@ from kd_lab.run_folder import (
     resolved_config,
     start_run,
 )
-from kd_lab.student import StudentArguments, check_model_path, load_student, load_tokenizer
+from kd_lab.student import StudentArguments, load_student, load_tokenizer
 from kd_lab.teacher.identity import check_same_teacher, model_identity, tokenizer_hash
 from kd_lab.teacher.shards import ShardStore
 from kd_lab.teacher.stored import StoredTeacher, stored_answers
@@ -121,15 +122,10 @@ def check_arguments(
     Raises:
         ValueError: names the keys, and what to change.
     """
-    if student.model_name_or_path is not None:
-        check_model_path("model_name_or_path", student.model_name_or_path)
-    if teacher.teacher_model_name_or_path is not None:
-        check_model_path("teacher_model_name_or_path", teacher.teacher_model_name_or_path)
-    for key in ("teacher_cache", "answers"):
-        folder = getattr(teacher, key)
-        if folder is not None and not Path(folder).is_dir():
-            command = "cache" if key == "teacher_cache" else "generate"
-            raise ValueError(f"{key}: there is no folder {folder}; write it with kd-lab {command}")
+    check_model_path("model_name_or_path", student.model_name_or_path)
+    check_model_path("teacher_model_name_or_path", teacher.teacher_model_name_or_path)
+    check_folder("teacher_cache", teacher.teacher_cache, "cache")
+    check_folder("answers", teacher.answers, "generate")
     check_data_arguments(data)
     has_model = teacher.teacher_model_name_or_path is not None
     if config.alpha > 0 and not has_model and teacher.teacher_cache is None:

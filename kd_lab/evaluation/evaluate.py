@@ -45,6 +45,7 @@ from kd_lab.evaluation.measurements import (
 from kd_lab.evaluation.models import Model, measure_speed, shared_size
 from kd_lab.evaluation.states import answered_rows
 from kd_lab.evaluation.test_set import TestSet, load_test_set
+from kd_lab.next_step import check_folder, check_model_path
 from kd_lab.rollout.sampling import Completion, Sampling
 from kd_lab.teacher.cache import DTYPES
 
@@ -164,6 +165,9 @@ def check_evaluate_arguments(args: EvaluateArguments) -> Sampling:
             f"max_length {args.max_length} must exceed max_prompt_length {args.max_prompt_length}, "
             "or nothing of a reference is left"
         )
+    check_model_path("teacher_model_name_or_path", args.teacher_model_name_or_path)
+    for name in ("answers", "teacher_answers"):
+        check_folder(name, getattr(args, name), "generate --split test")
     _output_folder(args)
     return Sampling(args.max_new_tokens, args.temperature, args.top_p, args.top_k)
 
@@ -316,6 +320,7 @@ class _Evaluation:
 
 
 def _output_folder(args: EvaluateArguments) -> Path:
+    check_model_path("model_name_or_path", args.model_name_or_path)
     if args.output_dir is not None:
         return Path(args.output_dir)
     if not Path(args.model_name_or_path).is_dir():

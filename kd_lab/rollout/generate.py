@@ -32,6 +32,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kd_lab.data.conversations import DataArguments, check_data_arguments, load_conversations
 from kd_lab.data.examples import generation_prompts
+from kd_lab.next_step import check_model_path
 from kd_lab.rollout.sampling import Completion, Sampling
 from kd_lab.teacher.cache import DTYPES, SPLITS
 from kd_lab.teacher.identity import model_identity, tokenizer_hash
@@ -125,6 +126,7 @@ def check_generate_arguments(args: GenerateArguments) -> Sampling:
     for name in ("generation_batch_size", "rows_per_shard"):
         if getattr(args, name) < 1:
             raise ValueError(f"{name} must be at least 1, not {getattr(args, name)}")
+    check_model_path("teacher_model_name_or_path", args.teacher_model_name_or_path)
     if not 0 <= args.generation_seed < 2**64:
         raise ValueError(f"generation_seed must lie in [0, 2^64), not {args.generation_seed}")
     if args.engine == "vllm":
