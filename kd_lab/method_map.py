@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from kd_lab.house_style import house_style
+
 PREFIXES = ("dataset", "teacher", "dataset and student", "student")
 DIVERGENCES = ("none", "forward KL", "in between", "reverse KL")
 HEADINGS = {
@@ -76,7 +78,7 @@ def draw_method_map() -> Figure:
     cells: dict[tuple[str, str], list[Method]] = defaultdict(list)
     for method in METHODS:
         cells[method.prefixes, method.divergence].append(method)
-    with plt.style.context("kd_lab.figures"):
+    with house_style():
         figure, ax = plt.subplots(figsize=(8, 6), layout="constrained")
         ax.set(xlim=(-0.5, 3.5), ylim=(3.5, -0.5))
         ax.set_xticks(range(4), [HEADINGS[name] for name in DIVERGENCES], size=12)
