@@ -95,7 +95,7 @@ def stored_or_written(
         lines = [{"completion_ids": tokens, "finished": finished} for tokens, finished in written]
         text = "".join(json.dumps(line) + "\n" for line in lines)
         tokens = sum(len(completion.tokens) for completion in written)
-        store.write(shard, partial(Path.write_text, data=text), tokens)
+        store.write(shard, partial(Path.write_text, data=text, encoding="utf-8"), tokens)
     answers = _completions(store)
     k = request.answers_per_prompt
     return [answers[start : start + k] for start in range(0, len(answers), k)]

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -338,7 +339,7 @@ def _progress() -> Iterator[Step]:
 
         @contextmanager
         def step(what: str, total: int) -> Iterator[Advance]:
-            task = bars.add_task(what, total=total)
+            task = bars.add_task(escape(what), total=total)
             yield partial(bars.advance, task)
             bars.update(task, completed=total)
 
@@ -346,7 +347,7 @@ def _progress() -> Iterator[Step]:
 
 
 def _table(result: dict[str, Any]) -> Table:
-    title = f"{result['student']['name']}, {result['test_set']['examples']:,} examples"
+    title = f"{escape(result['student']['name'])}, {result['test_set']['examples']:,} examples"
     table = Table("metric", "mean", "95% interval", title=title)
     for name, metric in result["metrics"].items():
         mean, low, high = (f"{metric[key]:.4f}" for key in ("mean", "low", "high"))

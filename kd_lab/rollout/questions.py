@@ -101,7 +101,7 @@ def run(args: QuestionArguments) -> None:
         path.write_text(text, encoding="utf-8")
         files[path.name] = {"conversations": len(rows), "sha256": sha256(path)}
     manifest = {**wanted, "written": written, "files": files}
-    (part / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    (part / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     if folder.exists():
         folder.rmdir()
     part.rename(folder)

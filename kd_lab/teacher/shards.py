@@ -225,7 +225,7 @@ class ShardStore:
         _replace(path, save)
         about |= {"settings": self._fingerprint(), "sha256": _sha256(path)}
         text = json.dumps(about) + "\n"
-        _replace(_sidecar(path), lambda part: part.write_text(text))
+        _replace(_sidecar(path), lambda part: part.write_text(text, encoding="utf-8"))
 
     def _save_manifest(self) -> None:
         text = json.dumps(self.manifest, indent=1, ensure_ascii=False) + "\n"
@@ -318,7 +318,7 @@ def _sidecar(path: Path) -> Path:
 
 
 def _read_sidecar(path: Path) -> dict[str, Any]:
-    return json.loads(_sidecar(path).read_text())
+    return json.loads(_sidecar(path).read_text(encoding="utf-8"))
 
 
 def _sha256(path: Path) -> str:
