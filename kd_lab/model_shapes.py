@@ -8,6 +8,7 @@ planned with; of Qwen2.5 the configurations stand here, as its public config.jso
 """
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -48,6 +49,19 @@ class ModelShape:
     def head(self) -> int:
         """Entries of the head's weight."""
         return self.vocabulary * self.hidden
+
+    def lora_parameters(self, rank: int, targets: Collection[str]) -> int:
+        """Parameters of LoRA's two factors beside the named linear layers of every layer."""
+        width = {
+            "q_proj": self.hidden + self.queries,
+            "k_proj": self.hidden + self.keys,
+            "v_proj": self.hidden + self.keys,
+            "o_proj": self.queries + self.hidden,
+            "gate_proj": self.hidden + self.intermediate,
+            "up_proj": self.hidden + self.intermediate,
+            "down_proj": self.intermediate + self.hidden,
+        }
+        return self.layers * rank * sum(width[name] for name in width if name in targets)
 
     def forward_flops(self, tokens: float, context: float, heads: float) -> float:
         """Floating-point operations of a forward pass; a product and a sum are two.

@@ -12,7 +12,7 @@ from kd_lab.planned_run import GB, Job, plan_memory
 GROUPS = (
     ("student: weights, gradients, AdamW", "#D55E00", "///", (
         "student's weights", "gradients", "AdamW", "float32 copy of the weights",
-        "bfloat16 copy of the weights",
+        "bfloat16 copy of the weights", "LoRA's weights",
     )),
     ("teacher's weights", "#0072B2", "", ("teacher's weights",)),
     ("buckets, gathered weights, CUDA", "#BFBFBF", "", (

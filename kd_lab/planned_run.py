@@ -1,9 +1,10 @@
 """What a training run holds and does: bytes of one GPU, operations and hours, from its recipe.
 
 Memory is counted: weights, gradients and AdamW as ZeRO splits them (Rajbhandari et al. 2019, arXiv
-1910.02054), the teacher, what autograd keeps of the student's layers, the chunks of logits of the
-fused loss, and the caches of a model that writes. Time is arithmetic over the GPU's peak times a
-utilisation that is assumed, and for written answers a time for each layer of a model at each token.
+1910.02054), with LoRA those of its adapters, the teacher, what autograd keeps of the student's
+layers, the chunks of logits of the fused loss, and the caches of a model that writes. Time is
+arithmetic over the GPU's peak times a utilisation that is assumed, and for written answers a time
+for each layer of a model at each token.
 """
 
 import math
@@ -23,6 +24,9 @@ RUNTIME = 2 * GB
 # DeepSpeed's own defaults, in numbers: reduce_bucket_size, allgather_bucket_size,
 # stage3_max_live_parameters.
 BUCKETS, LIVE = 2 * 500_000_000, 1_000_000_000
+# The linear layers of a Llama or Qwen, and those that PEFT adapts of them unless told otherwise.
+LINEAR_LAYERS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+ADAPTED = {"q_proj", "v_proj"}
 # [half a chunk, vocabulary] in float32: four that the fused loss keeps on a GPU, and at most as
 # many that a divergence takes while it works.
 LOGIT_BUFFERS = 8
@@ -80,11 +84,23 @@ class Job(NamedTuple):
     teacher_writes: bool
 
     @property
+    def trained_parameters(self) -> int:
+        """All of the student's, or its LoRA's."""
+        arguments = self.student_arguments
+        if not arguments.use_peft:
+            return self.student.parameters
+        return self.student.lora_parameters(arguments.lora_r, _lora_targets(arguments))
+
+    @property
     def longest(self) -> int:
         """Tokens of the longest row there can be."""
         length = self.config.max_length or self.plan.conversation_tokens
         written = self.config.written_share or self.teacher_writes
         return length + (self.config.max_new_tokens if written else 0)
+
+    @property
+    def lora(self) -> bool:
+        return bool(self.student_arguments.use_peft)
 
     @property
     def rows_per_step(self) -> int:
@@ -151,8 +167,10 @@ def make_job(
             raise ValueError(f"{name} must lie in (0, 1], not {getattr(plan, name)}")
     if plan.zero_stage not in (0, 1, 2, 3):
         raise ValueError(f"zero_stage must be 0, 1, 2 or 3, not {plan.zero_stage}")
-    if student.use_peft:
-        raise ValueError("use_peft: plan counts the training of all weights; leave it out")
+    if student.use_peft and _lora_targets(student) - LINEAR_LAYERS:
+        raise ValueError(
+            "lora_target_modules: plan knows " + ", ".join(sorted(LINEAR_LAYERS)) + ", all-linear"
+        )
     if student.model_name_or_path is not None:
         own = model_shape(student.model_name_or_path, student.keep_every)
     else:
@@ -182,24 +200,26 @@ def plan_memory(job: Job) -> Memory:
     held = 2 if stage and config.bf16 else loaded
     product = 2 if config.bf16 else held
     teacher_held = job.teacher_width
-    all_weights = student.parameters
+    all_weights, trained, lora = student.parameters, job.trained_parameters, job.lora
 
     always = {
         "student's weights": all_weights * held / (gpus if stage == 3 else 1),
-        "gradients": all_weights * held / (gpus if stage >= 2 else 1),
-        "AdamW": all_weights * 8 / (gpus if stage else 1),
+        "gradients": trained * held / (gpus if stage >= 2 else 1),
+        "AdamW": trained * 8 / (gpus if stage else 1),
     }
+    if lora:  # PEFT keeps the adapters in float32
+        always["LoRA's weights"] = trained * 4 / (gpus if stage == 3 else 1)
     if stage and held == 2:
-        always["float32 copy of the weights"] = all_weights * 4 / gpus
-    if not stage and held > product:
+        always["float32 copy of the weights"] = trained * 4 / gpus
+    if not stage and held > product and not lora:  # autocast keeps those of trained weights
         always["bfloat16 copy of the weights"] = (student.layer_parameters + student.head) * product
     if not stage and gpus > 1:
-        always["DDP's buckets"] = all_weights * held
+        always["DDP's buckets"] = trained * held
     if teacher is not None:
         split = gpus if stage == 3 else 1
         always["teacher's weights"] = teacher.parameters * teacher_held / split
     if stage in (1, 2):
-        always["DeepSpeed's buckets"] = min(BUCKETS, 2 * all_weights) * held
+        always["DeepSpeed's buckets"] = min(BUCKETS, 2 * trained) * held
     if stage == 3:
         gathered = min(LIVE, all_weights) * held
         if teacher is not None:
@@ -219,11 +239,9 @@ def plan_memory(job: Job) -> Memory:
     if not config.on_cpu:
         logits += LOGIT_BUFFERS * (chunk / 2) * student.vocabulary * 4
     # Summed in float32 where a chunk is not all, beside the .grad that it is added to.
-    training = {
-        "activations": kept,
-        "chunks of logits": logits,
-        "gradient of the head": student.head * 4,
-    }
+    training = {"activations": kept, "chunks of logits": logits}
+    if not lora:
+        training["gradient of the head"] = student.head * 4
     return Memory(always, training, _writing_memory(job, held))
 
 
@@ -255,7 +273,8 @@ def plan_time(job: Job) -> Time:
     rows = job.steps * job.rows_per_step * plan.gpus
     tokens = rows * float(length)
     trained = tokens * plan.trained_share
-    training = 3 * student.forward_flops(tokens, length, trained)
+    passes = 2 if job.lora else 3  # of frozen weights no gradient is made
+    training = passes * student.forward_flops(tokens, length, trained)
     if config.gradient_checkpointing:
         training += student.again_flops(tokens, length)
     if teacher is not None and config.alpha > 0:
@@ -273,6 +292,14 @@ def plan_time(job: Job) -> Time:
     writing = _writing_seconds(job) / 3600
     hours = (training + evaluation) / speed / 3600 + writing
     return Time(job.steps, training, evaluation, writing, hours)
+
+
+def _lora_targets(student: StudentArguments) -> set[str]:
+    """The linear layers that LoRA adapts."""
+    named = student.lora_target_modules
+    if named is None:
+        return ADAPTED
+    return LINEAR_LAYERS if named in ("all-linear", ["all-linear"]) else {*named}
 
 
 def _evaluations(job: Job) -> int:
@@ -302,4 +329,4 @@ def _writing_seconds(job: Job) -> float:
 def checkpoint_bytes(job: Job) -> float:
     """One checkpoint on disk: weights, and what AdamW and DeepSpeed need to go on."""
     held = 2 if job.plan.zero_stage and job.config.bf16 else 4
-    return job.student.parameters * (held + 8 + (4 if held == 2 else 0))
+    return job.trained_parameters * (held + 8 + (4 if held == 2 else 0))
