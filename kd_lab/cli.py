@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
-from kd_lab.recipe import check_recipe, did_you_mean, find_recipe, kinds, read_recipe, recipes
+from kd_lab.recipe import check_recipe, did_you_mean, find_recipe, kinds, read_recipe
 from kd_lab.terminal import take_any_text, waiting
 
 if TYPE_CHECKING:
@@ -185,14 +185,13 @@ def _recipe(words: Sequence[str]) -> None:
     """List the recipes, or print the path of one."""
     if words in (["-h"], ["--help"]):
         print(
-            "usage: kd-lab recipe          list the recipes\n"
+            "usage: kd-lab recipe          list the recipes: what each does, needs and takes\n"
             "       kd-lab recipe NAME     print the path of one"
         )
     elif not words:
-        known = recipes()
-        width = max(map(len, known))
-        for name, summary in known.items():
-            print(f"{name:{width}}  {summary}")
+        from kd_lab.recipe_list import recipe_list
+
+        print(recipe_list())
     elif len(words) == 1:
         print(find_recipe(words[0]))
     else:

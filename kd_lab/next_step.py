@@ -35,6 +35,7 @@ class Step(NamedTuple):
     command: str  # kd-lab train --config tiny/start
     folder: str  # runs/tiny/start
     settings: dict[str, Any]
+    env: dict[str, str]
 
     @property
     def is_done(self) -> bool:
@@ -148,13 +149,13 @@ def hub_models(settings: dict[str, Any]) -> list[str]:
 def steps() -> tuple[Step, ...]:
     """All that writes a folder: SmolLM2's fetching, and the recipes of the package."""
     fetch = "python -m kd_lab.smollm2"
-    found = [Step("SmolLM2", "fetch", fetch, str(smollm2.FOLDER), {})]
+    found = [Step("SmolLM2", "fetch", fetch, str(smollm2.FOLDER), {}, {})]
     for name in recipes():
         recipe = read_recipe(RECIPES / f"{name}.yaml")
         settings = {key: setting.value for key, setting in recipe.settings.items()}
         if (kind := command_of(recipe.path, name)) and WRITES in settings:
             command = f"kd-lab {kind} --config {name}"
-            found.append(Step(name, kind, command, settings[WRITES], settings))
+            found.append(Step(name, kind, command, settings[WRITES], settings, recipe.env))
     return tuple(found)
 
 

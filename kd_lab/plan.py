@@ -10,11 +10,11 @@ result. How it is counted stands in kd_lab/planned_run.py, how it was checked in
 
 from kd_lab.data.conversations import DataArguments
 from kd_lab.plan_advice import CACHE, FITS, fits, what_would_fit
+from kd_lab.planned_config import PlannedConfig
 from kd_lab.planned_run import (
     GB,
     Job,
     PlanArguments,
-    PlannedConfig,
     checkpoint_bytes,
     make_job,
     plan_memory,

@@ -96,8 +96,8 @@ def changes(job: Job) -> Iterator[Change]:
     if job.teacher is not None and not config.written_share and not job.teacher_writes:
         yield Change("teacher", "stored teacher", {"teacher_cache": CACHE})
     if not arguments.use_peft:
-        options = {"use_peft": True, "dtype": "bfloat16"}
-        yield Change("lora", f"LoRA of rank {arguments.lora_r}", options)
+        lora = {"use_peft": True, "dtype": "bfloat16"}
+        yield Change("lora", f"LoRA of rank {arguments.lora_r}", lora)
     length = config.max_length or 0
     while length // 2 >= SHORTEST:
         length //= 2

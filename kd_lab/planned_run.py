@@ -9,13 +9,15 @@ for each layer of a model at each token.
 
 import math
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from kd_lab.data.conversations import DRAWN, NAMED, DataArguments
-from kd_lab.model_shapes import ModelShape, model_shape, shape_of, untrained
-from kd_lab.student import StudentArguments
-from kd_lab.train import TeacherArguments, stored_rows
-from kd_lab.trainers.distil_config import DistilConfig
+from kd_lab.model_shapes import ModelShape, model_shape, summed_shape, untrained
+
+if TYPE_CHECKING:  # importing torch, transformers and trl takes seconds; `kd-lab recipe` has none
+    from kd_lab.data.conversations import DataArguments
+    from kd_lab.planned_config import PlannedConfig
+    from kd_lab.student import StudentArguments
+    from kd_lab.train import TeacherArguments
 
 GB = 1e9
 WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes
@@ -60,24 +62,13 @@ class PlanArguments:
     )
 
 
-@dataclass
-class PlannedConfig(DistilConfig):
-    """DistilConfig, which here needs no GPU."""
-
-    on_cpu: bool = field(default=False, init=False)  # whether the recipe asks for it
-
-    def __post_init__(self) -> None:
-        self.on_cpu, self.use_cpu = self.use_cpu, True
-        super().__post_init__()
-
-
 class Job(NamedTuple):
     """A training run: what is asked, and the two models."""
 
     plan: PlanArguments
-    student_arguments: StudentArguments
-    data: DataArguments
-    config: PlannedConfig
+    student_arguments: "StudentArguments"
+    data: "DataArguments"
+    config: "PlannedConfig"
     student: ModelShape
     teacher: ModelShape | None  # None: none in memory
     teacher_width: int  # bytes of a number; published models are in bfloat16
@@ -110,8 +101,8 @@ class Job(NamedTuple):
     @property
     def conversations(self) -> int:
         count = self.data.num_conversations
-        if count is None and self.data.dataset in NAMED:
-            count = DRAWN["train"]
+        if count is None:
+            count = _drawn(self.data.dataset, "train")
         if count is None:
             raise ValueError("num_conversations: say how many conversations the files hold")
         return count
@@ -149,10 +140,10 @@ class Time(NamedTuple):
 
 def make_job(
     plan: PlanArguments,
-    student: StudentArguments,
-    teacher: TeacherArguments,
-    data: DataArguments,
-    config: PlannedConfig,
+    student: "StudentArguments",
+    teacher: "TeacherArguments",
+    data: "DataArguments",
+    config: "PlannedConfig",
 ) -> Job:
     """The run that a recipe asks for.
 
@@ -175,7 +166,7 @@ def make_job(
         own = model_shape(student.model_name_or_path, student.keep_every)
     else:
         assert isinstance(student.model_shape, dict)
-        own = shape_of(untrained(student.model_shape))
+        own = summed_shape(untrained(student.model_shape))
     live = None if teacher.teacher_cache else teacher.teacher_model_name_or_path
     if config.alpha == 0 and teacher.answers is not None and config.eval_strategy == "no":
         live = None
@@ -187,7 +178,9 @@ def make_job(
         own,
         None if live is None else model_shape(live),
         WIDTHS.get(teacher.teacher_dtype, 4 if config.on_cpu else 2),
-        teacher_writes=config.prefixes == "teacher" and not stored_rows(teacher),
+        teacher_writes=config.prefixes == "teacher"
+        and teacher.answers is None
+        and teacher.teacher_cache is None,
     )
 
 
@@ -225,7 +218,7 @@ def plan_memory(job: Job) -> Memory:
         if teacher is not None:
             gathered += min(LIVE, teacher.parameters) * teacher_held + teacher.head * teacher_held
         always["weights gathered for a layer"] = gathered + student.head * held
-    if not config.on_cpu:
+    if not job.config.on_cpu:
         always["CUDA, cuBLAS, NCCL"] = RUNTIME
 
     tokens = config.per_device_train_batch_size * job.longest
@@ -236,7 +229,7 @@ def plan_memory(job: Job) -> Memory:
         kept = tokens * student.layers * layer
     chunk = min(config.chunk_size, tokens)
     logits = (1.5 if teacher else 1) * chunk * student.vocabulary * product
-    if not config.on_cpu:
+    if not job.config.on_cpu:
         logits += LOGIT_BUFFERS * (chunk / 2) * student.vocabulary * 4
     # Summed in float32 where a chunk is not all, beside the .grad that it is added to.
     training = {"activations": kept, "chunks of logits": logits}
@@ -282,7 +275,7 @@ def plan_time(job: Job) -> Time:
     if teacher is not None and config.policy_gradient:  # the written tokens' log-probabilities
         training += 2 * trained * (student.head + teacher.head)
 
-    tested = _evaluations(job) * (job.data.num_test_conversations or DRAWN["test"]) * float(length)
+    tested = _evaluations(job) * _test_conversations(job) * float(length)
     heads = tested * plan.trained_share * (3 if teacher is not None else 1)  # loss and both KLs
     evaluation = student.forward_flops(tested, length, heads)
     if teacher is not None:
@@ -294,7 +287,18 @@ def plan_time(job: Job) -> Time:
     return Time(job.steps, training, evaluation, writing, hours)
 
 
-def _lora_targets(student: StudentArguments) -> set[str]:
+def _drawn(dataset: str, split: str) -> int | None:
+    """How many conversations are drawn of a named source if nothing is said."""
+    from kd_lab.data.conversations import DRAWN, NAMED
+
+    return DRAWN[split] if dataset in NAMED else None
+
+
+def _test_conversations(job: Job) -> int:
+    return job.data.num_test_conversations or _drawn("toy", "test") or 0
+
+
+def _lora_targets(student: "StudentArguments") -> set[str]:
     """The linear layers that LoRA adapts."""
     named = student.lora_target_modules
     if named is None:

@@ -18,8 +18,7 @@ from transformers import (
 from trl import ModelConfig
 
 from kd_lab.data.toy_tokenizer import toy_tokenizer
-
-TOY_HEAD_ROWS = 640  # the toy tokenizer's 599 tokens, and padding as real heads have
+from kd_lab.model_shapes import TOY_HEAD_ROWS
 
 
 @dataclass

@@ -14,7 +14,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2Rot
 
 from kd_lab.cli import main, parse
 from kd_lab.fused_loss import fused_linear_distillation_loss
-from kd_lab.model_shapes import model_shape, shape_of
+from kd_lab.model_shapes import model_shape, shape_of, summed_shape
 from kd_lab.plan import describe
 from kd_lab.plan_advice import changed, changes, fits, what_would_fit
 from kd_lab.plan_figure import draw_memory
@@ -74,6 +74,22 @@ def test_smollm2_from_its_configuration(smollm2):
     assert whole.parameters == 134_515_008
     assert half.layers == 15
     assert whole.parameters - half.parameters == 15 * 3_540_096
+
+
+@pytest.mark.parametrize("keep_every", [1, 2])
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("of", [LlamaConfig, Qwen2Config])
+def test_the_sum_is_what_transformers_counts(of, tied, keep_every, tmp_path):
+    config = of(**WIDE, tie_word_embeddings=tied)
+    config.save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text("utf-8"))
+    assert summed_shape(written, keep_every) == shape_of(config, keep_every)
+
+
+def test_a_model_with_other_biases_is_counted_by_transformers(tmp_path):
+    LlamaConfig(**WIDE, attention_bias=True, tie_word_embeddings=True).save_pretrained(tmp_path)
+    counted = shape_of(LlamaConfig(**WIDE, attention_bias=True, tie_word_embeddings=True))
+    assert model_shape(str(tmp_path)) == counted
 
 
 def test_a_model_that_is_still_to_be_trained_is_known_by_its_recipe(monkeypatch, tmp_path):
