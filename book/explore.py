@@ -5,10 +5,10 @@ notebooks for ``make test``, hang now and then (nbclient issue 312). A picture o
 """
 
 from collections.abc import Callable
-from io import BytesIO
 
 from ipywidgets import Image, VBox, Widget
-from matplotlib.figure import Figure
+
+from kd_lab.house_style import Figure
 
 
 def explore(draw: Callable[..., Figure], **sliders: Widget) -> VBox:
@@ -22,9 +22,7 @@ def explore(draw: Callable[..., Figure], **sliders: Widget) -> VBox:
 
     def redraw(_: object = None) -> None:
         figure = draw(**{name: slider.value for name, slider in sliders.items()})
-        png = BytesIO()
-        figure.savefig(png, format="png", dpi=80)
-        picture.value = png.getvalue()
+        picture.value = figure.png(dpi=80)
 
     for slider in sliders.values():
         slider.observe(redraw, "value")

@@ -6,30 +6,21 @@ As in ``book.pictures``, each function returns a Figure that pyplot does not kno
 import math
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
-from book.pictures import FORWARD, FORWARD_NAME, REVERSE, REVERSE_NAME, house_style
+from book.pictures import FORWARD, FORWARD_NAME, REVERSE, REVERSE_NAME
+from kd_lab.house_style import Figure, house_style
 from toy.mixture import log_density
 from toy.mixture_fit import Objective, Trajectory
 
 
-@house_style
+@house_style()
 def fit_snapshots(forward: Trajectory, reverse: Trajectory, steps: Sequence[int]) -> Figure:
     """Target and student at some steps: forward KL in the upper row, reverse KL in the lower."""
     x = torch.linspace(-6, 6, 481, dtype=torch.float64)
-    figure, axes = plt.subplots(
-        2,
-        len(steps),
-        figsize=(max(5.0, 2.7 * len(steps)), 5),
-        sharex=True,
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
-    )
-    plt.close(figure)
+    figure = Figure(figsize=(max(5.0, 2.7 * len(steps)), 5), layout="constrained")
+    axes = figure.subplots(2, len(steps), sharex=True, sharey=True, squeeze=False)
     tallest = 0.8
     for row, fit, color, name in (
         (axes[0], forward, FORWARD, "forward KL"),
@@ -53,20 +44,20 @@ def fit_at_step(forward: Trajectory, reverse: Trajectory, step: int = 0) -> Figu
     return fit_snapshots(forward, reverse, [step])
 
 
-@house_style
+@house_style()
 def divergence_curves(fits: Mapping[str, Trajectory], threshold: float = 0.01) -> Figure:
     """Divergence against step for each named fit, and the threshold at which it counts as there."""
-    figure, ax = plt.subplots(figsize=(7.5, 4), layout="constrained")
+    figure = Figure(figsize=(7.5, 4), layout="constrained")
+    ax = figure.subplots()
     for name, fit in fits.items():
         ax.plot(fit.step, fit.kl[:, 0].clamp(min=1e-5), label=name)
     ax.axhline(threshold, color="#5A5A5A", lw=1, ls=":")
     ax.set(xlabel="step", ylabel="divergence, nats", yscale="log", ylim=(1e-4, None))
     figure.legend(loc="outside right upper")
-    plt.close(figure)
     return figure
 
 
-@house_style
+@house_style()
 def twin_landscapes(forward: Mapping[str, Trajectory], reverse: Mapping[str, Trajectory]) -> Figure:
     """Both KLs over all students of two equal Gaussians at ±d, with the paths of some fits.
 
@@ -75,8 +66,8 @@ def twin_landscapes(forward: Mapping[str, Trajectory], reverse: Mapping[str, Tra
     d = torch.linspace(0, 4, 81, dtype=torch.float64)
     log_sigma = torch.linspace(math.log(0.2), math.log(6), 81, dtype=torch.float64)
     places = torch.cartesian_prod(d, log_sigma)  # [S, 2]
-    figure, axes = plt.subplots(1, 2, figsize=(9, 4.4), sharey=True, layout="constrained")
-    plt.close(figure)
+    figure = Figure(figsize=(9, 4.4), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
     for ax, name, title, fits, color in (
         (axes[0], "forward_kl", FORWARD_NAME, forward, FORWARD),
         (axes[1], "reverse_kl", REVERSE_NAME, reverse, REVERSE),

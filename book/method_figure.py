@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from kd_lab.house_style import house_style
 from kd_lab.method_map import DIVERGENCES, METHODS, PREFIXES, Method
 
 HEADINGS = {
@@ -34,7 +35,7 @@ def draw_method_map() -> Figure:
     cells: dict[tuple[str, str], list[Method]] = defaultdict(list)
     for method in METHODS:
         cells[method.prefixes, method.divergence].append(method)
-    with plt.style.context("kd_lab.figures"):
+    with house_style():
         figure, ax = plt.subplots(figsize=(8, 6), layout="constrained")
         ax.set(xlim=(-0.5, 3.5), ylim=(3.5, -0.5))
         ax.set_xticks(range(4), [HEADINGS[name] for name in DIVERGENCES], size=12)

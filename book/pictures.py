@@ -1,28 +1,26 @@
 """What the notebooks show: pictures of two laws and of what each KL makes of them.
 
-Every function takes plain numbers or log-probabilities and returns a Figure. The figure is not
-registered with pyplot, so that a notebook shows it once, as a cell's value or under a slider.
+Every function takes plain numbers or log-probabilities and returns a Figure. pyplot does not know
+the figure, so that a notebook shows it once, as a cell's value or under a slider.
 """
 
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from kd_lab.divergences import forward_kl, get_divergence, reverse_kl
+from kd_lab.house_style import Figure, house_style
 from toy.best_gaussian import best_gaussian
 from toy.mixture import Mixture
 
-house_style = plt.style.context("kd_lab.figures")  # as a decorator
 FORWARD, REVERSE = "#0072B2", "#D55E00"  # also teacher and student
 FORWARD_NAME, REVERSE_NAME = r"forward KL, $D(p\,\Vert\,q)$", r"reverse KL, $D(q\,\Vert\,p)$"
 
 
-@house_style
+@house_style()
 def laws_and_terms(words: Sequence[str], teacher_logp: Tensor, student_logp: Tensor) -> Figure:
     """Two laws as bars, and beside them what each word adds to each KL; both laws [V]."""
     p, q = teacher_logp.exp(), student_logp.exp()
@@ -45,7 +43,7 @@ def laws_and_terms(words: Sequence[str], teacher_logp: Tensor, student_logp: Ten
     return figure
 
 
-@house_style
+@house_style()
 def two_coins(p: float = 0.5, q: float = 0.9) -> Figure:
     """Both KLs between a coin that shows heads with probability p and one with q, for all q."""
     grid = torch.linspace(0.001, 0.999, 500, dtype=torch.float64)
@@ -68,7 +66,7 @@ def two_coins(p: float = 0.5, q: float = 0.9) -> Figure:
     return figure
 
 
-@house_style
+@house_style()
 def logit_pushes(words: Sequence[str], teacher_logp: Tensor, student_logp: Tensor) -> Figure:
     """One arrow a word: where a step of gradient descent moves its logit; both laws [V]."""
     p, q = teacher_logp.exp(), student_logp.exp()
@@ -102,7 +100,7 @@ def logit_pushes(words: Sequence[str], teacher_logp: Tensor, student_logp: Tenso
     return figure
 
 
-@house_style
+@house_style()
 def descents(
     teacher_logp: Tensor, forward_path: Tensor, reverse_path: Tensor, step: int = 10
 ) -> Figure:
@@ -126,7 +124,7 @@ def descents(
     return figure
 
 
-@house_style
+@house_style()
 def best_gaussians(half_distance: float = 3.0, left_weight: float = 0.5) -> Figure:
     """A target of two Gaussians (sigma 1/2) and the one Gaussian that each KL likes best."""
     target = Mixture((-half_distance, half_distance), (0.5, 0.5), (left_weight, 1 - left_weight))
@@ -145,15 +143,8 @@ def best_gaussians(half_distance: float = 3.0, left_weight: float = 0.5) -> Figu
 
 
 def _panels(count: int, sharey: bool = False) -> tuple[Figure, Sequence[Axes]]:
-    figure, axes = plt.subplots(
-        1,
-        count,
-        figsize=(9 if count > 1 else 6.5, 3.8),
-        sharey=sharey,
-        layout="constrained",
-        squeeze=False,
-    )
-    plt.close(figure)
+    figure = Figure(figsize=(9 if count > 1 else 6.5, 3.8), layout="constrained")
+    axes = figure.subplots(1, count, sharey=sharey, squeeze=False)
     return figure, axes[0]
 
 

@@ -5,13 +5,14 @@ from collections.abc import Mapping
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from kd_lab.house_style import house_style
 from kd_lab.planned_run import GB, Job, plan_memory
 
 # Name, colour, hatching, and the parts of kd_lab.planned_run.Memory that it adds up.
 GROUPS = (
     ("student: weights, gradients, AdamW", "#D55E00", "///", (
         "student's weights", "gradients", "AdamW", "float32 copy of the weights",
-        "bfloat16 copy of the weights",
+        "bfloat16 copy of the weights", "LoRA's weights",
     )),
     ("teacher's weights", "#0072B2", "", ("teacher's weights",)),
     ("buckets, gathered weights, CUDA", "#BFBFBF", "", (
@@ -24,7 +25,7 @@ GROUPS = (
 
 def draw_memory(jobs: Mapping[str, Job]) -> Figure:
     """One bar a job, its name beside it; the line is where the GPU's memory ends."""
-    with plt.style.context("kd_lab.figures"):
+    with house_style():
         figure, ax = plt.subplots(figsize=(9, 1.4 + 0.45 * len(jobs)), layout="constrained")
         left = [0.0] * len(jobs)
         for name, colour, hatch, parts in GROUPS:

@@ -19,9 +19,11 @@ import os
 import sys
 import textwrap
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
-from kd_lab.recipe import check_recipe, did_you_mean, find_recipe, kinds, read_recipe, recipes
+from kd_lab.recipe import check_recipe, did_you_mean, find_recipe, kinds, read_recipe
+from kd_lab.terminal import take_any_text, waiting
 
 if TYPE_CHECKING:
     from trl.scripts.utils import TrlParser
@@ -51,6 +53,7 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    take_any_text()
     # TRL counts its users over the network unless told not to; who wants that sets it to 0.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
@@ -59,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif words[0] == "recipe":
             _recipe(words[1:])
         elif words[0] in COMMANDS:
-            _run(words[0], words[1:])
+            # Of several processes of accelerate launch the first speaks for all.
+            first = os.environ.get("RANK", "0") == "0"
+            _run(words[0], words[1:], tell=argv is None and first)
         else:
             known = [*COMMANDS, "recipe"]
             nearest = did_you_mean(words[0], known) or f"; the commands are {', '.join(known)}"
@@ -72,12 +77,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def parse(command: str, words: Sequence[str]) -> tuple[Any, ...]:
+def parse(command: str, words: Sequence[str], tell: bool = False) -> tuple[Any, ...]:
     """The arguments of a command, from its recipe (``--config``) and what comes after it.
 
     Sets the environment variables of the recipe's ``env`` before the command's module is imported,
     so that OMP_NUM_THREADS and the like still count.
 
+    Args:
+        tell: say on stderr that libraries are imported, which takes seconds.
     Returns:
         one instance of each dataclass in the module's ``ARGUMENTS``, in order.
     Raises:
@@ -96,17 +103,19 @@ def parse(command: str, words: Sequence[str]) -> tuple[Any, ...]:
     if recipe is not None:
         os.environ.update(recipe.env)
 
-    types = _command_module(command).ARGUMENTS
+    telling = waiting(f"kd-lab {command}: importing torch, transformers and trl")
+    with telling if tell else nullcontext():
+        types = _command_module(command).ARGUMENTS
+        hints = {
+            field.name: get_type_hints(of)[field.name]
+            for of in types
+            for field in dataclasses.fields(of)
+            if field.init
+        }
+        parser = _parser(types, hints)
     if own_arguments.help:
         print(_help(command, types))
         sys.exit(0)
-    hints = {
-        field.name: get_type_hints(of)[field.name]
-        for of in types
-        for field in dataclasses.fields(of)
-        if field.init
-    }
-    parser = _parser(types, hints)
     if recipe is not None:
         parser.set_defaults_with_config(**check_recipe(recipe, hints))
     # Before the values are looked at: a misspelt option is why another seems to be missing.
@@ -126,8 +135,8 @@ def parse(command: str, words: Sequence[str]) -> tuple[Any, ...]:
     return tuple(arguments)
 
 
-def _run(command: str, words: Sequence[str]) -> None:
-    arguments = parse(command, words)
+def _run(command: str, words: Sequence[str], tell: bool) -> None:
+    arguments = parse(command, words, tell)
     _command_module(command).run(*arguments)
 
 
@@ -176,14 +185,13 @@ def _recipe(words: Sequence[str]) -> None:
     """List the recipes, or print the path of one."""
     if words in (["-h"], ["--help"]):
         print(
-            "usage: kd-lab recipe          list the recipes\n"
+            "usage: kd-lab recipe          list the recipes: what each does, needs and takes\n"
             "       kd-lab recipe NAME     print the path of one"
         )
     elif not words:
-        known = recipes()
-        width = max(map(len, known))
-        for name, summary in known.items():
-            print(f"{name:{width}}  {summary}")
+        from kd_lab.recipe_list import recipe_list
+
+        print(recipe_list())
     elif len(words) == 1:
         print(find_recipe(words[0]))
     else:

@@ -3,21 +3,26 @@
     model_shape("Qwen/Qwen2.5-7B-Instruct").parameters     # 7,615,616,512
     model_shape("runs/qwen2.5/ultra_1.5b")                 # not trained yet: its recipe knows
 
-Parameters are counted by transformers on the meta device, so that every architecture it has can be
-planned with; of Qwen2.5 the configurations stand here, as its public config.json files give them.
+Of Llama and Qwen2 the parameters are a sum, which takes no library. Those of all others are counted
+by transformers on the meta device, so that every architecture it has can be planned with. The
+configurations of Qwen2.5 stand here, as its public config.json files give them.
 """
 
+import json
 import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Qwen2Config
+from kd_lab.next_step import steps
+from kd_lab.smollm2 import FOLDER
 
-from kd_lab.recipe import RECIPES, read_recipe, recipes
-from kd_lab.student import TOY_HEAD_ROWS
+if TYPE_CHECKING:  # importing transformers takes seconds, and most shapes need none of it
+    from transformers import PreTrainedConfig
+
+TOY_HEAD_ROWS = 640  # the toy tokenizer's 599 tokens, and padding as real heads have
 
 # hidden_size, intermediate_size, layers, heads, key-value heads, rows of the head, head is tied
 QWEN25 = {
@@ -29,6 +34,12 @@ QWEN25 = {
     "32B": (5120, 27648, 64, 40, 8, 152_064, False),
     "72B": (8192, 29568, 80, 64, 8, 152_064, False),
 }
+
+SMOLLM2 = {
+    "model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+    "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49_152,
+    "tie_word_embeddings": True,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,19 @@ class ModelShape:
     def head(self) -> int:
         """Entries of the head's weight."""
         return self.vocabulary * self.hidden
+
+    def lora_parameters(self, rank: int, targets: Collection[str]) -> int:
+        """Parameters of LoRA's two factors beside the named linear layers of every layer."""
+        width = {
+            "q_proj": self.hidden + self.queries,
+            "k_proj": self.hidden + self.keys,
+            "v_proj": self.hidden + self.keys,
+            "o_proj": self.queries + self.hidden,
+            "gate_proj": self.hidden + self.intermediate,
+            "up_proj": self.hidden + self.intermediate,
+            "down_proj": self.intermediate + self.hidden,
+        }
+        return self.layers * rank * sum(width[name] for name in width if name in targets)
 
     def forward_flops(self, tokens: float, context: float, heads: float) -> float:
         """Floating-point operations of a forward pass; a product and a sum are two.
@@ -94,20 +118,25 @@ def model_shape(name: str, keep_every: int = 1) -> ModelShape:
     Raises:
         ValueError: it is none of these.
     """
-    if (Path(name).expanduser() / "config.json").is_file():
-        return shape_of(AutoConfig.from_pretrained(Path(name).expanduser()), keep_every)
+    config = Path(name).expanduser() / "config.json"
+    if config.is_file():
+        settings = json.loads(config.read_text(encoding="utf-8"))
+        if _can_be_summed(settings):
+            return summed_shape(settings, keep_every)
+        from transformers import AutoConfig
+
+        return shape_of(AutoConfig.from_pretrained(config.parent), keep_every)
     known = re.fullmatch(r"(?:Qwen/)?Qwen2\.5-([\d.]+B)(?:-Instruct)?", name)
     if known and known[1] in QWEN25:
-        return shape_of(_qwen25(known[1]), keep_every)
-    for recipe in recipes():
-        settings = {
-            key: setting.value
-            for key, setting in read_recipe(RECIPES / f"{recipe}.yaml").settings.items()
-        }
-        if settings.get("output_dir") == name and "model_shape" in settings:
-            return shape_of(untrained(settings["model_shape"]), keep_every)
-        if settings.get("output_dir") == name and "model_name_or_path" in settings:
-            return model_shape(settings["model_name_or_path"], settings.get("keep_every", 1))
+        return summed_shape(_qwen25(known[1]), keep_every)
+    if Path(name) == FOLDER:
+        return summed_shape(SMOLLM2, keep_every)
+    for step in steps():
+        if step.folder == name and "model_shape" in step.settings:
+            return summed_shape(untrained(step.settings["model_shape"]), keep_every)
+        if step.folder == name and "model_name_or_path" in step.settings:
+            every = step.settings.get("keep_every", 1)
+            return model_shape(step.settings["model_name_or_path"], every)
     raise ValueError(
         f"the size of {name} is not known: it is no folder with a config.json, no recipe here "
         f"writes it, and of the hub's models only Qwen/Qwen2.5-{{{','.join(QWEN25)}}}[-Instruct] "
@@ -115,13 +144,40 @@ def model_shape(name: str, keep_every: int = 1) -> ModelShape:
     )
 
 
-def untrained(shape: dict[str, Any]) -> Qwen2Config:
+def untrained(shape: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration of a recipe's ``model_shape``."""
-    return Qwen2Config(**{"vocab_size": TOY_HEAD_ROWS, **shape})
+    return {"model_type": "qwen2", "vocab_size": TOY_HEAD_ROWS, **shape}
 
 
-def shape_of(config: PreTrainedConfig, keep_every: int = 1) -> ModelShape:
-    """The shape of the model that a configuration describes."""
+def summed_shape(config: Mapping[str, Any], keep_every: int = 1) -> ModelShape:
+    """The shape that a Llama's or Qwen2's config.json describes, by adding up its matrices."""
+    hidden, intermediate = config["hidden_size"], config["intermediate_size"]
+    heads = config["num_attention_heads"]
+    size = config.get("head_dim") or hidden // heads
+    keys = (config.get("num_key_value_heads") or heads) * size
+    queries, layers = heads * size, len(range(0, config["num_hidden_layers"], keep_every))
+    attention = 2 * hidden * (queries + keys)
+    biases = queries + 2 * keys if config["model_type"] == "qwen2" else 0
+    layer = attention + biases + 3 * hidden * intermediate + 2 * hidden
+    inside = layers * layer + hidden  # and the last norm
+    heads_and_embeddings = 1 if config.get("tie_word_embeddings", False) else 2
+    return ModelShape(
+        parameters=inside + heads_and_embeddings * config["vocab_size"] * hidden,
+        layer_parameters=inside,
+        layers=layers,
+        hidden=hidden,
+        intermediate=intermediate,
+        queries=queries,
+        keys=keys,
+        vocabulary=config["vocab_size"],
+    )
+
+
+def shape_of(config: "PreTrainedConfig", keep_every: int = 1) -> ModelShape:
+    """The shape of the model that a configuration describes, of any architecture."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
     config = config.get_text_config()
     layers = len(range(0, config.num_hidden_layers, keep_every))
     config.num_hidden_layers = layers
@@ -144,14 +200,22 @@ def shape_of(config: PreTrainedConfig, keep_every: int = 1) -> ModelShape:
     )
 
 
-def _qwen25(size: str) -> Qwen2Config:
+def _can_be_summed(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json says all that the sum takes, and has no biases but Qwen2's own."""
+    biased = any(config.get(key) for key in ("attention_bias", "mlp_bias"))
+    is_known = config.get("model_type") in ("llama", "qwen2")
+    return is_known and SMOLLM2.keys() <= config.keys() and not biased
+
+
+def _qwen25(size: str) -> dict[str, Any]:
     hidden, intermediate, layers, heads, key_value_heads, rows, tied = QWEN25[size]
-    return Qwen2Config(
-        hidden_size=hidden,
-        intermediate_size=intermediate,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=key_value_heads,
-        vocab_size=rows,
-        tie_word_embeddings=tied,
-    )
+    return {
+        "model_type": "qwen2",
+        "hidden_size": hidden,
+        "intermediate_size": intermediate,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": key_value_heads,
+        "vocab_size": rows,
+        "tie_word_embeddings": tied,
+    }

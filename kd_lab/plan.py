@@ -2,17 +2,19 @@
 
     kd-lab plan --config qwen2.5/token_fkl                            # one GPU of 80 GB
     kd-lab plan --config qwen2.5/token_fkl --gpus 8 --zero_stage 3    # as accelerate/zero3 runs it
+    kd-lab plan --config qwen2.5/ultra_7b                             # does not fit: what would
 
 It takes the recipes of ``kd-lab train``. What they do not say is an option here, printed with the
 result. How it is counted stands in kd_lab/planned_run.py, how it was checked in its tests.
 """
 
 from kd_lab.data.conversations import DataArguments
+from kd_lab.plan_advice import CACHE, FITS, fits, what_would_fit
+from kd_lab.planned_config import PlannedConfig
 from kd_lab.planned_run import (
     GB,
     Job,
     PlanArguments,
-    PlannedConfig,
     checkpoint_bytes,
     make_job,
     plan_memory,
@@ -20,9 +22,6 @@ from kd_lab.planned_run import (
 )
 from kd_lab.student import StudentArguments
 from kd_lab.train import TeacherArguments
-
-# Allocators lose some memory to fragments: what takes more than this share may not run.
-FITS = 0.9
 
 ARGUMENTS = (PlanArguments, StudentArguments, TeacherArguments, DataArguments, PlannedConfig)
 
@@ -72,7 +71,34 @@ def describe(job: Job) -> str:
         size, kept = checkpoint_bytes(job) / GB, job.config.save_total_limit
         most = f", at most {size * (kept + 1):,.0f} at a time" if kept else "; all are kept"
         lines.append(f"  a checkpoint{size:9.0f} GB of disk{most}")
+    if not fits(job):
+        lines += ["", *_advice(job)]
     return "\n".join(lines)
+
+
+def _advice(job: Job) -> list[str]:
+    """What would fit, and how it is asked for."""
+    peak = plan_memory(job).peak / GB
+    found = what_would_fit(job)
+    lines = [f"What would fit, by the same estimate ({FITS:.0%} of a GPU's memory at the most):"]
+    for fit in found:
+        lines.append(f"  {fit.peak / GB:6.1f} GB {fit.hours:9.2f} hours  {fit.what}")
+        lines.append(f"{'':27}{fit.options}")
+    if not found:
+        lines.append("  nothing tried here fits: take a smaller student or teacher, or")
+    lines.append(f"  a GPU of {peak / FITS:.0f} GB or more, without any change")
+    options = " ".join(fit.options for fit in found)
+    if "--zero_stage" in options:
+        lines.append(
+            "--gpus N --zero_stage S is for this plan; training takes them from its launcher:\n"
+            '  accelerate launch --config_file "$(kd-lab recipe accelerate/zeroS)" '
+            "--num_processes N \\\n    -m kd_lab train ..."
+        )
+    if "--teacher_cache" in options:
+        lines.append(
+            f"{CACHE} is what `kd-lab cache` writes, of the same teacher and conversations."
+        )
+    return lines
 
 
 def _machine(job: Job) -> str:

@@ -110,7 +110,7 @@ def record_run(folder: str | Path, config: Mapping[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / VERSIONS
     if path.exists():
-        before = json.loads(path.read_text())
+        before = json.loads(path.read_text(encoding="utf-8"))
         versions["earlier_starts"] = [*before.pop("earlier_starts", []), before]
     write_whole(path, json.dumps(versions, indent=2) + "\n")
     write_whole(folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=True, allow_unicode=True))

@@ -67,7 +67,7 @@ def fetch_smollm2(folder: Path = FOLDER) -> bool:
             "file": GGUF,
             "sha256": {path.name: _sha256(path) for path in sorted(whole.iterdir())},
         }
-        (whole / SOURCE).write_text(json.dumps(source, indent=1) + "\n")
+        (whole / SOURCE).write_text(json.dumps(source, indent=1) + "\n", encoding="utf-8")
         if folder.exists():
             folder.rename(scratch / "not whole")
         whole.rename(folder)
@@ -79,7 +79,7 @@ def fetch_smollm2(folder: Path = FOLDER) -> bool:
 def is_whole(folder: Path) -> bool:
     """Whether every file of the folder is there as it was written."""
     try:
-        written = json.loads((folder / SOURCE).read_text())["sha256"]
+        written = json.loads((folder / SOURCE).read_text(encoding="utf-8"))["sha256"]
         return all(_sha256(folder / name) == digest for name, digest in written.items())
     except (FileNotFoundError, ValueError, KeyError):
         return False

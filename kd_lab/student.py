@@ -4,7 +4,6 @@ import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,8 +18,7 @@ from transformers import (
 from trl import ModelConfig
 
 from kd_lab.data.toy_tokenizer import toy_tokenizer
-
-TOY_HEAD_ROWS = 640  # the toy tokenizer's 599 tokens, and padding as real heads have
+from kd_lab.model_shapes import TOY_HEAD_ROWS
 
 
 @dataclass
@@ -52,28 +50,6 @@ class StudentArguments(ModelConfig):
             )
         if self.load_in_4bit or self.load_in_8bit:
             raise ValueError("load_in_4bit and load_in_8bit: a quantised student is not supported")
-
-
-def check_model_path(key: str, name: str) -> None:
-    """Refuse a local model that is not there, before the hub is asked for it.
-
-    A name is taken for a folder if it is one, or if it cannot be ``owner/name`` on the hub, or if
-    its first part is a folder here (``runs/tiny/teacher``, ``models/SmolLM2``).
-
-    Raises:
-        ValueError: names the key and the folder.
-    """
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise ValueError(
-                f"{key}: {name} holds no model (no config.json); a run that was stopped has its "
-                "models in checkpoint-N"
-            )
-        return
-    parts = name.split("/")
-    if len(parts) > 2 or name.startswith((".", "/", "~")) or parts[0] in ("runs", "models"):
-        raise ValueError(f"{key}: there is no folder {name}; train, copy or fetch that model first")
 
 
 def load_tokenizer(

@@ -26,6 +26,7 @@ from kd_lab.data.conversations import DataArguments, check_data_arguments
 from kd_lab.data.examples import NoRows, say_rows_without_end
 from kd_lab.data.row_store import RowStore
 from kd_lab.data.trained_turns import NO_ANSWER
+from kd_lab.next_step import check_folder, check_model_path
 from kd_lab.run_folder import (
     MarkWholeCheckpoints,
     MetricsWriter,
@@ -34,7 +35,7 @@ from kd_lab.run_folder import (
     resolved_config,
     start_run,
 )
-from kd_lab.student import StudentArguments, check_model_path, load_student, load_tokenizer
+from kd_lab.student import StudentArguments, load_student, load_tokenizer
 from kd_lab.teacher.identity import check_same_teacher, model_identity, tokenizer_hash
 from kd_lab.teacher.packed_rows import PackedRows
 from kd_lab.teacher.shards import ShardStore
@@ -122,15 +123,10 @@ def check_arguments(
     Raises:
         ValueError: names the keys, and what to change.
     """
-    if student.model_name_or_path is not None:
-        check_model_path("model_name_or_path", student.model_name_or_path)
-    if teacher.teacher_model_name_or_path is not None:
-        check_model_path("teacher_model_name_or_path", teacher.teacher_model_name_or_path)
-    for key in ("teacher_cache", "answers"):
-        folder = getattr(teacher, key)
-        if folder is not None and not Path(folder).is_dir():
-            command = "cache" if key == "teacher_cache" else "generate"
-            raise ValueError(f"{key}: there is no folder {folder}; write it with kd-lab {command}")
+    check_model_path("model_name_or_path", student.model_name_or_path)
+    check_model_path("teacher_model_name_or_path", teacher.teacher_model_name_or_path)
+    check_folder("teacher_cache", teacher.teacher_cache, "cache")
+    check_folder("answers", teacher.answers, "generate")
     check_data_arguments(data)
     has_model = teacher.teacher_model_name_or_path is not None
     if config.alpha > 0 and not has_model and teacher.teacher_cache is None:

@@ -15,17 +15,16 @@ from functools import cache
 from itertools import combinations
 from pathlib import Path
 
-import matplotlib.style
 import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont
 from matplotlib.patches import FancyBboxPatch
 from PIL import Image, ImageDraw, ImageFont
 from scipy.spatial import cKDTree
 
+from kd_lab.house_style import Figure, house_style
 from toy.mixture import log_density
 from toy.mixture_fit import Trajectory
 from toy.script import whole_file
@@ -86,9 +85,9 @@ class _Stage:
         self.small_font = _font(TEXT_SIZE * min(1, WIDEST_BOX / width))
         self.box = np.s_[10:62, 16 : 17 + math.ceil(min(width, WIDEST_BOX))]
 
-        with matplotlib.style.context("kd_lab.figures"):
+        with house_style():
             figure = Figure(figsize=(8, 4), dpi=100)
-            self.canvas = FigureCanvasAgg(figure)
+            self.canvas: FigureCanvasAgg = figure.canvas  # type: ignore[assignment]
             self.axes = figure.add_axes((0.08, 0.13, 0.9, 0.68), xlim=(x[0], x[-1]), ylim=(0, top))
             self.axes.set(xlabel="x", ylabel="Probability Density")
             (target,) = self.axes.plot(x, p, color=TARGET, linestyle="-", clip_on=False)

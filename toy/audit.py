@@ -85,7 +85,7 @@ def run_part(name: str, out: Path, *, quick: bool, pool: Executor) -> list[str]:
     summary = {"quick": quick, **part.summarise(settings, results)}
     written = [out / "results" / part.RESULTS]
     with whole_file(written[0]) as path:
-        path.write_text(json.dumps(summary))
+        path.write_text(json.dumps(summary), encoding="utf-8")
     for file_name, draw in part.PICTURES.items():
         written.append(out / file_name)
         with whole_file(written[-1]) as path:
@@ -122,7 +122,7 @@ def run_units(units: Units, folder: Path, pool: Executor, title: str) -> dict[st
         finally:
             for run in runs:
                 run.cancel()  # when one has failed; a finished one does not mind
-    return {name: json.loads(path.read_text()) for name, path in files.items()}
+    return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in files.items()}
 
 
 def workers(jobs: int) -> ProcessPoolExecutor:
@@ -149,7 +149,7 @@ def _prepare_worker() -> None:
 def _run_and_keep(unit: Callable[[], dict[str, Any]], path: Path) -> None:
     result = unit()
     with whole_file(path) as part:
-        part.write_text(json.dumps(result))
+        part.write_text(json.dumps(result), encoding="utf-8")
 
 
 def _fingerprint(name: str, settings: object) -> str:

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -21,6 +20,7 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import root
 
 from kd_lab.divergences import DIVERGENCES
+from kd_lab.house_style import Figure, house_style
 from toy.mixture import Grid
 from toy.mixture_fit import POST_TARGET, Objective, fit
 
@@ -245,10 +245,11 @@ def findings(summary: dict[str, Any]) -> list[str]:
     return lines
 
 
-@plt.style.context("kd_lab.figures")
+@house_style()
 def draw_portraits(summary: dict[str, Any], path: Path) -> None:
     """Forward and reverse KL side by side: flow, fixed points, separatrices and basins."""
-    figure, both = plt.subplots(1, 2, figsize=(7.6, 4.4), sharey=True, layout="constrained")
+    figure = Figure(figsize=(7.6, 4.4), layout="constrained")
+    both = figure.subplots(1, 2, sharey=True)
     for axes, (name, portrait) in zip(both, summary["portraits"].items(), strict=True):
         _draw_portrait(axes, name, portrait)
     both[0].set_ylabel("σ (log scale)")
@@ -256,7 +257,6 @@ def draw_portraits(summary: dict[str, Any], path: Path) -> None:
     once = dict(zip(labels, handles, strict=True))
     figure.legend(once.values(), once.keys(), loc="outside lower center", ncols=2)
     figure.savefig(path, dpi=160)
-    plt.close(figure)
 
 
 def _draw_portrait(axes: Axes, divergence: str, portrait: dict[str, Any]) -> None:

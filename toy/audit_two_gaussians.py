@@ -23,7 +23,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -32,6 +31,7 @@ from scipy.stats import binomtest, bootstrap
 from torch import Tensor
 
 from kd_lab.divergences import DIVERGENCES
+from kd_lab.house_style import Figure, house_style
 from toy.mixture import Grid
 from toy.mixture_fit import POST_TARGET, Descent, Objective, post_objective
 
@@ -254,12 +254,11 @@ def _label(racer: str) -> str:
     return words + (", 1e-10 in log" if racer in WITH_EPSILON else "")
 
 
-@plt.style.context("kd_lab.figures")
+@house_style()
 def draw_race(summary: dict[str, Any], path: Path) -> None:
     """The share of starts that have arrived, over steps: all divergences, and what 1e-10 does."""
-    figure, (everyone, epsilon) = plt.subplots(
-        1, 2, figsize=(7.6, 4.4), sharey=True, layout="constrained"
-    )
+    figure = Figure(figsize=(7.6, 4.4), layout="constrained")
+    (everyone, epsilon) = figure.subplots(1, 2, sharey=True)
     for racer in DIVERGENCES:
         _draw_arrivals(everyone, summary, racer)
     looks = (("#0072B2", "-"), ("#56B4E9", "-."), ("#D55E00", "--"), ("#E69F00", ":"))
@@ -284,7 +283,6 @@ def draw_race(summary: dict[str, Any], path: Path) -> None:
         axes.minorticks_off()
         axes.legend(loc="lower right", fontsize=8.5)
     figure.savefig(path, dpi=160)
-    plt.close(figure)
 
 
 def _draw_arrivals(
@@ -298,14 +296,13 @@ def _draw_arrivals(
     return x, y
 
 
-@plt.style.context("kd_lab.figures")
+@house_style()
 def draw_map(summary: dict[str, Any], path: Path) -> None:
     """Steps to arrival over (μ₁, μ₂), one panel for each divergence; crosses never arrive."""
     starts = np.array(summary["starts"])
     shown = (*DIVERGENCES, "reverse_kl_epsilon")
-    figure, panels = plt.subplots(
-        2, 4, figsize=(8.6, 5.2), sharex=True, sharey=True, layout="constrained"
-    )
+    figure = Figure(figsize=(8.6, 5.2), layout="constrained")
+    panels = figure.subplots(2, 4, sharex=True, sharey=True)
     scale = LogNorm(30, 400)
     for axes, racer in zip(panels.flat, shown, strict=True):
         steps = summary["races"][racer]["steps"]
@@ -332,7 +329,6 @@ def draw_map(summary: dict[str, Any], path: Path) -> None:
     bar.minorticks_off()
     bar.set_label("steps to arrival (×: never; ★: the post's start)")
     figure.savefig(path, dpi=160)
-    plt.close(figure)
 
 
 RESULTS = "two_gaussians.json"

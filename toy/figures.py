@@ -69,7 +69,7 @@ def run(script: str, out: Path, scratch: Path, seed: int) -> None:
 def show_numbers(scratch: Path) -> None:
     """What the figures show beside what they should."""
     one, two, ranks = (
-        json.loads((scratch / f"{script}.json").read_text())
+        json.loads((scratch / f"{script}.json").read_text(encoding="utf-8"))
         for script in ("toy_example_fkl_rkl", "toy_example_fkl_rkl_v2", "softmax_rank")
     )
     table = Table(title="The numbers to expect")

@@ -139,7 +139,8 @@ def fit_and_draw(
             written.append(path)
     if options.json:
         with whole_file(options.json) as part:
-            part.write_text(json.dumps({name: t.to_json() for name, t in fits.items()}))
+            text = json.dumps({name: t.to_json() for name, t in fits.items()})
+            part.write_text(text, encoding="utf-8")
         written.append(options.json)
     for name, trajectory in fits.items():
         last = trajectory.mu[-1, 0], trajectory.sigma[-1, 0]

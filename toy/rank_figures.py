@@ -5,12 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
+import matplotlib
 import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch, Rectangle
 
 from kd_lab.divergences import DIVERGENCES
+from kd_lab.house_style import Figure, house_style
 from toy.rank_race import RaceLog
 
 LABELS = {
@@ -42,15 +43,16 @@ LEVEL = "#E4E4E4"  # neither is ahead
 
 def line_style(divergence: str) -> dict[str, Any]:
     """A divergence's own colour and line style, the same in every picture here."""
-    with plt.style.context("kd_lab.figures"):
-        cycle = list(plt.rcParams["axes.prop_cycle"])
+    with house_style():
+        cycle = list(matplotlib.rcParams["axes.prop_cycle"])
     return cycle[list(DIVERGENCES).index(divergence.removesuffix("_epsilon"))]
 
 
 def draw_race(log: RaceLog, teacher: int, rank: int, path: Path) -> None:
     """One picture in the post's form, 640x480: weight distance left, probability distance right."""
-    with plt.style.context("kd_lab.figures"):
-        figure, weights = plt.subplots(figsize=(6.4, 4.8))
+    with house_style():
+        figure = Figure(figsize=(6.4, 4.8))
+        weights = figure.subplots()
         probabilities = weights.twinx()
         for divergence in log.divergences:
             style = line_style(divergence)
@@ -72,7 +74,6 @@ def draw_race(log: RaceLog, teacher: int, rank: int, path: Path) -> None:
         rows = math.ceil(len(log.divergences) / 2)
         figure.tight_layout(rect=(0, 0.02 + 0.05 * rows, 1, 1))
         figure.savefig(path, dpi=100, pil_kwargs={"quality": 92})
-        plt.close(figure)
 
 
 def draw_verdicts(summary: Mapping[str, Any], path: Path) -> None:
@@ -135,8 +136,9 @@ def draw_leaders(summary: Mapping[str, Any], path: Path) -> None:
 def draw_epsilon(summary: Mapping[str, Any], path: Path) -> None:
     """The weight distance at the highest rank, without and with the epsilon: mean and interval."""
     curves = summary["sharpest_curves"]
-    with plt.style.context("kd_lab.figures"):
-        figure, panels = plt.subplots(1, 2, figsize=(10, 4.6), sharey=True)
+    with house_style():
+        figure = Figure(figsize=(10, 4.6))
+        panels = figure.subplots(1, 2, sharey=True)
         for ax, suffix, title in zip(
             panels, ("", "_epsilon"), ("exact", "1e-10 inside the logarithm"), strict=True
         ):
@@ -157,7 +159,6 @@ def draw_epsilon(summary: Mapping[str, Any], path: Path) -> None:
         figure.legend(handles, labels, loc="lower center", ncols=2, handlelength=3)
         figure.tight_layout(rect=(0, 0.07, 1, 1))
         figure.savefig(path, dpi=100)
-        plt.close(figure)
 
 
 def _draw_maps(
@@ -176,14 +177,10 @@ def _draw_maps(
     distances, steps, ranks = axes["distance"], axes["step"], axes["rank"]
     rates = axes["learning_rate"]
     rows = [(block, rate) for block in range(len(blocks)) for rate in range(len(rates))]
-    with plt.style.context("kd_lab.figures"):
-        figure, panels = plt.subplots(
-            len(distances),
-            len(steps),
-            figsize=(13, 1.6 + 0.36 * len(distances) * len(rows)),
-            sharex=True,
-            sharey=True,
-            squeeze=False,
+    with house_style():
+        figure = Figure(figsize=(13, 1.6 + 0.36 * len(distances) * len(rows)))
+        panels = figure.subplots(
+            len(distances), len(steps), sharex=True, sharey=True, squeeze=False
         )
         for at, ax in np.ndenumerate(panels):
             for row, (block, rate) in enumerate(rows):
@@ -213,7 +210,6 @@ def _draw_maps(
         figure.legend(handles=legend, loc="lower center", ncols=3)
         figure.tight_layout(rect=(0, 0.5 / figure.get_figheight(), 1, 0.99))
         figure.savefig(path, dpi=100)
-        plt.close(figure)
 
 
 def _at(nested: Any, where: tuple[int, ...]) -> Any:

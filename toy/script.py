@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from kd_lab.terminal import take_any_text
+
 
 def script_parser(description: str | None, out: str = "assets") -> argparse.ArgumentParser:
     """A parser with the options all scripts share: ``--out`` and ``--seed``."""
@@ -23,6 +25,7 @@ def script_parser(description: str | None, out: str = "assets") -> argparse.Argu
 
 def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
     """Run ``main``; what it refuses (ValueError, OSError) is one line on stderr and exit code 2."""
+    take_any_text()
     try:
         main(None)
     except (ValueError, OSError) as refusal:

@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.json:
         written.append(arguments.json)
         with whole_file(arguments.json) as path:
-            path.write_text(json.dumps(_to_json(log, arguments), indent=1))
+            path.write_text(json.dumps(_to_json(log, arguments), indent=1), encoding="utf-8")
     print(f"wrote {', '.join(str(path) for path in written)}")
 
 

@@ -11,11 +11,10 @@ changes nothing.
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
+from kd_lab.house_style import Figure, house_style
 from toy.script import run_script, script_parser, whole_file, writable_folder
 
 TEACHER, STUDENT = "#0072B2", "#D55E00"
@@ -45,8 +44,8 @@ STUDENT_LAWS = (
 
 def token_sequence_diagram() -> Figure:
     """The whole figure, 1200 x 980 pixels; one unit of its axes is one pixel."""
-    with plt.style.context("kd_lab.figures"):
-        figure = plt.figure(figsize=(12, 9.8))
+    with house_style():
+        figure = Figure(figsize=(12, 9.8))
         ax = figure.add_axes((0, 0, 1, 1), xlim=(0, 1200), ylim=(0, 980))
         ax.axis("off")
         _question_and_answer(ax)
@@ -168,9 +167,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = script_parser(__doc__).parse_args(argv)
     path = writable_folder(arguments.out) / "token-sequence-level.png"
     figure = token_sequence_diagram()
-    with whole_file(path) as part:
+    with whole_file(path) as part, house_style():
         figure.savefig(part, dpi=100)
-    plt.close(figure)
     print(f"wrote {path}")
 
 

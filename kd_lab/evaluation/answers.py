@@ -96,7 +96,7 @@ def stored_or_written(
         lines = [{"completion_ids": tokens, "finished": finished} for tokens, finished in written]
         text = "".join(json.dumps(line) + "\n" for line in lines)
         tokens = sum(len(completion.tokens) for completion in written)
-        store.write(shard, partial(Path.write_text, data=text), tokens)
+        store.write(shard, partial(Path.write_text, data=text, encoding="utf-8"), tokens)
     answers = _completions(store)
     _say_cut(answers, identity["name"], request.sampling.max_new_tokens)
     k = request.answers_per_prompt

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -45,6 +46,7 @@ from kd_lab.evaluation.measurements import (
 from kd_lab.evaluation.models import Model, measure_speed, shared_size
 from kd_lab.evaluation.states import answered_rows
 from kd_lab.evaluation.test_set import TestSet, load_test_set
+from kd_lab.next_step import check_folder, check_model_path
 from kd_lab.rollout.sampling import Completion, Sampling
 from kd_lab.teacher.cache import DTYPES
 
@@ -164,6 +166,9 @@ def check_evaluate_arguments(args: EvaluateArguments) -> Sampling:
             f"max_length {args.max_length} must exceed max_prompt_length {args.max_prompt_length}, "
             "or nothing of a reference is left"
         )
+    check_model_path("teacher_model_name_or_path", args.teacher_model_name_or_path)
+    for name in ("answers", "teacher_answers"):
+        check_folder(name, getattr(args, name), "generate --split test")
     _output_folder(args)
     return Sampling(args.max_new_tokens, args.temperature, args.top_p, args.top_k)
 
@@ -316,6 +321,7 @@ class _Evaluation:
 
 
 def _output_folder(args: EvaluateArguments) -> Path:
+    check_model_path("model_name_or_path", args.model_name_or_path)
     if args.output_dir is not None:
         return Path(args.output_dir)
     if not Path(args.model_name_or_path).is_dir():
@@ -333,7 +339,7 @@ def _progress() -> Iterator[Step]:
 
         @contextmanager
         def step(what: str, total: int) -> Iterator[Advance]:
-            task = bars.add_task(what, total=total)
+            task = bars.add_task(escape(what), total=total)
             yield partial(bars.advance, task)
             bars.update(task, completed=total)
 
@@ -341,7 +347,7 @@ def _progress() -> Iterator[Step]:
 
 
 def _table(result: dict[str, Any]) -> Table:
-    title = f"{result['student']['name']}, {result['test_set']['examples']:,} examples"
+    title = f"{escape(result['student']['name'])}, {result['test_set']['examples']:,} examples"
     table = Table("metric", "mean", "95% interval", title=title)
     for name, metric in result["metrics"].items():
         mean, low, high = (f"{metric[key]:.4f}" for key in ("mean", "low", "high"))

@@ -10,12 +10,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from kd_lab.house_style import Figure, house_style
 from kd_lab.report.comparisons import Comparison
 from kd_lab.report.runs import DIVERGENCES, Recipe
 
@@ -44,8 +44,8 @@ def draw_all(recipes: Sequence[Recipe], comparisons: Sequence[Comparison]) -> di
 
 def styles(recipes: Sequence[Recipe]) -> dict[str, dict[str, Any]]:
     """Colour, line style and marker of each recipe, by its name."""
-    with plt.style.context("kd_lab.figures"):
-        cycle = list(plt.rcParams["axes.prop_cycle"])
+    with house_style():
+        cycle = list(matplotlib.rcParams["axes.prop_cycle"])
     taken: set[tuple[str, str, str]] = set()
     found = {}
     for recipe in recipes:
@@ -71,7 +71,7 @@ def styles(recipes: Sequence[Recipe]) -> dict[str, dict[str, Any]]:
     return found
 
 
-@plt.style.context("kd_lab.figures")
+@house_style()
 def _draw_differences(
     recipes: Sequence[Recipe], comparisons: Sequence[Comparison]
 ) -> Figure | None:
@@ -83,10 +83,8 @@ def _draw_differences(
     style = styles(recipes)
     across = min(2, len(metrics))
     down = math.ceil(len(metrics) / across)
-    figure, panels = plt.subplots(
-        down, across, figsize=(6.6, down * (0.95 + 0.3 * len(names))), sharey=True,
-        squeeze=False, layout="constrained",
-    )  # fmt: skip
+    figure = Figure(figsize=(6.6, down * (0.95 + 0.3 * len(names))), layout="constrained")
+    panels = figure.subplots(down, across, sharey=True, squeeze=False)
     for axes, metric in zip(panels.flat, metrics, strict=False):
         axes.axvline(0, color="black", linewidth=1.2)
         for comparison in comparisons:
@@ -117,7 +115,7 @@ def _draw_differences(
     return figure
 
 
-@plt.style.context("kd_lab.figures")
+@house_style()
 def _draw_curves(recipes: Sequence[Recipe]) -> Figure | None:
     """Forward and reverse KL to the teacher on held-out conversations, as training goes on."""
     curves = {
@@ -126,7 +124,8 @@ def _draw_curves(recipes: Sequence[Recipe]) -> Figure | None:
     if not curves:
         return None
     style = styles(recipes)
-    figure, panels = plt.subplots(1, 2, figsize=(6.6, 4.4), layout="constrained")
+    figure = Figure(figsize=(6.6, 4.4), layout="constrained")
+    panels = figure.subplots(1, 2)
     for axes, (title, key) in zip(panels, LOGGED.items(), strict=True):
         for name, logged in curves.items():
             steps, values = logged[key]  # [steps], [seeds, steps]
@@ -146,14 +145,15 @@ def _draw_curves(recipes: Sequence[Recipe]) -> Figure | None:
     return figure
 
 
-@plt.style.context("kd_lab.figures")
+@house_style()
 def _draw_modes(recipes: Sequence[Recipe]) -> Figure | None:
     """A point a run: how much of the truth is kept against how much of what is said is true."""
     shown = [recipe for recipe in recipes if recipe.has("precision") and recipe.has("coverage")]
     if not shown:
         return None
     style = styles(recipes)
-    figure, axes = plt.subplots(figsize=(6.4, 6.0), layout="constrained")
+    figure = Figure(figsize=(6.4, 6.0), layout="constrained")
+    axes = figure.subplots()
     # What the students came from may lie far off, and they fill the frame.
     shown.sort(key=lambda recipe: recipe.gives != "")
     for recipe in shown:
@@ -212,9 +212,8 @@ def _files(name: str, figure: Figure) -> Pictures:
     for suffix in FORMATS:
         content = io.BytesIO()
         # Without dates and random ids, equal runs give equal files.
-        with plt.rc_context({"svg.hashsalt": name}):
+        with house_style(), matplotlib.rc_context({"svg.hashsalt": name}):
             metadata = {"Date": None} if suffix == "svg" else None
             figure.savefig(content, format=suffix, dpi=160, metadata=metadata)
         files[f"{name}.{suffix}"] = content.getvalue()
-    plt.close(figure)
     return files

@@ -57,4 +57,4 @@ def run(args: ReportArguments) -> None:
         part.replace(folder / name)
     console = Console()
     print_table(console, rows, MAIN, best)
-    console.print(f"wrote {', '.join(files)} to {folder}", highlight=False, soft_wrap=True)
+    print(f"wrote {', '.join(files)} to {folder}")

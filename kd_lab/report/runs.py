@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from kd_lab.next_step import evaluation_of, written_by
 from kd_lab.report.metrics import METRICS
 from kd_lab.run_folder import CONFIG, read_metrics
 
@@ -158,11 +159,11 @@ def read_recipes(folders: Sequence[str | Path]) -> list[Recipe]:
 
 def _read_run(folder: Path) -> Run:
     if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}")
+        raise ValueError(f"there is no folder {folder}{written_by(folder)}")
     path = folder / RESULT
     if not path.is_file():
         raise ValueError(
-            f"{folder} holds no {RESULT}: run kd-lab evaluate --model_name_or_path {folder} first"
+            f"{folder} holds no {RESULT}; first run `{evaluation_of(folder, _config(folder))}`"
         )
     try:
         evaluation = json.loads(path.read_text(encoding="utf-8"))
@@ -181,8 +182,13 @@ def _read_run(folder: Path) -> Run:
     )
     if trained is None:
         return Run(folder, evaluation, {}, [])
-    config = yaml.safe_load((trained / CONFIG).read_text(encoding="utf-8"))
-    return Run(folder, evaluation, config, read_metrics(trained))
+    return Run(folder, evaluation, _config(trained), read_metrics(trained))
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """The settings of a training; empty where there was none."""
+    path = folder / CONFIG
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _check_comparable(runs: Sequence[Run]) -> None:

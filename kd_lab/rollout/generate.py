@@ -34,6 +34,7 @@ from kd_lab.data.conversations import DataArguments, check_data_arguments
 from kd_lab.data.examples import say_rows_without_end
 from kd_lab.data.messages import json_row
 from kd_lab.data.row_store import RowStore
+from kd_lab.next_step import check_model_path
 from kd_lab.rollout.sampling import Completion, Sampling
 from kd_lab.teacher.cache import DTYPES, SPLITS
 from kd_lab.teacher.identity import model_identity, tokenizer_hash
@@ -133,6 +134,7 @@ def check_generate_arguments(args: GenerateArguments) -> Sampling:
     for name in ("generation_batch_size", "rows_per_shard"):
         if getattr(args, name) < 1:
             raise ValueError(f"{name} must be at least 1, not {getattr(args, name)}")
+    check_model_path("teacher_model_name_or_path", args.teacher_model_name_or_path)
     if not 0 <= args.generation_seed < 2**64:
         raise ValueError(f"generation_seed must lie in [0, 2^64), not {args.generation_seed}")
     if args.engine == "vllm":

@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from kd_lab.data.conversations import prompt_key
 from kd_lab.data.manifest import KIND, MANIFEST, check_manifest, sha256
+from kd_lab.next_step import check_model_path
 from kd_lab.rollout.sampling import Sampling
 from kd_lab.teacher.cache import DTYPES
 from kd_lab.teacher.identity import model_identity
@@ -100,7 +101,7 @@ def run(args: QuestionArguments) -> None:
         path.write_text(text, encoding="utf-8")
         files[path.name] = {"conversations": len(rows), "sha256": sha256(path)}
     manifest = {**wanted, "written": written, "files": files}
-    (part / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    (part / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     if folder.exists():
         folder.rmdir()
     part.rename(folder)
@@ -118,6 +119,7 @@ def check_question_arguments(args: QuestionArguments) -> Sampling:
     """
     if args.teacher_dtype not in DTYPES:
         raise ValueError(f"teacher_dtype must be one of {DTYPES}, not {args.teacher_dtype!r}")
+    check_model_path("teacher_model_name_or_path", args.teacher_model_name_or_path)
     for name in ("num_questions", "num_test_questions", "question_batch_size"):
         if getattr(args, name) < 1:
             raise ValueError(f"{name} must be at least 1, not {getattr(args, name)}")

@@ -65,7 +65,7 @@ class Study:
         self.seconds = {}
         for task in self.tasks.values():
             path = self._record(task)
-            record = json.loads(path.read_text()) if path.exists() else None
+            record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
             if record is None:
                 continue
             if record["fingerprint"] != task.fingerprint:

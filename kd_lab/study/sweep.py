@@ -5,7 +5,6 @@ taken within each seed. Its interval is over seeds of all that a run draws at ra
 weights, the conversations and their order, and what is sampled in its evaluation.
 """
 
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from kd_lab.evaluation.evaluate import RESULT
+from kd_lab.house_style import Figure, house_style
 from kd_lab.run_folder import run_versions
 from kd_lab.study.commands import evaluate, train
 from kd_lab.study.schedule import Task
@@ -155,12 +155,12 @@ def draw_sweep(
         panels: metric -> title; of a title "1 - ..." what the metric lacks to 1 is drawn.
         of_level: whose lines these are.
     """
-    import matplotlib.pyplot as plt
 
     methods = [method for method in LINES if method in settings[0]]
     places = np.arange(len(settings))
-    with plt.style.context("kd_lab.figures"):
-        figure, axes = plt.subplots(2, 2, figsize=(6, 5), sharex=True, layout="constrained")
+    with house_style():
+        figure = Figure(figsize=(6, 5), layout="constrained")
+        axes = figure.subplots(2, 2, sharex=True)
         for axis, (metric, title) in zip(axes.flat, panels.items(), strict=True):
             lacks = title.startswith("1 - ")
             for offset, method in enumerate(methods):
@@ -185,10 +185,7 @@ def draw_sweep(
         for axis in axes[1]:
             axis.set_xlabel(label)
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png", dpi=150)
-        plt.close(figure)
-    return picture.getvalue()
+        return figure.png(dpi=150)
 
 
 def _evaluation(folder: Path, name: str) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def run_study(folder: str | Path, tasks: Sequence[Task], workers: int | None = N
                 "wall_seconds": round(time.perf_counter() - started, 1),
                 "largest_process_gib": round(_largest_child_bytes() / 2**30, 2),
             }
-            (study.folder / TOOK).write_text(json.dumps(took, indent=1) + "\n")
+            (study.folder / TOOK).write_text(json.dumps(took, indent=1) + "\n", encoding="utf-8")
 
 
 def _work_off(study: Study, workers: int) -> None:
@@ -187,7 +187,7 @@ def _run_command(words: Sequence[str], log: Path) -> tuple[str, float]:
 @contextmanager
 def _only_one_at_work(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:  # let go of by the system, however this ends
+    with (folder / ".lock").open("wb") as lock:  # let go of by the system, however this ends
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as busy:

@@ -35,6 +35,7 @@ from kd_lab.data.conversations import DataArguments, check_data_arguments
 from kd_lab.data.examples import say_rows_without_end
 from kd_lab.data.row_store import RowStore
 from kd_lab.loss import CHUNK_SIZE
+from kd_lab.next_step import check_folder, check_model_path
 from kd_lab.teacher.identity import check_same_teacher, model_identity, tokenizer_hash
 from kd_lab.teacher.packed_rows import PackedRows
 from kd_lab.teacher.plain_logits import check_plain_logits
@@ -126,6 +127,8 @@ def check_cache_arguments(args: CacheArguments) -> None:
     ):
         if getattr(args, name) not in known:
             raise ValueError(f"{name} must be one of {known}, not {getattr(args, name)!r}")
+    check_model_path("teacher_model_name_or_path", args.teacher_model_name_or_path)
+    check_folder("answers", args.answers, "generate")
     for name in ("topk", "rows_per_shard", "tokens_per_batch", "chunk_size"):
         if getattr(args, name) < 1:
             raise ValueError(f"{name} must be at least 1, not {getattr(args, name)}")

@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kd_lab.next_step import written_by
+
 if TYPE_CHECKING:  # importing transformers takes seconds, and only its type is needed
     from transformers import PreTrainedTokenizerBase
 
@@ -33,7 +35,7 @@ def model_identity(name_or_path: str, revision: str | None = None) -> dict[str, 
     folder = Path(name_or_path)
     if not folder.is_dir():
         if folder.parent.is_dir() and folder.parent != Path():  # a slip in a path, no hub name
-            raise ValueError(f"there is no folder {folder}")
+            raise ValueError(f"there is no folder {folder}{written_by(folder)}")
         return {"name": name_or_path, "commit": _hub_commit(name_or_path, revision)}
     configs = [folder / name for name in CONFIGS if (folder / name).exists()]
     weights = sorted({path for pattern in WEIGHTS for path in folder.glob(pattern)})

@@ -227,7 +227,7 @@ class ShardStore:
         replace_file(path, save)
         about |= {"settings": self._fingerprint(), "sha256": _sha256(path)}
         text = json.dumps(about) + "\n"
-        replace_file(_sidecar(path), lambda part: part.write_text(text))
+        replace_file(_sidecar(path), lambda part: part.write_text(text, encoding="utf-8"))
 
     def _save_manifest(self) -> None:
         text = json.dumps(self.manifest, indent=1, ensure_ascii=False) + "\n"
@@ -300,7 +300,7 @@ def _sidecar(path: Path) -> Path:
 
 
 def _read_sidecar(path: Path) -> dict[str, Any]:
-    return json.loads(_sidecar(path).read_text())
+    return json.loads(_sidecar(path).read_text(encoding="utf-8"))
 
 
 def _sha256(path: Path) -> str:

@@ -1,6 +1,7 @@
 """The plan of a run: parameters, bytes and operations against what is known or measured."""
 
 import json
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,17 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2Rot
 
 from kd_lab.cli import main, parse
 from kd_lab.loss import fused_linear_distillation_loss
-from kd_lab.model_shapes import model_shape, shape_of
-from kd_lab.planned_run import checkpoint_bytes, make_job, plan_memory, plan_time
+from kd_lab.model_shapes import model_shape, shape_of, summed_shape
+from kd_lab.plan import describe
+from kd_lab.plan_advice import changed, changes, fits, what_would_fit
+from kd_lab.planned_run import (
+    ADAPTED,
+    LINEAR_LAYERS,
+    checkpoint_bytes,
+    make_job,
+    plan_memory,
+    plan_time,
+)
 
 RESULTS = Path(__file__).parents[2] / "assets" / "results"
 WIDE = {
@@ -62,6 +72,22 @@ def test_smollm2_from_its_configuration(smollm2):
     assert whole.parameters == 134_515_008
     assert half.layers == 15
     assert whole.parameters - half.parameters == 15 * 3_540_096
+
+
+@pytest.mark.parametrize("keep_every", [1, 2])
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("of", [LlamaConfig, Qwen2Config])
+def test_the_sum_is_what_transformers_counts(of, tied, keep_every, tmp_path):
+    config = of(**WIDE, tie_word_embeddings=tied)
+    config.save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text("utf-8"))
+    assert summed_shape(written, keep_every) == shape_of(config, keep_every)
+
+
+def test_a_model_with_other_biases_is_counted_by_transformers(tmp_path):
+    LlamaConfig(**WIDE, attention_bias=True, tie_word_embeddings=True).save_pretrained(tmp_path)
+    counted = shape_of(LlamaConfig(**WIDE, attention_bias=True, tie_word_embeddings=True))
+    assert model_shape(str(tmp_path)) == counted
 
 
 def test_a_model_that_is_still_to_be_trained_is_known_by_its_recipe(monkeypatch, tmp_path):
@@ -203,6 +229,70 @@ def test_the_memory_of_real_runs_on_a_cpu(smollm2):
     assert counted / 2**20 == pytest.approx(above, rel=0.15)
 
 
+def test_lora_trains_what_peft_says_it_does():
+    """Parameters and bytes against a model that PEFT made."""
+    from peft import LoraConfig, get_peft_model
+
+    model = Qwen2ForCausalLM(Qwen2Config(**WIDE))
+    shape = shape_of(Qwen2Config(**WIDE))
+    for targets, asked in ((None, ADAPTED), ("all-linear", LINEAR_LAYERS)):
+        config = LoraConfig(r=8, target_modules=targets, task_type="CAUSAL_LM")
+        trained, _ = get_peft_model(deepcopy(model), config).get_nb_trainable_parameters()
+        assert shape.lora_parameters(8, asked) == trained
+    memory = plan_memory(planned("qwen2.5/sft", "--use_peft", "true", "--dtype", "bfloat16"))
+    pairs = 28 * 16 * ((1536 + 1536) + (1536 + 256))  # of queries and values
+    assert memory.always["student's weights"] == 2 * 1_543_714_304
+    assert memory.always["AdamW"] == 8 * pairs
+    assert "bfloat16 copy of the weights" not in memory.always
+    assert "gradient of the head" not in memory.training
+
+
+# ---- what would fit
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["qwen2.5/ultra_7b"],
+        ["qwen2.5/token_fkl", "--gpu_memory_gb", "40"],
+        ["qwen2.5/token_fkl", "--gpu_memory_gb", "24"],
+        ["qwen2.5/token_fkl", "--gpu_memory_gb", "16", "--gpus", "2"],
+        ["qwen2.5/minillm", "--gpu_memory_gb", "40"],
+    ],
+    ids=" ".join,
+)
+def test_what_would_fit_does_and_less_would_not(words):
+    job = planned(*words)
+    assert not fits(job)
+    found = what_would_fit(job)
+    assert found
+    for fit in found:
+        asked = planned(*words, *fit.options.split())  # as a person types it
+        assert plan_memory(asked).peak == fit.peak <= 0.9e9 * job.plan.gpu_memory_gb
+        assert plan_time(asked).hours == fit.hours
+        for left_out in fit.changes:
+            fewer = tuple(change for change in fit.changes if change is not left_out)
+            assert not fits(changed(job, fewer))
+
+
+def test_a_teacher_that_answers_anew_cannot_be_stored():
+    for recipe in ("seq_rkl", "minillm", "gkd", "seq_fkl"):
+        kinds = [change.kind for change in changes(planned(f"qwen2.5/{recipe}"))]
+        assert "teacher" not in kinds
+    assert "teacher" in [change.kind for change in changes(planned("qwen2.5/token_fkl"))]
+
+
+def test_nothing_is_advised_where_nothing_has_to_be():
+    assert fits(planned("qwen2.5/token_fkl"))
+    assert "would fit" not in describe(planned("qwen2.5/token_fkl"))
+
+
+def test_what_no_change_helps_says_how_large_a_gpu_must_be():
+    told = describe(planned("qwen2.5/ultra_7b", "--gpu_memory_gb", "2.1"))
+    assert "nothing tried here fits" in told
+    assert "a GPU of 165 GB or more" in told
+
+
 # ---- the command
 
 
@@ -213,7 +303,11 @@ def test_the_command_says_what_it_is(capsys):
     assert "not measured on a GPU" in told
     assert "fits in 80" in told
     assert main(["plan", "--config", "qwen2.5/ultra_7b"]) == 0
-    assert "does not fit in 80" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "does not fit in 80" in told
+    assert "  LoRA of rank 16\n" in told
+    assert "  --gpus 4 --zero_stage 2\n" in told
+    assert max(map(len, told.splitlines())) <= 100
 
 
 @pytest.mark.parametrize(
@@ -223,7 +317,7 @@ def test_the_command_says_what_it_is(capsys):
         (["--zero_stage", "4"], "zero_stage must be 0, 1, 2 or 3, not 4"),
         (["--utilisation", "1.5"], "utilisation must lie in (0, 1], not 1.5"),
         (["--gpus", "0"], "gpus must be positive, not 0"),
-        (["--use_peft", "true"], "use_peft: plan counts the training of all weights"),
+        (["--use_peft", "true", "--lora_target_modules", "c_attn"], "lora_target_modules: plan"),
     ],
 )
 def test_what_cannot_be_planned_is_one_line(words, said, capsys):

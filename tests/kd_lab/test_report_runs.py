@@ -62,7 +62,10 @@ def test_rows_have_names_of_their_own(tmp_path):
 @pytest.mark.parametrize(
     ("break_it", "told"),
     [
-        (lambda run: (run / "evaluation.json").unlink(), "fkl-1 holds no evaluation.json: run kd-"),
+        (
+            lambda run: (run / "evaluation.json").unlink(),
+            "fkl-1 holds no evaluation.json; first run `kd-lab evaluate --model_name_or_path",
+        ),
         (lambda run: (run / "evaluation.json").write_text("{"), "is not JSON"),
         (lambda run: (run / "evaluation.json").write_text("{}"), "not written by kd-lab evaluate"),
         (lambda run: write_run(run, {}, test_set={}), "different test prompts"),

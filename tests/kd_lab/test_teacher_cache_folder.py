@@ -127,7 +127,7 @@ def test_other_settings_are_not_mixed(
         ({"max_length": 1}, "max_length must be at least 2"),
         ({"teacher_signal": "topk", "topk": 600}, "topk is 600, and the teacher has 599 tokens"),
         ({"teacher_model_name_or_path": "/nowhere/at_all"}, "there is no folder|no model"),
-        ({"answers": "/nowhere/at_all"}, "not a folder that `kd-lab generate` wrote"),
+        ({"answers": "/nowhere/at_all"}, "no folder .*; write it with `kd-lab generate`"),
     ],
 )
 def test_refusals(teacher, tmp_path, settings, message):

@@ -1,0 +1,153 @@
+"""``kd-lab recipe``: what every recipe does, what it needs first, and about how long it takes.
+
+Times are estimates: on a CPU by what runs kept in assets/results/ reached, on GPUs by the
+arithmetic of ``kd-lab plan``. Nothing here imports torch, so that the list is there at once.
+"""
+
+import importlib.util
+import math
+import os
+import textwrap
+from types import SimpleNamespace
+from typing import Any, NamedTuple, cast
+
+from kd_lab.model_shapes import model_shape
+from kd_lab.next_step import Step, hub_models, needs, steps
+from kd_lab.planned_run import Job, PlanArguments, make_job, plan_time
+from kd_lab.recipe import recipes
+
+WIDTH, NAME_WIDTH = 100, 33
+# What runs on two cores of a server took: the imports, what a step costs beside its arithmetic, and
+# the arithmetic a core does (53 to 72e9 a second in runs of smol/token_fkl).
+START_SECONDS, STEP_SECONDS, CORE_FLOPS = 8.0, 0.012, 60e9
+MOST_CORES = 16  # more of them do not make such small models faster
+# A conversation of the toy language, in tokens, and the share that is trained.
+TOY = {"runs/tiny": (29, 0.42), "models": (51, 0.2)}
+# What a recipe leaves unsaid; a test compares them with the arguments' own defaults.
+DEFAULTS: dict[str, Any] = {
+    "model_name_or_path": None, "model_shape": None, "keep_every": 1, "use_peft": False,
+    "teacher_model_name_or_path": None, "teacher_dtype": "auto", "teacher_cache": None,
+    "answers": None, "dataset": "toy", "num_conversations": 20_000, "num_test_conversations": 1000,
+    "alpha": 0.5, "prefixes": "dataset", "student_share": 0.0, "max_new_tokens": 256,
+    "rollout_batch_size": 64, "policy_gradient": False, "teacher_mix": 0.2, "max_length": 1024,
+    "max_steps": -1, "num_train_epochs": 3.0, "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 1, "activation_checkpointing": False, "eval_strategy": "no",
+    "eval_steps": None, "logging_steps": 10, "eval_on_start": False, "use_cpu": False,
+}  # fmt: skip
+# Of the two commands that store what a teacher gives.
+STORING = {"max_new_tokens": 512, "generation_batch_size": 64, "teacher_signal": "hidden"}
+
+
+class Cost(NamedTuple):
+    """About how long a recipe takes: here, or on GPUs, which its data and models are for."""
+
+    seconds: float
+    on_gpus: bool
+
+    def __str__(self) -> str:
+        if self.on_gpus:
+            return f"{_round(self.seconds / 3600)} GPU hours"
+        if self.seconds < 90:
+            return f"{math.ceil(self.seconds / 5) * 5} s"
+        return f"{_round(self.seconds / 60)} min"
+
+
+def recipe_list() -> str:
+    """The whole list, two lines or more a recipe, none longer than 100 characters."""
+    has_yaml = importlib.util.find_spec("yaml") is not None  # comes with kd-lab[llm], as trl does
+    by_name = {step.name: step for step in steps()} if has_yaml else {}
+    lines = []
+    for name, summary in recipes().items():
+        line = name
+        if step := by_name.get(name):
+            first = [before.name for before in needs(step.settings)] + hub_models(step.settings)
+            told = f"about {cost(step)}" + (f"; first: {', '.join(first)}" if first else "")
+            line, *more = textwrap.wrap(told, WIDTH - NAME_WIDTH)
+            line = "\n".join(
+                [f"{name:{NAME_WIDTH}}{line}", *(" " * NAME_WIDTH + of for of in more)]
+            )
+        lines += [line, *textwrap.wrap(summary, WIDTH - 4, initial_indent="    ",
+                                       subsequent_indent="    ")]  # fmt: skip
+    if not by_name:
+        return "\n".join(lines)
+    gpu = PlanArguments()
+    about = (
+        f"Times are estimates: of tiny/ and smol/ on this machine's CPU ({cores()} cores), of "
+        f"qwen2.5/ on GPUs at {gpu.utilisation:.0%} of {gpu.gpu_tflops:g} TFLOP/s "
+        "(`kd-lab plan --config NAME` says more). What comes first takes its own time; SmolLM2 is "
+        "fetched by `python -m kd_lab.smollm2`, and owner/name by itself from the model hub."
+    )
+    return "\n".join([*lines, "", *textwrap.wrap(about, WIDTH)])
+
+
+def cost(step: Step, num_cores: int | None = None) -> Cost:
+    """An estimate of a recipe's time, without what it needs first.
+
+    Args:
+        num_cores: of the machine; by default this one's.
+    """
+    threads = int(step.env.get("OMP_NUM_THREADS", min(num_cores or cores(), MOST_CORES)))
+    on_gpus = step.settings["dataset"] != "toy"
+    if step.kind == "data":
+        return Cost(START_SECONDS, False)
+    if step.kind == "train":
+        job = job_of(step)
+        time = plan_time(job)
+        if on_gpus:
+            return Cost(time.hours * 3600, True)
+        flops = time.training_flops + time.evaluation_flops
+        seconds = time.writing_hours * 3600 + time.steps * STEP_SECONDS
+    else:
+        flops, seconds = _storing(step)
+        if on_gpus:
+            plan = PlanArguments()
+            return Cost(seconds + flops / (plan.gpu_tflops * 1e12 * plan.utilisation), True)
+    return Cost(START_SECONDS + seconds + flops / (threads * CORE_FLOPS), False)
+
+
+def job_of(step: Step) -> Job:
+    """The run that ``kd-lab plan`` would count, made without importing a trainer."""
+    settings = {**DEFAULTS, **step.settings}
+    settings["written_share"] = (
+        1.0 if settings["prefixes"] == "student" else settings["student_share"]
+    )
+    settings["gradient_checkpointing"] = settings["activation_checkpointing"]
+    settings["on_cpu"] = settings["use_cpu"]
+    of_all = cast(Any, SimpleNamespace(**settings))
+    return make_job(_plan(step), of_all, of_all, of_all, of_all)
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _plan(step: Step) -> PlanArguments:
+    if step.settings["dataset"] != "toy":
+        return PlanArguments()
+    model = step.settings.get("model_name_or_path") or step.settings.get(
+        "teacher_model_name_or_path"
+    )
+    length, share = TOY["models" if model and model.startswith("models/") else "runs/tiny"]
+    return PlanArguments(conversation_tokens=length, trained_share=share)
+
+
+def _storing(step: Step) -> tuple[float, float]:
+    """Of generate and cache: operations, and seconds of tokens that wait for one another."""
+    settings, plan = {**STORING, **step.settings}, _plan(step)
+    teacher = model_shape(settings["teacher_model_name_or_path"])
+    rows, length = settings["num_conversations"], float(plan.conversation_tokens)
+    answers = rows * length * plan.trained_share
+    if step.kind == "cache":
+        heads = answers if settings["teacher_signal"] == "topk" else 0
+        return teacher.forward_flops(rows * length, length, heads), 0
+    batches = math.ceil(rows / settings["generation_batch_size"])
+    waits = batches * settings["max_new_tokens"] * teacher.layers * plan.layer_ms / 1000
+    return teacher.forward_flops(rows * length, length, answers), waits
+
+
+def _round(value: float) -> str:
+    """Two figures: 0.54, 1.4, 12."""
+    return f"{value:.2g}" if value < 10 else f"{value:.0f}"

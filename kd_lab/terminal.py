@@ -1,0 +1,34 @@
+"""What a terminal is shown: a line before a wait, and text that any encoding can take."""
+
+import io
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def take_any_text() -> None:
+    """Have stdout and stderr write what their encoding lacks as ``\\u2016``, instead of failing.
+
+    So no command dies of a ``‖`` in a terminal that is not UTF-8 (LC_ALL=C, PYTHONIOENCODING).
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def waiting(for_what: str) -> Iterator[None]:
+    """Say on stderr what takes long: on a terminal while it does, in a log as one line."""
+    if not sys.stderr.isatty():
+        print(for_what, file=sys.stderr, flush=True)
+        yield
+        return
+    from rich.console import Console
+    from rich.live import Live
+    from rich.spinner import Spinner
+    from rich.text import Text
+
+    spinner, console = Spinner("line", Text(for_what)), Console(stderr=True)
+    # stdout stays its own: a script may read it while a person watches stderr.
+    with Live(spinner, console=console, transient=True, redirect_stdout=False):
+        yield

@@ -1,0 +1,59 @@
+"""What a terminal is shown: something at once, and text that its encoding can take."""
+
+import ast
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kd_lab.cli import main
+
+PACKAGES = [Path(__file__).parents[2] / name for name in ("kd_lab", "toy")]
+
+
+def test_a_command_says_what_it_waits_for_before_it_waits(tmp_path):
+    words = [sys.executable, "-m", "kd_lab", "data", "--help"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(words, text=True, **pipes) as running:
+        said = running.stderr.readline()
+        still_at_it = running.poll() is None
+        help_, rest = running.communicate()
+    assert said == "kd-lab data: importing torch, transformers and trl\n"
+    assert still_at_it
+    assert help_.startswith("usage: kd-lab data")  # stdout is for what was asked
+    assert "importing" not in help_ + rest
+
+
+@pytest.mark.parametrize("words", [["recipe"], ["--help"], ["recipe", "tiny/token_fkl‖"]])
+def test_a_terminal_that_is_not_utf_8_breaks_nothing(words, monkeypatch):
+    streams = {name: io.TextIOWrapper(io.BytesIO(), "ascii") for name in ("stdout", "stderr")}
+    for name, stream in streams.items():
+        monkeypatch.setattr(sys, name, stream)
+    assert main(words) == (2 if words[-1].endswith("‖") else 0)
+    told = ""
+    for stream in streams.values():
+        stream.flush()
+        told += stream.buffer.getvalue().decode("ascii")
+    assert ("\\u2016" in told) == (words != ["--help"])
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
+def test_text_files_are_utf_8_whatever_the_machine_s_encoding(package):
+    bare = [
+        f"{path.relative_to(package.parent)}:{node.lineno}: {ast.unparse(node)}"
+        for path in sorted(package.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and _opens_text(node) and "utf-8" not in ast.unparse(node)
+    ]
+    assert not [line for line in bare if "data/prepare.py" not in line], "\n".join(bare)
+
+
+def _opens_text(call: ast.Call) -> bool:
+    """read_text, write_text, and open with a mode that is not binary."""
+    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    if name in ("read_text", "write_text"):
+        return True
+    mode = call.args[0] if isinstance(call.func, ast.Attribute) and call.args else None
+    return name == "open" and isinstance(mode, ast.Constant) and set(mode.value) <= set("rwax+t")
