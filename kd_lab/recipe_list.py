@@ -58,16 +58,10 @@ def recipe_list() -> str:
     by_name = {step.name: step for step in steps()} if has_yaml else {}
     lines = []
     for name, summary in recipes().items():
-        line = name
-        if step := by_name.get(name):
-            first = [before.name for before in needs(step.settings)] + hub_models(step.settings)
-            told = f"about {cost(step)}" + (f"; first: {', '.join(first)}" if first else "")
-            line, *more = textwrap.wrap(told, WIDTH - NAME_WIDTH)
-            line = "\n".join(
-                [f"{name:{NAME_WIDTH}}{line}", *(" " * NAME_WIDTH + of for of in more)]
-            )
-        lines += [line, *textwrap.wrap(summary, WIDTH - 4, initial_indent="    ",
-                                       subsequent_indent="    ")]  # fmt: skip
+        told = _told(by_name[name]) if name in by_name else ""
+        line, *more = textwrap.wrap(told, WIDTH - NAME_WIDTH) or [""]
+        lines += [f"{name:{NAME_WIDTH}}{line}".rstrip(), *(" " * NAME_WIDTH + of for of in more)]
+        lines += [f"    {of}" for of in textwrap.wrap(summary, WIDTH - 4)]
     if not by_name:
         return "\n".join(lines)
     gpu = PlanArguments()
@@ -122,6 +116,15 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _told(step: Step) -> str:
+    """``about 15 s; first: tiny/start, tiny/teacher``."""
+    first = [before.name for before in needs(step.settings)] + hub_models(step.settings)
+    # How fast a network is nobody knows.
+    downloads = step.kind == "data" and step.settings["dataset"] != "toy"
+    told = "a download, and minutes" if downloads else f"about {cost(step)}"
+    return told + (f"; first: {', '.join(first)}" if first else "")
 
 
 def _plan(step: Step) -> PlanArguments:

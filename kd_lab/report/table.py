@@ -167,7 +167,8 @@ def print_table(console: Console, rows: Sequence[Row], table: str, best: Cells) 
         for heading, _ in part:
             shown.add_column(heading, justify="right", min_width=CELL_WIDTH)
         for row_number, name in enumerate(names):
-            shown.add_row(name, *(cells[row_number] for _, cells in part))
+            # A Text, since [brackets] of a folder's name are no markup.
+            shown.add_row(Text(name), *(cells[row_number] for _, cells in part))
         console.print(shown, "")
     for note in [
         *notes.lines(),

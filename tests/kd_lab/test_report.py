@@ -14,14 +14,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 from toy_pair import TOKENIZER, toy_model
 from written_runs import BASE, EXAMPLES, FKL, METRIC, RECIPES, RKL, write_run, write_study
 
 from kd_lab.cli import main
 from kd_lab.report.comparisons import best_of_columns, differences_to_sft, figure
+from kd_lab.report.document import MAIN
 from kd_lab.report.plots import draw_all, logged_curves
 from kd_lab.report.published import PUBLISHED, PublishedRow, with_published
 from kd_lab.report.runs import read_recipes
+from kd_lab.report.table import print_table
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +123,15 @@ def test_best_is_marked_only_where_it_is_significant(tmp_path):
     assert told[FKL, "precision"].adjusted_p < 0.05
     assert not told[FKL, "precision"].significant  # one seed says otherwise
     assert not told[RKL, "coverage"].significant
+
+
+def test_brackets_in_a_name_are_no_markup(tmp_path):
+    recipes = read_recipes([write_run(tmp_path / "fkl-1", {}), write_run(tmp_path / "sft-1", {})])
+    recipes[0].name, recipes[1].name = "[/x]", "q = [bold]y"
+    printed = io.StringIO()
+    print_table(Console(file=printed, width=100), recipes, MAIN, set())
+    assert "[/x]" in printed.getvalue()
+    assert "q = [bold]y" in printed.getvalue()
 
 
 def test_many_comparisons_leave_room_for_significance(tmp_path):
