@@ -6,6 +6,7 @@ hub does not answer, this process goes on offline, with what its cache holds.
 
 import logging
 from functools import cache
+from pathlib import Path
 from typing import Literal
 
 logger = logging.getLogger(__name__)
@@ -51,8 +52,10 @@ def hub_commit(kind: Kind, name: str, revision: str | None = None) -> str | None
     return None
 
 
-def check_model_at_hand(key: str, name: str, revision: str | None = None) -> None:
+def check_model_at_hand(key: str, name: str | None, revision: str | None = None) -> None:
     """Refuse a model of the hub that can be neither fetched nor found in this machine's cache.
+
+    A name that is a folder here, or None, needs no hub.
 
     Raises:
         ValueError: names the key and the command that fetches the model beforehand; or as
@@ -60,6 +63,8 @@ def check_model_at_hand(key: str, name: str, revision: str | None = None) -> Non
     """
     from huggingface_hub import try_to_load_from_cache
 
+    if name is None or Path(name).expanduser().is_dir():
+        return
     if hub_commit("model", name, revision) is not None:
         return
     if not isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):

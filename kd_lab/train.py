@@ -26,6 +26,7 @@ from kd_lab.data.conversations import DataArguments, check_data_arguments
 from kd_lab.data.examples import NoRows, say_rows_without_end
 from kd_lab.data.row_store import RowStore
 from kd_lab.data.trained_turns import NO_ANSWER
+from kd_lab.hub import check_model_at_hand
 from kd_lab.next_step import check_folder, check_model_path
 from kd_lab.run_folder import (
     MarkWholeCheckpoints,
@@ -83,6 +84,10 @@ def run(
         FloatingPointError: the loss or a gradient was not finite; the checkpoints are kept.
     """
     check_arguments(student, teacher, data, config)
+    check_model_at_hand("model_name_or_path", student.model_name_or_path, student.model_revision)
+    check_model_at_hand(
+        "teacher_model_name_or_path", teacher.teacher_model_name_or_path, teacher.teacher_revision
+    )
     asked = resolved_config(student, teacher, data, config)
     folder = Path(config.output_dir or "")
     resume_from = start_run(folder, config.resume_from_checkpoint)
@@ -266,7 +271,8 @@ def load_rows(
         first = np.frombuffer(min(both), np.int32)
         raise ValueError(
             f"{len(both):,} prompts are both trained and tested on, the first being "
-            f"{tokenizer.decode(first.tolist())!r}: give another dataset or test_dataset"
+            f"{tokenizer.decode(first.tolist())!r}: give another dataset or "
+            "test_dataset, or the same test_share to kd-lab generate and cache"
         )
     return train, test
 

@@ -9,10 +9,10 @@ and counted.
 import hashlib
 import logging
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from datasets import Dataset, DatasetDict
@@ -20,7 +20,14 @@ from datasets import Dataset, DatasetDict
 from kd_lab.data import toy_language
 from kd_lab.data.manifest import sha256
 from kd_lab.data.messages import Message
-from kd_lab.data.sources import NAMED, Source, check_source, read_source, source_identity
+from kd_lab.data.sources import (
+    NAMED,
+    Source,
+    check_source,
+    has_test_split,
+    read_source,
+    source_identity,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -169,6 +176,42 @@ def draw_conversations(args: DataArguments, splits: Sequence[Split] = BOTH) -> D
                 "does"
             )
     return Drawn(DatasetDict({s: drawn[s] for s in BOTH if s in drawn}), overlapping, notes)
+
+
+def trained_and_tested(trained: Mapping[str, Any], tested: DataArguments) -> bool:
+    """Whether a run trained on what these arguments would test on.
+
+    It did where both take one source without a test split, and the run held out less of it or
+    another part: a run that evaluates nothing holds out nothing unless ``test_share`` says so.
+
+    Args:
+        trained: the run's settings, as its config.yaml has them.
+    Raises:
+        ValueError: as ``load_conversations``, of a source that is not there.
+    """
+    if tested.test_dataset is not None or tested.dataset in NAMED:
+        return False
+    if trained.get("dataset") != tested.dataset or has_test_split(_source(tested)):
+        return False
+    evaluates = trained.get("eval_strategy", "no") != "no"
+    if trained.get("test_dataset") is not None:
+        held_out = 0.0
+    else:
+        held_out = trained.get("test_share") or (HELD_OUT if evaluates else 0.0)
+    same_draw = trained.get("conversation_seed") == tested.conversation_seed
+    return not same_draw or held_out < (tested.test_share or HELD_OUT)
+
+
+def as_split(name: str) -> Split:
+    """A split by its name.
+
+    Raises:
+        ValueError: it is neither train nor test.
+    """
+    for split in BOTH:
+        if name == split:
+            return split
+    raise ValueError(f"split must be one of {', '.join(BOTH)}, not {name!r}")
 
 
 def prompt_key(messages: Iterable[Message]) -> str:

@@ -17,6 +17,7 @@ from kd_lab.data.hub_dataset import (
     load_hub_dataset,
 )
 from kd_lab.data.manifest import check_manifest, sha256
+from kd_lab.next_step import written_by
 
 ULTRACHAT = "HuggingFaceH4/ultrachat_200k"
 ULTRACHAT_REVISION = "8049631c405ae6576f93f445c6b8166f76f5505a"
@@ -119,6 +120,20 @@ def read_source(source: Source, *, train: bool, test: bool) -> Pools:
     return Pools(rows.get("train"), rows.get("test"), [f"{source.name}: {note}" for note in notes])
 
 
+def has_test_split(source: Source) -> bool:
+    """Whether a source names what to test on.
+
+    Raises:
+        ValueError: as ``read_source``.
+    """
+    if source.name == "toy":
+        return True
+    if (hub := source.hub) is not None:
+        names = [*load_hub_dataset(hub)]
+        return choose_splits(hub, names, source.train_split, source.test_split)[1] is not None
+    return bool(_files(source)["test"])
+
+
 def source_identity(source: Source) -> dict[str, str]:
     """What the conversations of a source come from, to the byte: a checksum a file, or a commit.
 
@@ -137,5 +152,5 @@ def _files(source: Source) -> dict[str, list[Path]]:
     except FileNotFoundError:
         raise ValueError(
             f"no such file or folder: {source.name} (nor is it one of {', '.join(NAMED)}, or "
-            "owner/name as on the hub)"
+            f"owner/name as on the hub){written_by(source.path)}"
         ) from None

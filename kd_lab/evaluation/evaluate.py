@@ -45,7 +45,7 @@ from kd_lab.evaluation.measurements import (
 )
 from kd_lab.evaluation.models import Model, measure_speed, shared_size
 from kd_lab.evaluation.states import answered_rows
-from kd_lab.evaluation.test_set import TestSet, load_test_set
+from kd_lab.evaluation.test_set import TestSet, check_not_trained, load_test_set
 from kd_lab.next_step import check_folder, check_model_path
 from kd_lab.rollout.sampling import Completion, Sampling
 from kd_lab.teacher.cache import DTYPES
@@ -188,6 +188,7 @@ def evaluate(args: EvaluateArguments, data: DataArguments) -> dict[str, Any]:
 
     sampling = check_evaluate_arguments(args)
     check_data_arguments(data)
+    check_not_trained(args.model_name_or_path, data)
     student = Model(args.model_name_or_path, args.model_revision, args.dtype)
     teacher = None
     if args.teacher_model_name_or_path is not None:

@@ -1,8 +1,11 @@
 """The held-out conversations: prompts to answer, and the references that answered them."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from kd_lab.data.conversations import DataArguments
+import yaml
+
+from kd_lab.data.conversations import DataArguments, trained_and_tested
 from kd_lab.data.examples import NoRows
 from kd_lab.data.row_kinds import NO_REFERENCE, TRAINING_ROW
 from kd_lab.data.row_store import RowStore
@@ -21,6 +24,26 @@ class TestSet(NamedTuple):
     rows: PackedRows  # of the whole conversations
 
 
+def check_not_trained(model: str, data: DataArguments) -> None:
+    """Refuse to test a run on conversations that it trained on, as far as its folder tells.
+
+    Raises:
+        ValueError: the run held out nothing of this source, or less, or another part of it.
+    """
+    from kd_lab.run_folder import CONFIG
+
+    config = Path(model).expanduser() / CONFIG
+    if not config.is_file():
+        return
+    trained = yaml.safe_load(config.read_text(encoding="utf-8"))
+    if trained_and_tested(trained, data):
+        raise ValueError(
+            f"{model} was trained on conversations of {data.dataset} that this would test on, "
+            "since it did not hold them out: give --test_dataset, or train with the --test_share "
+            "and --conversation_seed of this evaluation"
+        )
+
+
 def load_test_set(
     data: DataArguments,
     tokenizer: "PreTrainedTokenizerBase",
@@ -33,7 +56,7 @@ def load_test_set(
         ValueError: none is left.
     """
     try:
-        examples = RowStore(data, tokenizer).test_rows(max_prompt_length, max_length)
+        examples = RowStore(data, tokenizer, ["test"]).test_rows(max_prompt_length, max_length)
     except NoRows as error:
         if NO_REFERENCE not in error.dropped:
             raise

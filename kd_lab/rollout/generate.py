@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from datasets import Dataset
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kd_lab.data.conversations import DataArguments, check_data_arguments
+from kd_lab.data.conversations import DataArguments, as_split, check_data_arguments
 from kd_lab.data.examples import say_rows_without_end
 from kd_lab.data.messages import json_row
 from kd_lab.data.row_store import RowStore
@@ -192,7 +192,8 @@ def _describe(args: GenerateArguments, data: DataArguments, sampling: Sampling) 
     config = AutoConfig.from_pretrained(teacher, revision=revision)
     tokenizer = AutoTokenizer.from_pretrained(teacher, revision=revision)
     rows = config.get_text_config().vocab_size
-    prompts, dropped, _ = RowStore(data, tokenizer).prompts(args.split, args.max_prompt_length)
+    split = as_split(args.split)
+    prompts, dropped, _ = RowStore(data, tokenizer, [split]).prompts(split, args.max_prompt_length)
     room = config.get_text_config().max_position_embeddings - max(map(len, prompts["prompt_ids"]))
     if args.max_new_tokens > room:
         raise ValueError(

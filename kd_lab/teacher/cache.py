@@ -31,7 +31,7 @@ from rich.text import Text
 from safetensors.torch import save_file
 from torch import Tensor
 
-from kd_lab.data.conversations import DataArguments, check_data_arguments
+from kd_lab.data.conversations import DataArguments, as_split, check_data_arguments
 from kd_lab.data.examples import say_rows_without_end
 from kd_lab.data.row_store import RowStore
 from kd_lab.loss import CHUNK_SIZE
@@ -206,8 +206,9 @@ def _describe(args: CacheArguments, data: DataArguments) -> tuple[dict[str, Any]
             raise ValueError(f"topk is {args.topk}, and the teacher has {vocab_size} tokens")
         settings |= {"k": args.topk, "temperature": args.distil_temperature}
     if args.answers is None:
+        split = as_split(args.split)
         rows = PackedRows.of(
-            RowStore(data, tokenizer).training_rows(args.split, args.max_length).rows
+            RowStore(data, tokenizer, [split]).training_rows(split, args.max_length).rows
         )
         source = {**asdict(data), "split": args.split, "max_length": args.max_length}
     else:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kd_lab.hub import check_model_at_hand
 from kd_lab.next_step import written_by
 
 if TYPE_CHECKING:  # importing transformers takes seconds, and only its type is needed
@@ -79,6 +80,7 @@ def tokenizer_hash(tokenizer: "PreTrainedTokenizerBase") -> str:
 def _hub_commit(name: str, revision: str | None) -> str:
     from transformers import AutoConfig
 
+    check_model_at_hand("model", name, revision)
     try:
         commit = AutoConfig.from_pretrained(name, revision=revision)._commit_hash
     except (OSError, ValueError) as error:
