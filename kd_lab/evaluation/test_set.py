@@ -36,7 +36,7 @@ def check_not_trained(model: str, data: DataArguments) -> None:
     if not config.is_file():
         return
     trained = yaml.safe_load(config.read_text(encoding="utf-8"))
-    if trained_and_tested(trained, data):
+    if isinstance(trained, dict) and trained_and_tested(trained, data):
         raise ValueError(
             f"{model} was trained on conversations of {data.dataset} that this would test on, "
             "since it did not hold them out: give --test_dataset, or train with the --test_share "
