@@ -2,11 +2,11 @@
 
     make check-installs
 
-``uv pip compile`` reads metadata only, for another platform and Python too. It sees neither pip's
-configuration nor local wheels, and takes wheels only, but for the packages in SDISTS. Whoever can
-install `dev` can install each extra that it contains, so these are resolved only where it fails.
-One line says what was found for a command on a platform. A failure is told with uv's reason, and
-the exit code is then 1.
+uv resolves an extra for all platforms and Pythons at once (``uv pip compile``, metadata only), and
+then says for each of them whether every package has a wheel there (``uv pip sync --dry-run``). It
+sees neither pip's configuration nor local wheels. Who can install `dev` can install each extra that
+it contains. One line says what was found for a command on a platform; a failure is told with uv's
+reason, and the exit code is then 1.
 """
 
 import os
@@ -15,115 +15,139 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 UV = Path(sys.executable).with_name("uv")
 
-# The lowest patch that pyproject.toml allows, then uv's reading of a minor version, its lowest;
-# 3.11.5 besides, where the pin of soupsieve changes.
+# Of a minor version uv takes the lowest patch. At 3.11.5 the pin of soupsieve changes.
 PYTHONS = ("3.11.0", "3.11.5", "3.12", "3.13", "3.14")
-LINUX_X86, LINUX_ARM = "Linux x86-64", "Linux aarch64"
-MACOS, WINDOWS = "macOS 14 arm64", "Windows x86-64"
 PLATFORMS = {
-    LINUX_X86: "x86_64-unknown-linux-gnu",  # glibc 2.28
-    LINUX_ARM: "aarch64-unknown-linux-gnu",
-    MACOS: "aarch64-apple-darwin",
-    WINDOWS: "x86_64-pc-windows-msvc",
+    "Linux x86-64": "x86_64-unknown-linux-gnu",  # with glibc 2.28
+    "Linux aarch64": "aarch64-unknown-linux-gnu",
+    "macOS 14 arm64": "aarch64-apple-darwin",
+    "Windows x86-64": "x86_64-pc-windows-msvc",
+    "Linux x86-64, glibc 2.31": "x86_64-manylinux_2_31",
+    "Linux aarch64, glibc 2.34": "aarch64-manylinux_2_34",
 }
-# They are published as source only; neither needs a compiler to install.
+# Published as source only. Neither needs a compiler to install.
 SDISTS = ("deepspeed", "rouge-score")
 
 
 class Install(NamedTuple):
-    """Some commands of the README, the extras that they install, and where they must work."""
+    """Some commands of the README, the extras that contain theirs, and where they must work."""
 
     extras: tuple[str, ...]
     platforms: tuple[str, ...]
-    commands: dict[str, tuple[str, ...]]  # each with its own extras
-    constrained: bool = True
+    commands: tuple[str, ...]
 
 
 INSTALLS = (
     Install(
         ("dev",),
-        (LINUX_X86, LINUX_ARM, MACOS),
-        {
-            "make figures": (),
-            "make demo": ("demo",),
-            "make site": ("site",),
-            "make notebooks": ("notebooks",),
-            "make test, conda": ("dev",),
-            "pip install -e '.[llm]'": ("llm",),
-            "pip install -e '.[deepspeed]'": ("deepspeed",),  # on macOS it leaves DeepSpeed out
-        },
+        ("Linux x86-64", "Linux aarch64", "macOS 14 arm64"),
+        (
+            "make figures",
+            "make demo",
+            "make site",
+            "make notebooks",
+            "make test; conda",
+            "pip install -e '.[llm]'",
+            "pip install -e '.[deepspeed]'",  # on macOS it leaves DeepSpeed out
+        ),
     ),
     Install(
         ("llm", "notebooks"),
-        (WINDOWS,),
-        {
-            "pip install -e .": (),
-            "pip install -e '.[llm]'": ("llm",),
-            "pip install -e '.[notebooks]'": ("notebooks",),
-        },
+        ("Windows x86-64",),
+        ("pip install -e .", "pip install -e '.[llm]'", "pip install -e '.[notebooks]'"),
     ),
-    # In an environment of its own: vLLM wants an older transformers than constraints.txt has.
-    Install(
-        ("vllm",),
-        (LINUX_X86, LINUX_ARM),
-        {"pip install -e '.[vllm]'": ("vllm",)},
-        constrained=False,
-    ),
+)
+# In an environment of its own, without constraints.txt: vLLM wants an older transformers.
+VLLM = Install(
+    ("vllm",),
+    ("Linux x86-64, glibc 2.31", "Linux aarch64, glibc 2.34"),
+    ("pip install -e '.[vllm]'",),
 )
 
 
-def resolve(extras: tuple[str, ...], platform: str, python: str, *, constrained: bool) -> str:
-    """Why an install does not resolve, in uv's words; empty where it does."""
-    words = ["pip", "compile", "--no-config", "--quiet", "pyproject.toml"]
-    words += ["--python-platform", PLATFORMS[platform], "--python-version", python]
-    words += ["--only-binary", ":all:", *(f"--no-binary={name}" for name in SDISTS)]
-    words += [f"--extra={extra}" for extra in extras]
-    if constrained:
-        words += ["--constraint", "constraints.txt"]
-    # uv's own settings, an index among them, may stand in the environment. PyTorch has no wheels
-    # for a macOS before 14.
+def lock(install: Install, folder: Path) -> Path:
+    """Resolve an install for every platform and Python; returns the list of its packages' files.
+
+    Raises:
+        ValueError: there is no such list; with uv's reason.
+    """
+    written = folder / f"pylock.{'-'.join(install.extras)}.toml"
+    words = ["compile", *_of_project(install), "--constraint", "constraints.txt"]
+    words += ["--universal", "--python-version", PYTHONS[0], "--format", "pylock.toml"]
+    if why := _uv([*words, "--output-file", str(written)]):
+        raise ValueError(why)
+    return written
+
+
+def lacking(locked: Path, platform: str, python: str) -> str:
+    """What has no wheel on a platform, in uv's words; empty where all have."""
+    words = ["sync", "--dry-run", "--offline", "--preview-features", "pylock", str(locked)]
+    target = str(locked.with_suffix(""))
+    return _uv([*words, "--target", target, *_on(platform, python), *_wheels()])
+
+
+def unresolved(install: Install, platform: str, python: str) -> str:
+    """Why an install by itself, without constraints.txt, does not resolve; empty where it does."""
+    return _uv(["compile", *_of_project(install), *_on(platform, python), *_wheels()])
+
+
+def _of_project(install: Install) -> list[str]:
+    return ["pyproject.toml", *(f"--extra={extra}" for extra in install.extras)]
+
+
+def _on(platform: str, python: str) -> list[str]:
+    return ["--python-platform", PLATFORMS[platform], "--python-version", python]
+
+
+def _wheels() -> list[str]:
+    return ["--only-binary", ":all:", *(f"--no-binary={name}" for name in SDISTS)]
+
+
+def _uv(words: list[str]) -> str:
+    # Settings of this machine's user, an index among them, may stand in the environment. PyTorch
+    # has no wheels for a macOS before 14.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("UV_")}
     environment["MACOSX_DEPLOYMENT_TARGET"] = "14.0"
-    done = subprocess.run([UV, *words], cwd=ROOT, env=environment, capture_output=True, text=True)
-    return done.stderr.strip() if done.returncode else ""
+    command = [UV, "pip", *words, "--no-config", "--quiet"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    return (done.stderr.strip() or f"uv exits with {done.returncode}") if done.returncode else ""
 
 
-def check(install: Install, platform: str, python: str) -> dict[str, str]:
-    """For each command of an install, why it does not resolve."""
-    whole = resolve(install.extras, platform, python, constrained=install.constrained)
-    if not whole:
-        return dict.fromkeys(install.commands, "")
-    return {
-        command: whole
-        if extras == install.extras
-        else resolve(extras, platform, python, constrained=install.constrained)
-        for command, extras in install.commands.items()
-    }
+def _tell(install: Install, platform: str, whys: dict[str, str]) -> bool:
+    """Print a line for each command; returns whether all Pythons are well."""
+    told = ", ".join(f"{python} {'FAILS' if why else 'ok'}" for python, why in whys.items())
+    for command in install.commands:
+        print(f"{command:31}{platform:27}{told}", flush=True)
+    for reason in dict.fromkeys(filter(None, whys.values())):
+        print(f"  {reason}", flush=True)
+    return not any(whys.values())
 
 
 def main() -> int:
-    start, failed = perf_counter(), False
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for install in INSTALLS:
+    start, well = perf_counter(), True
+    with TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+        locks = pool.map(partial(lock, folder=Path(folder)), INSTALLS)
+        for install, locked in zip(INSTALLS, locks, strict=True):
             for platform in install.platforms:
-                found = list(pool.map(partial(check, install, platform), PYTHONS))
-                for command in install.commands:
-                    whys = dict(zip(PYTHONS, (one[command] for one in found), strict=True))
-                    told = (f"{python} {'FAILS' if why else 'ok'}" for python, why in whys.items())
-                    print(f"{command:31}{platform:16}{', '.join(told)}", flush=True)
-                    for python, why in whys.items():
-                        if why:
-                            failed = True
-                            print(f"  {python}: {why}", flush=True)
+                whys = pool.map(partial(lacking, locked, platform), PYTHONS)
+                well &= _tell(install, platform, dict(zip(PYTHONS, whys, strict=True)))
+        for platform in VLLM.platforms:
+            minors = [python for python in PYTHONS if python != "3.11.5"]
+            whys = pool.map(partial(unresolved, VLLM, platform), minors)
+            well &= _tell(VLLM, platform, dict(zip(minors, whys, strict=True)))
     print(f"{perf_counter() - start:.0f} s")
-    return int(failed)
+    return 0 if well else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except ValueError as error:
+        sys.exit(f"check-installs: {error}")

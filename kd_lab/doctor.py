@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,6 @@ from rich.table import Table
 from rich.text import Text
 
 from kd_lab.nvidia import Gpu, TorchBuild, nvidia_gpus, torch_build, why_unused
-from kd_lab.recipe import RECIPES, recipes
 
 ARGUMENTS = ()
 GB = 1e9
@@ -26,7 +26,14 @@ GB = 1e9
 PACKAGES = ("transformers", "trl", "datasets", "accelerate", "peft", "rouge_score")
 VLLM_VENV = Path(".venv-vllm")
 SMOLLM2 = Path("models/SmolLM2-135M-Instruct")
-TO_RUN, TO_STUDY = "kd-lab train --config", "kd-lab plan --config"
+TRAIN, PLAN = "kd-lab train --config", "kd-lab plan --config"
+LAUNCH = 'accelerate launch --config_file "$(kd-lab recipe accelerate/zero3)"'
+# The smallest, the usual and the largest training of the Qwen2.5 recipes.
+QWEN = {
+    "qwen2.5/ultra_1.5b": "fine-tunes 1.5B, as a start",
+    "qwen2.5/token_fkl": "and the other methods, 7B into 1.5B",
+    "qwen2.5/ultra_7b": "fine-tunes 7B, as a teacher",
+}
 
 
 class Runnable(NamedTuple):
@@ -49,8 +56,8 @@ def run() -> None:
     machine = _table("this machine")
     for name, told in (*_computer(), *_software(torch, gpus, why), *_folders()):
         machine.add_row(name, Text(told))
-    console.print(machine)
-    with console.status("counting the memory of the Qwen2.5 recipes") if not why else console:
+    console.print(machine, "")
+    with nullcontext() if why else console.status("counting the memory of the Qwen2.5 recipes"):
         offers = [*on_the_cpu(torch), *on_gpus(gpus, why)]
     can = _table("what it can run")
     for offer in offers:
@@ -66,47 +73,50 @@ def on_the_cpu(torch: TorchBuild | None) -> Iterator[Runnable]:
     llm = core or (f"{', '.join(lacking)} not installed: make demo" if lacking else "")
     yield Runnable("make figures", "the post's figures, seconds", core)
     yield Runnable("make demo", "eight methods on the toy language, minutes", llm)
-    yield Runnable(f"{TO_RUN} tiny/teacher", "then tiny/*, one method each, seconds", llm)
+    yield Runnable(f"{TRAIN} tiny/teacher", "then tiny/*, one method each, seconds", llm)
     smol = llm or ("" if SMOLLM2.is_dir() else "the model is not here: make smol")
-    yield Runnable(f"{TO_RUN} smol/token_fkl", "smol/*, a real model, a minute, 2.6 GiB", smol)
+    yield Runnable(f"{TRAIN} smol/token_fkl", "smol/*, a real model, a minute, 2.6 GiB", smol)
 
 
 def on_gpus(gpus: Sequence[Gpu], why: str) -> Iterator[Runnable]:
-    """The recipes of Qwen2.5: each by itself on one GPU, or on all of them with ZeRO-3."""
-    lacking = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    """What needs GPUs, on one as it is and on several with ZeRO-3.
+
+    Args:
+        gpus: of this machine.
+        why: they cannot be used; empty where they can.
+    """
+    needed = (*PACKAGES, "deepspeed") if len(gpus) > 1 else PACKAGES
+    lacking = [name for name in needed if importlib.util.find_spec(name) is None]
     if not why and lacking:
-        why = f"{', '.join(lacking)} not installed: pip install -e '.[llm]'"
+        extra = "deepspeed" if len(gpus) > 1 else "llm"
+        why = f"{', '.join(lacking)} not installed: pip install -e '.[{extra}]'"
     if why:
-        yield Runnable(f"{TO_RUN} qwen2.5/token_fkl", "qwen2.5/*, the post's experiment", why)
-        yield Runnable(f"{TO_STUDY} qwen2.5/token_fkl", "the memory and hours that it takes", "")
+        yield Runnable(f"{TRAIN} qwen2.5/token_fkl", "and qwen2.5/*, the post's experiment", why)
+        yield Runnable(f"{PLAN} qwen2.5/token_fkl", "the memory and hours that it takes", "")
         return
-    smallest = min(gpu.memory_gb for gpu in gpus)
-    for name in _training_recipes("qwen2.5"):
-        one, all_of_them = peak_gb(name, 1, 0), peak_gb(name, len(gpus), 3)
-        launch = 'accelerate launch --config_file "$(kd-lab recipe accelerate/zero3)" -m kd_lab train'
-        if one <= smallest:
-            yield Runnable(f"{TO_RUN} {name}", f"{one:.0f} GB on one GPU, estimated", "")
-        elif len(gpus) > 1 and all_of_them <= smallest:
-            told = f"{all_of_them:.0f} GB on each of {len(gpus)} GPUs, estimated"
-            yield Runnable(f"{launch} --config {name}", told, "")
-        else:
-            needs = f"{min(one, all_of_them):.0f} GB a GPU, estimated; {smallest:.0f} are there"
-            yield Runnable(f"{TO_STUDY} {name}", "", needs)
+    there, number = min(gpu.memory_gb for gpu in gpus), len(gpus)
+    for name, what in QWEN.items():
+        command = f"{TRAIN} {name}"
+        if number > 1:
+            command = f"{LAUNCH} --num_processes {number} -m kd_lab train --config {name}"
+        peak = peak_gb(name, number)
+        told = f"{what}: {peak:.0f} GB a GPU, estimated"
+        too_much = f"{there:.0f} GB are there; {PLAN} {name}" if peak > there else ""
+        yield Runnable(command, told, too_much)
 
 
-def peak_gb(name: str, gpus: int, zero_stage: int) -> float:
-    """The most that a training recipe holds on one GPU, as ``kd-lab plan`` counts it, in 10^9 B."""
+def peak_gb(name: str, gpus: int) -> float:
+    """The most that a training recipe holds on each GPU, as ``kd-lab plan`` counts it, in GB.
+
+    Args:
+        name: of the recipe.
+        gpus: with more than one, ZeRO-3 shards student and teacher.
+    """
     from kd_lab.cli import parse
     from kd_lab.planned_run import make_job, plan_memory
 
-    options = ["--config", name, "--gpus", str(gpus), "--zero_stage", str(zero_stage)]
+    options = ["--config", name, "--gpus", str(gpus), "--zero_stage", "3" if gpus > 1 else "0"]
     return plan_memory(make_job(*parse("plan", options))).peak / GB
-
-
-def _training_recipes(folder: str) -> list[str]:
-    """The recipes of `kd-lab train`: they have a learning rate."""
-    of_folder = [name for name in recipes() if name.startswith(f"{folder}/")]
-    return [n for n in of_folder if "\nlearning_rate:" in (RECIPES / f"{n}.yaml").read_text("utf-8")]
 
 
 def _computer() -> Iterator[tuple[str, str]]:
@@ -132,9 +142,7 @@ def _memory() -> str:
     return "not known without psutil, which make demo installs"
 
 
-def _software(
-    torch: TorchBuild | None, gpus: Sequence[Gpu], why: str
-) -> Iterator[tuple[str, str]]:
+def _software(torch: TorchBuild | None, gpus: Sequence[Gpu], why: str) -> Iterator[tuple[str, str]]:
     build = "not installed"
     if torch is not None:
         built_for = f"for CUDA {torch.cuda}" if torch.cuda else "without CUDA"
@@ -190,5 +198,4 @@ def _version(package: str) -> str | None:
 
 
 def _table(title: str) -> Table:
-    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 1))
-    return table
+    return Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 1))
