@@ -1,20 +1,32 @@
 # Each target sets up what it needs (a virtual environment in .venv) and then does its work.
 # With an environment of your own: make test VENV=/path/to/it
+# With PyTorch's CPU build instead of the CUDA build of several GB: make demo TORCH=cpu
 
 PYTHON ?= python3
 VENV ?= .venv
 VLLM_VENV ?= .venv-vllm
+TORCH ?=
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
+INSTALL := $(PIP) install --constraint constraints.txt
+UV := $(VENV)/bin/uv
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 
+# What a user has set pip to do elsewhere must not lead past the environment.
+export PIP_USER := 0
+unexport PIP_TARGET PIP_PREFIX PIP_ROOT
+
+ifneq ($(filter-out cpu,$(TORCH)),)
+$(error TORCH is $(TORCH); it can be cpu, or unset for the build that PyPI has)
+endif
+
 .PHONY: help demo demo-smol tiny smol test test-vllm lint figures audit evidence claims \
-	site browser notebooks bench clean
+	site browser notebooks bench check-installs lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-demo: $(VENV)/.dev  ## all figures, then a whole study on the toy language: table, plots, report
+demo: $(VENV)/.demo  ## all figures, then a whole study on the toy language: table, plots, report
 	$(PY) -m toy.figures
 	$(PY) -m kd_lab demo
 
@@ -43,10 +55,10 @@ evidence: smol  ## all studies of language models behind assets/results/ (three 
 		$(PY) -m evidence $$name runs/demo-smol || exit 1; done
 	$(PY) -m evidence claims
 
-claims: $(VENV)/.dev  ## write CLAIMS.md anew from assets/results/
+claims: $(VENV)/.core  ## write CLAIMS.md anew from assets/results/
 	$(PY) -m evidence claims
 
-site: $(VENV)/.dev  ## the book as static pages, in build/site/; needs no network
+site: $(VENV)/.site  ## the book as static pages, in build/site/; needs no network
 	$(PY) -m sphinx -q -a -W --keep-going -b html -c site -d build/doctrees . build/site
 	@echo "wrote build/site: $(PY) -m http.server -d build/site, then open http://localhost:8000"
 
@@ -56,10 +68,10 @@ browser:  ## install Chromium for the tests of the pages, where there is none (D
 		|| { echo "no Chromium here: install Chromium or Chrome, and the pages are tested too"; exit 1; }; \
 		apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium; }
 
-tiny: $(VENV)/.dev  ## every distillation method once, on the toy language, into runs/tiny/
+tiny: $(VENV)/.demo  ## every distillation method once, on the toy language, into runs/tiny/
 	$(PY) benchmarks/tiny_matrix.py
 
-smol: $(VENV)/.dev  ## fetch SmolLM2-135M-Instruct once, into models/ (93 MB)
+smol: $(VENV)/.demo  ## fetch SmolLM2-135M-Instruct once, into models/ (93 MB)
 	$(PY) -m kd_lab.smollm2
 
 test: $(VENV)/.dev  ## all tests, then all notebooks
@@ -75,29 +87,54 @@ lint: $(VENV)/.dev  ## formatting, lint and types
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
-notebooks: $(VENV)/.dev  ## run the notebooks and keep their outputs
+notebooks: $(VENV)/.notebooks  ## run the notebooks and keep their outputs
 	$(PY) -m jupyter nbconvert --to notebook --execute --inplace \
 		--ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
-bench: smol  ## our speed against peers, as ratios measured in one run
+bench: smol $(VENV)/.dev  ## our speed against peers, as ratios measured in one run
 	$(PY) benchmarks/toys.py --json assets/results/bench_toys.json
 	$(PY) benchmarks/fused_loss.py --json assets/results/bench_fused_loss.json
 	$(PY) benchmarks/fused_loss.py --dtype bfloat16 --no-figure --repeats 2 \
 		--json assets/results/bench_fused_loss_bfloat16.json
 	$(PY) benchmarks/training_step.py --json assets/results/bench_training_step.json
 
+check-installs: $(UV)  ## resolve every install on every platform and Python, as a stranger's machine would
+	$(PY) .ci/check_installs.py
+
+lock: $(UV)  ## write constraints.txt anew from pyproject.toml; pins stay, those left out are chosen
+	$(UV) pip compile --no-config --quiet --universal --python-version 3.11 --no-annotate \
+		--custom-compile-command "make lock    (nobody edits this file; pyproject.toml is its source)" \
+		pyproject.toml --extra dev --output-file constraints.txt
+
 clean:  ## remove the environment and caches; figures and results stay
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-# torch goes first and by its exact version: what depends on it would else bring another one.
-$(VENV)/.core: pyproject.toml constraints.txt
-	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --constraint constraints.txt torch
-	$(PIP) install --constraint constraints.txt --editable .
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || { \
+		echo "$(PYTHON) is no Python 3.11 to 3.14; with another: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(UV): | $(PY)
+	$(INSTALL) uv
+
+# uv knows where PyTorch's CPU builds lie. One that is there stays when TORCH is not set later.
+$(VENV)/.torch-cpu: | $(UV)
+	$(UV) pip install --python $(PY) --constraint constraints.txt --torch-backend cpu \
+		--reinstall-package torch torch
+	touch $@
+
+$(VENV)/.core: pyproject.toml constraints.txt $(if $(TORCH),$(VENV)/.torch-cpu) | $(PY)
+	@test "$$(uname)" != Linux || nvidia-smi -L >/dev/null 2>&1 || $(PY) -c 'import torch' 2>/dev/null \
+		|| echo "make sees no NVIDIA GPU: with TORCH=cpu it takes PyTorch's CPU build, 5 GB smaller"
+	$(INSTALL) --editable .
+	touch $@
+
+$(VENV)/.demo $(VENV)/.site $(VENV)/.notebooks: $(VENV)/.%: $(VENV)/.core
+	$(INSTALL) --editable '.[$*]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.core
-	DS_BUILD_OPS=0 $(PIP) install --constraint constraints.txt --editable '.[dev]'
+	DS_BUILD_OPS=0 $(INSTALL) --editable '.[dev]'
 	touch $@
 
 # The CPU build of vLLM names a torch of another index as its own: ours goes first, then the rest.

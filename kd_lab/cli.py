@@ -35,6 +35,7 @@ class Command(NamedTuple):
     module: str
     summary: str
     first: str | None = None  # the option whose values may stand first without its name
+    options: bool = True  # whether it takes any
 
 
 COMMANDS = {
@@ -47,6 +48,7 @@ COMMANDS = {
     "report": Command("kd_lab.report.report", "all runs in one table and plots", first="runs"),
     "demo": Command("kd_lab.demo", "a whole study: train, evaluate, report"),
     "plan": Command("kd_lab.plan", "memory and hours that a run will need, estimated"),
+    "doctor": Command("kd_lab.doctor", "this machine, and what it can run", options=False),
 }
 
 
@@ -90,6 +92,9 @@ def parse(command: str, words: Sequence[str], tell: bool = False) -> tuple[Any, 
     Raises:
         ValueError: an unknown recipe, key or option, or a value that does not fit.
     """
+    if not COMMANDS[command].options:  # no need of TRL's parser, which the core alone lacks
+        _no_options(command, words)
+        return ()
     first = COMMANDS[command].first
     if first is not None and words and not words[0].startswith("-"):
         words = [f"--{first}", *words]
@@ -149,6 +154,14 @@ def _command_module(command: str) -> Any:
         raise ValueError(
             f"{command} needs the package {error.name}: pip install 'kd-lab[llm]'"
         ) from error
+
+
+def _no_options(command: str, words: Sequence[str]) -> None:
+    if words and words[0] in ("-h", "--help"):
+        print(f"usage: kd-lab {command}\n\n{COMMANDS[command].summary}")
+        sys.exit(0)
+    if words:
+        raise ValueError(f"{command} takes no options, not {words[0]!r}")
 
 
 class _Parser(argparse.ArgumentParser):

@@ -14,6 +14,7 @@ from transformers.utils import is_torch_bf16_gpu_available
 from trl import SFTConfig
 
 from kd_lab.divergences import Divergence, get_divergence
+from kd_lab.nvidia import nvidia_gpus, torch_build, why_unused
 
 PREFIX_SOURCES = ("dataset", "teacher", "student")
 
@@ -127,9 +128,11 @@ class DistilConfig(SFTConfig):
         if self.policy_gradient:
             self._check_policy_gradient()
         if self.bf16 and not self.use_cpu and not is_torch_bf16_gpu_available():
+            gpus = nvidia_gpus()
+            why = why_unused(gpus, torch_build()) if gpus else ""
             raise ValueError(
-                "bf16 is true and no GPU that has it is visible: run on one, or say --bf16 false, "
-                "or --use_cpu true (slow)"
+                f"bf16 is true and no GPU that has it is visible{why and f' ({why})'}: run on one, "
+                "or say --bf16 false, or --use_cpu true (slow)"
             )
         super().__post_init__()
 
