@@ -10,8 +10,6 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
-from kd_lab.run_folder import write_whole
-
 RESULTS = Path("assets/results")
 
 
@@ -68,6 +66,8 @@ def take(name: str, runs: Path) -> Path:
     Raises:
         ValueError, OSError: the runs are not there or not finished; nothing is written.
     """
+    from kd_lab.run_folder import write_whole  # imports transformers, which CLAIMS.md can spare
+
     measurement = MEASUREMENTS[name]
     found = resolve_name(measurement.function)(runs)
     layout: dict[str, Any] = {"separators": (",", ":")} if measurement.compact else {"indent": 1}

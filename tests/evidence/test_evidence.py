@@ -1,6 +1,8 @@
 """The command of the audit: one name, one folder of runs, one JSON."""
 
 import json
+import subprocess
+import sys
 from inspect import signature
 from pathlib import Path
 from pkgutil import resolve_name
@@ -36,6 +38,12 @@ def test_a_measurement_is_a_function_of_runs_and_its_results_are_committed(name)
     assert (ROOT / "assets" / "results" / f"{name}.json").is_file()
 
 
+def test_the_list_and_the_page_need_none_of_the_heavy_libraries():
+    asked = "import sys, evidence.__main__; print({'torch', 'transformers'} & {*sys.modules})"
+    told = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, capture_output=True, check=True)
+    assert told.stdout.strip() == b"set()"
+
+
 def test_without_a_name_all_are_listed(capsys):
     assert main([]) == 0
     words = capsys.readouterr().out.split()
@@ -50,7 +58,7 @@ def test_a_measurement_becomes_the_json_of_its_name(project, monkeypatch, capsys
     assert main(["stored_teacher", "runs"]) == 0
     written = Path("assets/results/stored_teacher.json")
     assert capsys.readouterr().out.splitlines()[-1] == f"wrote {written}"
-    found = json.loads((project / written).read_text())
+    found = json.loads((project / written).read_text("utf-8"))
     assert found["toy"]["hidden"] > 64  # two bytes for each of 32 units, and the rows
 
 
