@@ -152,7 +152,7 @@ def _command_module(command: str) -> Any:
         if error.name is not None and error.name.startswith("kd_lab"):
             raise
         raise ValueError(
-            f"{command} needs the package {error.name}: pip install 'kd-lab[llm]'"
+            f"{command} needs the package {error.name}: pip install -e '.[llm]' in KD Lab's folder"
         ) from error
 
 

@@ -22,9 +22,7 @@ import importlib.metadata
 import json
 import os
 import platform
-import resource
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, fields
@@ -38,6 +36,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from kd_lab.model_card import model_card
+from kd_lab.peak_memory import own_peak
 
 CONFIG, VERSIONS, METRICS, COMPLETE = "config.yaml", "versions.json", "metrics.jsonl", "complete"
 LIBRARIES = ("torch", "transformers", "trl", "accelerate", "datasets", "peft", "deepspeed", "numpy")
@@ -303,9 +302,7 @@ def _git_commit() -> tuple[str | None, bool | None]:
 
 def _peak_memory() -> dict[str, float]:
     """The most that this process has held, in GiB: resident, and on its GPU."""
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    peak = {"peak_memory_gib": resident / 2**30}
+    peak = {"peak_memory_gib": own_peak() / 2**30}
     if torch.cuda.is_available():
         peak["peak_gpu_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
     return peak

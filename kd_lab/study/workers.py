@@ -13,12 +13,10 @@ is done is not done again, and a command that was cut off runs again, and goes o
 whole checkpoint or shard where it writes any. (A short training run writes none and starts anew.)
 """
 
-import fcntl
 import gc
 import json
 import multiprocessing
 import os
-import resource
 import signal
 import sys
 import threading
@@ -30,9 +28,11 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from kd_lab.peak_memory import largest_child_peak
 from kd_lab.study.schedule import Study, Task
 
 LOOK_EVERY = 0.5  # seconds
@@ -59,11 +59,12 @@ def run_study(folder: str | Path, tasks: Sequence[Task], workers: int | None = N
         if study.waiting:
             done_before, started = len(study.seconds), time.perf_counter()
             _work_off(study, workers or cores or 1)
+            peak = largest_child_peak()
             took = {
                 "commands": len(study.tasks) - done_before,
                 "workers": workers or cores or 1,
                 "wall_seconds": round(time.perf_counter() - started, 1),
-                "largest_process_gib": round(_largest_child_bytes() / 2**30, 2),
+                "largest_process_gib": peak and round(peak / 2**30, 2),
             }
             (study.folder / TOOK).write_text(json.dumps(took, indent=1) + "\n", encoding="utf-8")
 
@@ -104,12 +105,6 @@ def _work_off(study: Study, workers: int) -> None:
             raise ChildProcessError(
                 f"a worker was killed, perhaps for want of memory; see the end of {logs}"
             ) from stopped
-
-
-def _largest_child_bytes() -> int:
-    """Peak memory of the largest of the processes that have ended."""
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # bytes there, KiB elsewhere
 
 
 @contextmanager
@@ -187,9 +182,12 @@ def _run_command(words: Sequence[str], log: Path) -> tuple[str, float]:
 @contextmanager
 def _only_one_at_work(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("wb") as lock:  # let go of by the system, however this ends
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as busy:
-            raise ValueError(f"another process is at work in {folder}") from busy
+    lock = FileLock(folder / ".lock")  # let go of by the system, however this ends
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as busy:
+        raise ValueError(f"another process is at work in {folder}") from busy
+    try:
         yield
+    finally:
+        lock.release()
