@@ -29,7 +29,7 @@ def small_model(width, layers, seed):
     """An untrained language model of the architecture of Qwen2.5."""
     torch.manual_seed(seed)
     shape = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers}
-    shape |= {"num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 640}
+    shape |= {"num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": len(tokenizer)}
     ends = {"eos_token_id": END, "pad_token_id": PAD, "bos_token_id": None}
     config = Qwen2Config.from_dict({**shape, **ends, "tie_word_embeddings": False})
     return AutoModelForCausalLM.from_config(config)
@@ -77,11 +77,9 @@ def distillation_loss(student, teacher, batch, divergence, alpha):
     with torch.no_grad():
         teacher_logits = teacher(input_ids=ids, attention_mask=mask).logits  # [B, T, V]
     student_logits = student(input_ids=ids, attention_mask=mask).logits
-    words = len(tokenizer)  # the rows above are padding of the head
-    loss, _, _ = plain_distillation_loss(
-        student_logits[..., :words], teacher_logits[..., :words], labels, divergence, alpha=alpha
-    )
-    return loss
+    return plain_distillation_loss(student_logits, teacher_logits, labels, divergence, alpha=alpha)[
+        0
+    ]
 
 
 def train(student, teacher, steps, learning_rate, divergence, alpha, prefixes="dataset", seed=0):
@@ -113,23 +111,19 @@ def precision_and_coverage(model, asked, samples=8):
     """Shares of 1: answers that the language has; true mass that gets a tenth of its due."""
     torch.manual_seed(0)
     prompts = [prompt_ids(question) for question in asked]
-    said = [
-        (q, a) for _ in range(samples) for q, a in zip(asked, write(model, prompts), strict=True)
-    ]
-    right = [
-        a[-1] == END and log_prob(q, str(tokenizer.decode(a[:-1]))) > -math.inf for q, a in said
-    ]
-    covered = 0.0
+    right, covered = 0, 0.0
+    for _ in range(samples):
+        for question, answer in zip(asked, write(model, prompts), strict=True):
+            text = str(tokenizer.decode(answer[:-1]))
+            right += answer[-1] == END and log_prob(question, text) > -math.inf
     for question, prompt in zip(asked, prompts, strict=True):
-        texts, probabilities = zip(*answers(question), strict=True)
+        texts, due = zip(*answers(question), strict=True)
         ids, mask, labels = as_batch([prompt] * len(texts), [answer_ids(text) for text in texts])
-        logits = model(input_ids=ids, attention_mask=mask).logits[..., : len(tokenizer)]
-        logp = logits.log_softmax(-1)
-        targets = labels[:, 1:].clamp(min=0)
-        of_words = logp[:, :-1].gather(-1, targets[..., None])[..., 0] * (labels[:, 1:] != IGNORED)
-        kept = of_words.sum(1).exp() >= 0.1 * torch.tensor(probabilities)
-        covered += float(torch.tensor(probabilities)[kept].sum())
-    return sum(right) / len(right), covered / len(asked)
+        logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1]
+        logp = logits.log_softmax(-1).gather(-1, labels[:, 1:, None].clamp(min=0))[..., 0]
+        given = (logp * (labels[:, 1:] != IGNORED)).sum(1).exp()  # q of each whole answer, [20]
+        covered += sum(p for p, q in zip(due, given.tolist(), strict=True) if q >= 0.1 * p)
+    return right / (samples * len(asked)), covered / len(asked)
 
 
 def main():

@@ -185,13 +185,18 @@ def trained_and_tested(trained: Mapping[str, Any], tested: DataArguments) -> boo
     another part: a run that evaluates nothing holds out nothing unless ``test_share`` says so.
 
     Args:
-        trained: the run's settings, as its config.yaml has them.
+        trained: the run's settings, as its config.yaml has them, or those of a folder of stored
+            answers, which have ``split`` besides.
     Raises:
         ValueError: as ``load_conversations``, of a source that is not there.
     """
     if tested.test_dataset is not None or tested.dataset in NAMED:
         return False
-    if trained.get("dataset") != tested.dataset or has_test_split(_source(tested)):
+    if trained.get("dataset") != tested.dataset:
+        return False
+    if trained.get("split") == "test":
+        return True
+    if has_test_split(_source(tested)):
         return False
     evaluates = trained.get("eval_strategy", "no") != "no"
     if trained.get("test_dataset") is not None:

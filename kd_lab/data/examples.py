@@ -19,11 +19,11 @@ import pyarrow as pa
 from datasets import Dataset
 
 from kd_lab.data.row_kinds import CUT, Prompts, RowKind, TrainingRows
-from kd_lab.data.tokenising import tokenised
+from kd_lab.data.tokenising import Batch, tokenised
 from kd_lab.vocabulary import IGNORED
 
 if TYPE_CHECKING:  # importing transformers takes seconds, and only its type is needed
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from transformers import PreTrainedTokenizerBase
 
@@ -80,6 +80,17 @@ def generation_prompts(
         ValueError: as ``training_examples``.
     """
     return _examples(conversations, tokenizer, Prompts(max_prompt_length))
+
+
+def collected(batches: "Iterable[Batch]") -> Examples:
+    """The rows of all batches, in memory."""
+    # Not Dataset.map: it would keep a copy on disk, and find it again without counting.
+    tables, dropped, noted = [], Counter[str](), Counter[str]()
+    for batch in batches:
+        tables.append(batch.rows)
+        dropped.update(batch.dropped)
+        noted.update(batch.noted)
+    return Examples(Dataset(pa.concat_tables(tables)), dict(dropped), dict(noted))
 
 
 def rows_without_end(rows: Dataset, end_tokens: "Collection[int]") -> int:
@@ -140,15 +151,8 @@ class NoRows(ValueError):
 def _examples(
     conversations: Dataset, tokenizer: "PreTrainedTokenizerBase", kind: RowKind
 ) -> Examples:
-    # Not Dataset.map: it would keep a copy on disk, and find it again without counting.
-    batches = [*tokenised(conversations, tokenizer, kind, processes=1)]
-    dropped, noted = Counter[str](), Counter[str]()
-    for batch in batches:
-        dropped.update(batch.dropped)
-        noted.update(batch.noted)
-    rows = Dataset(pa.concat_tables([batch.rows for batch in batches]))
-    examples = Examples(rows, dict(dropped), dict(noted))
-    if not len(rows):
+    examples = collected(tokenised(conversations, tokenizer, kind, processes=1))
+    if not len(examples.rows):
         raise NoRows(len(conversations), examples.dropped)
     say_what_became(examples, len(conversations), tokenizer)
     return examples

@@ -97,7 +97,7 @@ def prepare_data(data: DataArguments, folder: Path) -> tuple[dict[str, Any], boo
             "files": files,
             "kd_lab": kd_lab.__version__,
         }
-        (part / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        (part / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         if folder.exists():
             folder.rmdir()
         part.rename(folder)

@@ -36,7 +36,7 @@ from kd_lab.data.conversations import (
     load_conversations,
     sources,
 )
-from kd_lab.data.examples import Examples, NoRows, say, say_what_became
+from kd_lab.data.examples import Examples, NoRows, collected, say, say_what_became
 from kd_lab.data.manifest import sha256
 from kd_lab.data.row_kinds import Prompts, RowKind, TestRows, TrainingRows
 from kd_lab.data.tokenising import tokenised
@@ -131,14 +131,9 @@ class RowStore:
     def _made(self, split: str, kind: RowKind) -> tuple[Examples, dict[str, Any]]:
         """The rows in memory."""
         conversations = self.conversations[split]
-        batches = [*tokenised(conversations, self.tokenizer, kind)]
-        rows = Dataset(pa.concat_tables([batch.rows for batch in batches]))
-        dropped, noted = Counter[str](), Counter[str]()
-        for batch in batches:
-            dropped.update(batch.dropped)
-            noted.update(batch.noted)
+        examples = collected(tokenised(conversations, self.tokenizer, kind))
         about = {"conversations": len(conversations), "said": list(self._said)}
-        return Examples(rows, dict(dropped), dict(noted)), about
+        return examples, about
 
     def _key(self, split: str, kind: RowKind) -> str:
         described = {**self._described, "split": split, "kind": type(kind).__name__, **asdict(kind)}

@@ -1,7 +1,7 @@
 """The held-out conversations: prompts to answer, and the references that answered them."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
@@ -10,6 +10,7 @@ from kd_lab.data.examples import NoRows
 from kd_lab.data.row_kinds import NO_REFERENCE, TRAINING_ROW
 from kd_lab.data.row_store import RowStore
 from kd_lab.teacher.packed_rows import PackedRows
+from kd_lab.teacher.shards import ShardStore
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedTokenizerBase
@@ -36,12 +37,21 @@ def check_not_trained(model: str, data: DataArguments) -> None:
     if not config.is_file():
         return
     trained = yaml.safe_load(config.read_text(encoding="utf-8"))
-    if isinstance(trained, dict) and trained_and_tested(trained, data):
+    if isinstance(trained, dict) and trained_and_tested(_source_of(trained), data):
         raise ValueError(
             f"{model} was trained on conversations of {data.dataset} that this would test on, "
             "since it did not hold them out: give --test_dataset, or train with the --test_share "
             "and --conversation_seed of this evaluation"
         )
+
+
+def _source_of(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings that say where a run's rows came from: its own, or its stored rows'."""
+    for key, kind in ("teacher_cache", "cache"), ("answers", "answers"):
+        if (folder := config.get(key)) is not None and Path(folder).is_dir():
+            source = ShardStore.open(folder, kind, verify=False).settings["source"]
+            return source["answers"]["source"] if "answers" in source else source
+    return config
 
 
 def load_test_set(

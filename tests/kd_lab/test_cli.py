@@ -157,4 +157,4 @@ def test_python_m_kd_lab_is_the_command_line():
 def test_every_command_states_its_arguments(command, capsys):
     with pytest.raises(SystemExit, match="0"):
         main([command, "--help"])
-    assert capsys.readouterr().out.startswith(f"usage: kd-lab {command} ")
+    assert capsys.readouterr().out.startswith(f"usage: kd-lab {command}")
