@@ -44,7 +44,7 @@ CALLS = 16  # of generate on one question
 NEW_TOKENS = 16  # the longest answer has 14
 
 
-class Batch(NamedTuple):
+class ToyBatch(NamedTuple):
     """Rows of one batch; questions in words for whoever marks the answers."""
 
     input_ids: Tensor  # [B, T], padded on the right
@@ -97,7 +97,7 @@ def audit(
     }
 
 
-def toy_batch(tokenizer: PreTrainedTokenizerBase, rows: int, seed: int) -> Batch:
+def toy_batch(tokenizer: PreTrainedTokenizerBase, rows: int, seed: int) -> ToyBatch:
     """Conversations of the training split, as a collator hands them to the loss."""
     talks = Dataset.from_list(conversations(rows, seed))
     examples = training_examples(talks, tokenizer).rows
@@ -105,7 +105,7 @@ def toy_batch(tokenizer: PreTrainedTokenizerBase, rows: int, seed: int) -> Batch
         [torch.tensor(row) for row in examples[name]] for name in ("input_ids", "labels")
     )
     assert isinstance(tokenizer.pad_token_id, int)
-    return Batch(
+    return ToyBatch(
         pad_sequence(ids, batch_first=True, padding_value=tokenizer.pad_token_id),
         pad_sequence(labels, batch_first=True, padding_value=IGNORED),
         torch.tensor([len(row) for row in ids]),
@@ -157,7 +157,7 @@ def _random_laws() -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def loss_of_batches(
-    teacher: PreTrainedModel, student: PreTrainedModel, batches: Sequence[Batch]
+    teacher: PreTrainedModel, student: PreTrainedModel, batches: Sequence[ToyBatch]
 ) -> dict[str, Any]:
     """The listing's loss, its keyword mended, against the mean over trained tokens.
 
@@ -192,12 +192,12 @@ def loss_of_batches(
     }
 
 
-def _logp(model: PreTrainedModel, batch: Batch) -> Tensor:
+def _logp(model: PreTrainedModel, batch: ToyBatch) -> Tensor:
     logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
     return logits.double().log_softmax(-1)  # [B, T, V]
 
 
-def _parts(batch: Batch) -> dict[str, Tensor]:
+def _parts(batch: ToyBatch) -> dict[str, Tensor]:
     """Where the next token is of the answer, of the prompt, or none at all: [B, T] each."""
     place = torch.arange(batch.input_ids.shape[1])
     prompt = place < batch.prompt_lengths[:, None] - 1
@@ -208,7 +208,7 @@ def _parts(batch: Batch) -> dict[str, Tensor]:
 # ---- the sequence-level listing: what it takes for the prompt, and how it is padded
 
 
-def prompts_of_batches(batches: Sequence[Batch]) -> dict[str, Any]:
+def prompts_of_batches(batches: Sequence[ToyBatch]) -> dict[str, Any]:
     """``(labels == -100).sum(dim=1)`` as the length of the prompt.
 
     Returns:
@@ -230,7 +230,7 @@ def prompts_of_batches(batches: Sequence[Batch]) -> dict[str, Any]:
 
 
 def generation(
-    teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batches: Sequence[Batch]
+    teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batches: Sequence[ToyBatch]
 ) -> dict[str, Any]:
     """Prompts padded on the right before ``generate``, as in the listing, and on the left.
 
@@ -269,7 +269,7 @@ def generation(
 
 
 def sampling_without_do_sample(
-    teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: Batch, calls: int
+    teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: ToyBatch, calls: int
 ) -> dict[str, Any]:
     """Different answers to one question in many calls of ``generate``, without and with sampling.
 
@@ -285,7 +285,7 @@ def sampling_without_do_sample(
 def _answers(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    batch: Batch,
+    batch: ToyBatch,
     side: str,
     seed: int | None,
 ) -> list[str]:

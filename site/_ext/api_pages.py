@@ -50,7 +50,9 @@ def _section(module: str, repository: Path) -> str:
     title = f"## `{path}/`" if is_package else f"## `{path}.py`"
     text = f"{path}/__init__.py" if is_package else f"{path}.py"
     source = f'<a class="module-source" href="../../_sources/{text}.txt">source</a>'
-    return f"{title}\n\n{source}\n\n```{{eval-rst}}\n.. automodule:: {module}\n```\n"
+    # A package only hands on what its modules hold, and these have sections of their own.
+    options = "   :no-members:\n" if is_package else ""
+    return f"{title}\n\n{source}\n\n```{{eval-rst}}\n.. automodule:: {module}\n{options}```\n"
 
 
 def expand(app: Sphinx, docname: str, source: list[str]) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from evidence.listing import (
-    Batch,
+    ToyBatch,
     direction,
     generation,
     keyword,
@@ -95,7 +95,7 @@ def test_the_listing_counts_padding_as_prompt():
     lengths, prompts = torch.tensor([7, 5, 3]), torch.tensor([3, 3, 2])
     place = torch.arange(7)
     trained = (place >= prompts[:, None]) & (place < lengths[:, None])
-    batch = Batch(place.repeat(3, 1), torch.where(trained, 5, IGNORED), lengths, prompts, [])
+    batch = ToyBatch(place.repeat(3, 1), torch.where(trained, 5, IGNORED), lengths, prompts, [])
     found = prompts_of_batches([batch])
     assert found["with_answer"]["mean"] == pytest.approx(2 / 3)
     assert found["whole_answer"]["mean"] == pytest.approx(2 / 3)
@@ -105,7 +105,7 @@ def test_the_listing_counts_padding_as_prompt():
 def test_the_side_of_padding_changes_nothing_where_there_is_none(teacher, batch):
     shortest = batch.prompt_lengths.min()
     alike = (batch.prompt_lengths == shortest).nonzero().flatten()
-    same = Batch(*(part[alike] for part in batch[:4]), [batch.questions[i] for i in alike])
+    same = ToyBatch(*(part[alike] for part in batch[:4]), [batch.questions[i] for i in alike])
     mixed = generation(teacher, TOKENIZER, [batch, same])
     assert 0 < mixed["padded"]["mean"] < 1
     assert 0 < mixed["changed"]["mean"] <= mixed["padded"]["mean"]
