@@ -1,0 +1,116 @@
+"""``kd-lab train`` on data in every form and kind of file that people have: a step of each."""
+
+import gzip
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from kd_lab.cli import main
+from kd_lab.data.toy_language import conversations
+
+SHAPE = "{hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2, "
+SHAPE += "num_key_value_heads: 2}"
+TALKS = [[message["content"] for message in row["messages"]] for row in conversations(40, seed=5)]
+
+
+def messages(question, answer, **of_answer):
+    asked = {"role": "user", "content": question}
+    return {"messages": [asked, {"role": "assistant", "content": answer, **of_answer}]}
+
+
+FORMS = {
+    "messages": messages,
+    "openai": lambda q, a: {
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": q}]},
+            {"role": "assistant", "content": a, "weight": 1, "refusal": None},
+        ],
+        "parallel_tool_calls": None,
+    },
+    "sharegpt": lambda q, a: {
+        "conversations": [{"from": "human", "value": q}, {"from": "gpt", "value": a}]
+    },
+    "trl": lambda q, a: {"prompt": q, "completion": a},
+    "trl_messages": lambda q, a: {
+        "prompt": messages(q, a)["messages"][:1],
+        "completion": messages(q, a)["messages"][1:],
+    },
+    "alpaca": lambda q, a: {"instruction": q, "input": "", "output": a},
+}
+
+
+def write(file, rows):
+    text = "\n".join(map(json.dumps, rows))
+    if file.name.endswith(".json"):
+        text = json.dumps(rows, indent=1)
+    content = text.encode()
+    if ".parquet" in file.name:
+        plain = file.with_name("plain")
+        pq.write_table(pa.Table.from_pylist(rows), plain)
+        content = plain.read_bytes()
+        plain.unlink()
+    file.write_bytes(gzip.compress(content) if file.suffix == ".gz" else content)
+
+
+QUICK = ["--alpha", "0", "--max_steps", "1", "--per_device_train_batch_size", "40"]
+QUICK += ["--use_cpu", "true", "--disable_tqdm", "true", "--logging_steps", "1"]
+
+
+def train(tmp_path, *words):
+    written = ["--output_dir", str(tmp_path / "run")]
+    return main(["train", "--model_shape", SHAPE, *QUICK, *written, *words])
+
+
+def first_loss(tmp_path):
+    line = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0]
+    return json.loads(line)["loss"]
+
+
+@pytest.fixture(scope="module")
+def plain_loss(tmp_path_factory):
+    """The loss of the first step on the same conversations as plain messages."""
+    folder = tmp_path_factory.mktemp("plain")
+    write(folder / "mine.jsonl", [messages(*talk) for talk in TALKS])
+    assert train(folder, "--dataset", str(folder / "mine.jsonl")) == 0
+    return first_loss(folder)
+
+
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [
+        ("messages", "mine.json"),
+        ("openai", "mine.jsonl.gz"),
+        ("sharegpt", "mine.parquet"),
+        ("trl", "mine.parquet.gz"),
+        ("trl_messages", "mine.json.gz"),
+        ("alpaca", "mine.JSONL"),
+    ],
+)
+def test_every_form_trains_the_same_step(tmp_path, plain_loss, form, name):
+    write(tmp_path / name, [FORMS[form](*talk) for talk in TALKS])
+    assert train(tmp_path, "--dataset", str(tmp_path / name)) == 0
+    assert first_loss(tmp_path) == plain_loss
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert config["dataset"] == str(tmp_path / name)
+
+
+def test_answers_of_weight_0_are_not_trained(tmp_path, plain_loss):
+    """A conversation whose answers are all context gives no row, and the others train as before."""
+    wrong = [messages(question, "wrong", weight=0) for question, _ in TALKS]
+    write(tmp_path / "mine.jsonl", [*wrong, *(messages(*talk) for talk in TALKS)])
+    assert train(tmp_path, "--dataset", str(tmp_path / "mine.jsonl")) == 0
+    assert first_loss(tmp_path) == plain_loss
+
+
+def test_a_run_is_not_evaluated_on_what_it_trained_on(tmp_path, capsys):
+    mine = tmp_path / "mine.jsonl"
+    write(mine, [messages(*talk) for talk in TALKS])
+    assert train(tmp_path, "--dataset", str(mine)) == 0
+    evaluate = ["evaluate", "--model_name_or_path", str(tmp_path / "run"), "--dataset", str(mine)]
+    assert main(evaluate) == 2
+    said = capsys.readouterr().err
+    assert f"was trained on conversations of {mine} that this would test on" in said
+    assert "--test_share" in said
