@@ -68,7 +68,7 @@ def check_model_at_hand(key: str, name: str | None, revision: str | None = None)
     if hub_commit("model", name, revision) is not None:
         return
     if not isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
-        at = f" --revision {revision}" if revision else ""
+        at = f" --revision {revision}" if revision not in (None, "main") else ""
         folder = f"models/{name.rpartition('/')[2]}"
         raise ValueError(
             f"{key}: no network, and {name} is not in this machine's cache. Where there is one, "

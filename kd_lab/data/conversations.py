@@ -6,25 +6,23 @@ first ones, then new ones. A training conversation with the prompt of a test con
 and counted.
 """
 
-import hashlib
 import logging
-import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from datasets import Dataset, DatasetDict
 
 from kd_lab.data import toy_language
+from kd_lab.data.held_out import HELD_OUT, hold_out
 from kd_lab.data.manifest import sha256
-from kd_lab.data.messages import Message
+from kd_lab.data.messages import prompt_key
 from kd_lab.data.sources import (
     NAMED,
     Source,
     check_source,
-    has_test_split,
     read_source,
     source_identity,
 )
@@ -33,7 +31,6 @@ logger = logging.getLogger(__name__)
 
 # How many are drawn from the named sources if nothing is said; of others, all.
 DRAWN = {"train": 20_000, "test": 1_000}
-HELD_OUT = 0.05  # share of the prompts that are tested where no test split is, and one is needed
 
 Split = Literal["train", "test"]
 BOTH: tuple[Split, ...] = ("train", "test")
@@ -131,7 +128,7 @@ def check_data_arguments(args: DataArguments) -> None:
         raise ValueError(f"two_turn_share must lie in [0, 1], not {args.two_turn_share}")
     if args.two_turn_share and "toy" not in (args.dataset, args.test_dataset):
         raise ValueError(f"two_turn_share is for the toy language, and dataset is {args.dataset}")
-    for source in (_source(args), _test_source(args)):
+    for source in (source_of(args), _test_source(args)):
         if source is not None:
             check_source(source)
     if args.test_share is not None:
@@ -178,35 +175,6 @@ def draw_conversations(args: DataArguments, splits: Sequence[Split] = BOTH) -> D
     return Drawn(DatasetDict({s: drawn[s] for s in BOTH if s in drawn}), overlapping, notes)
 
 
-def trained_and_tested(trained: Mapping[str, Any], tested: DataArguments) -> bool:
-    """Whether a run trained on what these arguments would test on.
-
-    It did where both take one source without a test split, and the run held out less of it or
-    another part: a run that evaluates nothing holds out nothing unless ``test_share`` says so.
-
-    Args:
-        trained: the run's settings, as its config.yaml has them, or those of a folder of stored
-            answers, which have ``split`` besides.
-    Raises:
-        ValueError: as ``load_conversations``, of a source that is not there.
-    """
-    if tested.test_dataset is not None or tested.dataset in NAMED:
-        return False
-    if trained.get("dataset") != tested.dataset:
-        return False
-    if trained.get("split") == "test":
-        return True
-    if has_test_split(_source(tested)):
-        return False
-    evaluates = trained.get("eval_strategy", "no") != "no"
-    if trained.get("test_dataset") is not None:
-        held_out = 0.0
-    else:
-        held_out = trained.get("test_share") or (HELD_OUT if evaluates else 0.0)
-    same_draw = trained.get("conversation_seed") == tested.conversation_seed
-    return not same_draw or held_out < (tested.test_share or HELD_OUT)
-
-
 def as_split(name: str) -> Split:
     """A split by its name.
 
@@ -219,20 +187,6 @@ def as_split(name: str) -> Split:
     raise ValueError(f"split must be one of {', '.join(BOTH)}, not {name!r}")
 
 
-def prompt_key(messages: Iterable[Message]) -> str:
-    """What a conversation asks first, however it is written: all up to the answer to a user.
-
-    Two conversations of different keys differ as wholes too, so that comparing keys is enough.
-    """
-    texts, asked = [], False
-    for message in messages:
-        if message["role"] == "assistant" and asked:
-            break
-        asked |= message["role"] == "user"
-        texts.append(message["content"])
-    return " ".join(unicodedata.normalize("NFKC", " ".join(texts)).casefold().split())
-
-
 def sources(args: DataArguments) -> dict[str, str]:
     """What the conversations come from, to the byte: a checksum per file, or a commit of the hub.
 
@@ -240,7 +194,7 @@ def sources(args: DataArguments) -> dict[str, str]:
         ValueError: a source is not there, or not to be had without a network.
     """
     identities: dict[str, str] = {}
-    for source in (_source(args), _test_source(args)):
+    for source in (source_of(args), _test_source(args)):
         if source is not None:
             is_toy = source.name == "toy"
             toy = {"toy": sha256(Path(toy_language.__file__))} if is_toy else {}
@@ -262,7 +216,7 @@ def _pools(args: DataArguments, splits: Sequence[Split]) -> _Drawable:
     train, test, notes = None, None, list[str]()
     other = _test_source(args)
     if "train" in splits or other is None:
-        train, test, notes = _read(_source(args), args, "train" in splits, other is None)
+        train, test, notes = _read(source_of(args), args, "train" in splits, other is None)
     if other is not None:
         rest, test, more = _read(other, args, False, True)
         test, notes = rest if test is None else test, notes + more
@@ -279,7 +233,7 @@ def _pools(args: DataArguments, splits: Sequence[Split]) -> _Drawable:
     share = args.test_share or (HELD_OUT if "test" in splits else None)
     if share is None:
         return _Drawable(train, nothing, notes)
-    kept, held_out = _hold_out(train, share, args)
+    kept, held_out = hold_out(train, share, args.conversation_seed, args.dataset)
     if args.test_share is None:
         notes.append(
             f"{args.dataset}: held out {len(held_out):,} of {len(train):,} conversations to test "
@@ -296,7 +250,8 @@ def _read(
     return _toy("train", args) if train else None, _toy("test", args) if test else None, []
 
 
-def _source(args: DataArguments) -> Source:
+def source_of(args: DataArguments) -> Source:
+    """The source of ``dataset``."""
     return Source(
         args.dataset,
         args.dataset_config,
@@ -318,26 +273,6 @@ def _toy(split: Split, args: DataArguments) -> Dataset:
     seed = args.conversation_seed + (2**32 if split == "test" else 0)
     count = _count(args, split) or 0
     return Dataset.from_list(toy_language.conversations(count, seed, split, args.two_turn_share))
-
-
-def _hold_out(pool: Dataset, share: float, args: DataArguments) -> tuple[Dataset, Dataset]:
-    """Split by prompt: rows of one prompt stay together, so that no test prompt is trained."""
-    keys = [prompt_key(messages) for messages in pool["messages"]]
-
-    def draw(key: str) -> str:
-        return hashlib.sha256(f"{args.conversation_seed} {key}".encode()).hexdigest()
-
-    prompts = sorted(set(keys), key=draw)
-    if len(prompts) < 2:
-        raise ValueError(
-            f"{args.dataset}: all conversations begin alike, so that none can be held out to test "
-            "on; give --test_dataset"
-        )
-    held_out = set(prompts[: max(1, round(share * len(prompts)))])
-    return (
-        pool.select([i for i, key in enumerate(keys) if key not in held_out]),
-        pool.select([i for i, key in enumerate(keys) if key in held_out]),
-    )
 
 
 def _count(args: DataArguments, split: Split) -> int | None:

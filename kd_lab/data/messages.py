@@ -12,6 +12,8 @@ besides: JSON text of their schemas, for the chat template.
 """
 
 import json
+import unicodedata
+from collections.abc import Iterable
 from typing import Any, NotRequired, TypedDict
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -47,3 +49,17 @@ def json_row(messages: list[Message], tools: str | None = None) -> dict[str, Any
             turn["weight"] = 0
         turns.append(turn)
     return {"messages": turns} | ({"tools": json.loads(tools)} if tools else {})
+
+
+def prompt_key(messages: Iterable[Message]) -> str:
+    """What a conversation asks first, however it is written: all up to the answer to a user.
+
+    Two conversations of different keys differ as wholes too, so that comparing keys is enough.
+    """
+    texts, asked = [], False
+    for message in messages:
+        if message["role"] == "assistant" and asked:
+            break
+        asked |= message["role"] == "user"
+        texts.append(message["content"])
+    return " ".join(unicodedata.normalize("NFKC", " ".join(texts)).casefold().split())

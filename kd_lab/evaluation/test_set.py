@@ -1,14 +1,17 @@
 """The held-out conversations: prompts to answer, and the references that answered them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
-from kd_lab.data.conversations import DataArguments, trained_and_tested
+from kd_lab.data.conversations import DataArguments, source_of
 from kd_lab.data.examples import NoRows
+from kd_lab.data.held_out import HELD_OUT
 from kd_lab.data.row_kinds import NO_REFERENCE, TRAINING_ROW
 from kd_lab.data.row_store import RowStore
+from kd_lab.data.sources import NAMED, has_test_split
 from kd_lab.teacher.packed_rows import PackedRows
 from kd_lab.teacher.shards import ShardStore
 
@@ -52,6 +55,35 @@ def _source_of(config: dict[str, Any]) -> dict[str, Any]:
             source = ShardStore.open(folder, kind, verify=False).settings["source"]
             return source["answers"]["source"] if "answers" in source else source
     return config
+
+
+def trained_and_tested(trained: Mapping[str, Any], tested: DataArguments) -> bool:
+    """Whether a run trained on what these arguments would test on.
+
+    It did where both take one source without a test split, and the run held out less of it or
+    another part: a run that evaluates nothing holds out nothing unless ``test_share`` says so.
+
+    Args:
+        trained: the run's settings, as its config.yaml has them, or those of a folder of stored
+            answers, which have ``split`` besides.
+    Raises:
+        ValueError: as ``load_conversations``, of a source that is not there.
+    """
+    if tested.test_dataset is not None or tested.dataset in NAMED:
+        return False
+    if trained.get("dataset") != tested.dataset:
+        return False
+    if trained.get("split") == "test":
+        return True
+    if has_test_split(source_of(tested)):
+        return False
+    evaluates = trained.get("eval_strategy", "no") != "no"
+    if trained.get("test_dataset") is not None:
+        held_out = 0.0
+    else:
+        held_out = trained.get("test_share") or (HELD_OUT if evaluates else 0.0)
+    same_draw = trained.get("conversation_seed") == tested.conversation_seed
+    return not same_draw or held_out < (tested.test_share or HELD_OUT)
 
 
 def load_test_set(

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kd_lab.data.conversations import prompt_key
 from kd_lab.data.manifest import KIND, MANIFEST, check_manifest, sha256
+from kd_lab.data.messages import prompt_key
 from kd_lab.next_step import check_model_path
 from kd_lab.rollout.sampling import Sampling
 from kd_lab.teacher.cache import DTYPES

@@ -20,9 +20,8 @@ from kd_lab.data.conversations import (
     check_data_arguments,
     draw_conversations,
     load_conversations,
-    prompt_key,
-    trained_and_tested,
 )
+from kd_lab.data.messages import prompt_key
 from kd_lab.data.prepare import PrepareArguments, prepare_data, run
 from kd_lab.data.toy_language import ANSWERS, understand
 
@@ -269,32 +268,6 @@ def test_what_is_held_out_unasked_is_said_and_what_is_asked_for_is_the_same_ever
     write_jsonl(tmp_path / "test.jsonl", *numbered(2, 200))
     with pytest.raises(ValueError, match=r"test_share is given, and .* has a test split already"):
         load_conversations(replace(asked, dataset=str(tmp_path)))
-
-
-@pytest.mark.parametrize(
-    ("trained", "tested", "both"),
-    [
-        ({}, {}, True),  # nothing was held out
-        ({"eval_strategy": "steps"}, {}, False),  # the same twentieth
-        ({"eval_strategy": "steps"}, {"conversation_seed": 1}, True),
-        ({"eval_strategy": "steps"}, {"test_share": 0.2}, True),
-        ({"test_share": 0.2}, {}, False),  # the twentieth is a part of the fifth
-        ({"test_share": 0.2}, {"test_share": 0.2}, False),
-        ({"eval_strategy": "steps", "test_dataset": "other.jsonl"}, {}, True),
-        ({}, {"test_dataset": "other.jsonl"}, False),
-        ({"dataset": "another.jsonl"}, {}, False),
-        ({"split": "test", "test_share": 0.2}, {"test_share": 0.2}, True),  # stored answers to it
-    ],
-)
-def test_what_was_not_held_out_is_known_to_be_trained(tmp_path, trained, tested, both):
-    mine = write_jsonl(tmp_path / "mine.jsonl", *numbered(40))
-    config = {"dataset": mine, "conversation_seed": 0} | trained
-    assert trained_and_tested(config, DataArguments(mine, **tested)) is both
-    write_jsonl(tmp_path / "named" / "train.jsonl", *numbered(40))
-    write_jsonl(tmp_path / "named" / "test.jsonl", *numbered(4, 50))
-    named = str(tmp_path / "named")
-    if "split" not in trained:
-        assert not trained_and_tested(config | {"dataset": named}, DataArguments(named))
 
 
 def test_a_file_whose_name_says_test_is_never_trained(tmp_path):

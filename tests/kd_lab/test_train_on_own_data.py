@@ -9,7 +9,9 @@ import pytest
 import yaml
 
 from kd_lab.cli import main
+from kd_lab.data.conversations import DataArguments
 from kd_lab.data.toy_language import conversations
+from kd_lab.evaluation.test_set import trained_and_tested
 
 SHAPE = "{hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2, "
 SHAPE += "num_key_value_heads: 2}"
@@ -114,3 +116,30 @@ def test_a_run_is_not_evaluated_on_what_it_trained_on(tmp_path, capsys):
     said = capsys.readouterr().err
     assert f"was trained on conversations of {mine} that this would test on" in said
     assert "--test_share" in said
+
+
+@pytest.mark.parametrize(
+    ("trained", "tested", "both"),
+    [
+        ({}, {}, True),  # nothing was held out
+        ({"eval_strategy": "steps"}, {}, False),  # the same twentieth
+        ({"eval_strategy": "steps"}, {"conversation_seed": 1}, True),
+        ({"eval_strategy": "steps"}, {"test_share": 0.2}, True),
+        ({"test_share": 0.2}, {}, False),  # the twentieth is a part of the fifth
+        ({"test_share": 0.2}, {"test_share": 0.2}, False),
+        ({"eval_strategy": "steps", "test_dataset": "other.jsonl"}, {}, True),
+        ({}, {"test_dataset": "other.jsonl"}, False),
+        ({"dataset": "another.jsonl"}, {}, False),
+        ({"split": "test", "test_share": 0.2}, {"test_share": 0.2}, True),  # stored answers to it
+    ],
+)
+def test_what_was_not_held_out_is_known_to_be_trained(tmp_path, trained, tested, both):
+    mine = str(tmp_path / "mine.jsonl")
+    write(tmp_path / "mine.jsonl", [messages(*talk) for talk in TALKS])
+    config = {"dataset": mine, "conversation_seed": 0} | trained
+    assert trained_and_tested(config, DataArguments(mine, **tested)) is both
+    (named := tmp_path / "named").mkdir()
+    for split in ("train", "test"):
+        write(named / f"{split}.jsonl", [messages(*talk) for talk in TALKS])
+    if "split" not in trained:
+        assert not trained_and_tested(config | {"dataset": str(named)}, DataArguments(str(named)))

@@ -1,0 +1,41 @@
+"""What is held out to test on where a source has no test split: a share of its prompts, by seed."""
+
+import hashlib
+
+from datasets import Dataset
+
+from kd_lab.data.messages import prompt_key
+
+HELD_OUT = 0.05  # share of the prompts, where a command tests and nothing is said
+
+
+def hold_out(pool: Dataset, share: float, seed: int, name: str) -> tuple[Dataset, Dataset]:
+    """Split by prompt: rows of one prompt stay together, so that no test prompt is trained.
+
+    Of one seed a larger share holds out the same prompts and more.
+
+    Args:
+        pool: conversations, of the column ``messages``.
+        share: of the prompts, between 0 and 1; at least one is held out.
+        name: of the source, for what is refused.
+    Returns:
+        the rows to train and those to test on, in the order of the pool.
+    Raises:
+        ValueError: all rows have one prompt.
+    """
+    keys = [prompt_key(messages) for messages in pool["messages"]]
+
+    def draw(key: str) -> str:
+        return hashlib.sha256(f"{seed} {key}".encode()).hexdigest()
+
+    prompts = sorted(set(keys), key=draw)
+    if len(prompts) < 2:
+        raise ValueError(
+            f"{name}: all conversations begin alike, so that none can be held out to test "
+            "on; give --test_dataset"
+        )
+    held_out = set(prompts[: max(1, round(share * len(prompts)))])
+    return (
+        pool.select([i for i, key in enumerate(keys) if key not in held_out]),
+        pool.select([i for i, key in enumerate(keys) if key in held_out]),
+    )
