@@ -263,3 +263,10 @@ def test_minutes_and_memory_of_the_demo():
         f"| {took['wall_seconds'] / 60:.0f} minutes | 2 processes of "
         f"{took['largest_process_gib']:.1f} GiB |" in README
     )
+
+
+def test_what_the_demo_installs():
+    demo = load("bench_install")["make demo"]
+    assert demo["torch"].endswith("+cpu")
+    assert f"`make demo` installs {demo['megabytes'] / 1000:.1f} GB with PyTorch's CPU" in README
+    assert f"build, in {demo['seconds'] / 60:.1f} minutes on two cores" in README
