@@ -64,6 +64,7 @@ INSTALLS = (
         ("pip install -e .", "pip install -e '.[llm]'", "pip install -e '.[notebooks]'"),
     ),
 )
+AT_A_TIME = 8  # uv waits for the registry most of the time
 # In an environment of its own, without constraints.txt: vLLM wants an older transformers.
 VLLM = Install(
     ("vllm",),
@@ -132,15 +133,18 @@ def _tell(install: Install, platform: str, whys: dict[str, str]) -> bool:
 
 def main() -> int:
     start, well = perf_counter(), True
-    with TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with TemporaryDirectory() as folder, ThreadPoolExecutor(AT_A_TIME) as pool:
         locks = pool.map(partial(lock, folder=Path(folder)), INSTALLS)
+        minors = [python for python in PYTHONS if python != "3.11.5"]
+        alone = {  # the longest of all, so it begins at once
+            platform: pool.map(partial(unresolved, VLLM, platform), minors)
+            for platform in VLLM.platforms
+        }
         for install, locked in zip(INSTALLS, locks, strict=True):
             for platform in install.platforms:
                 whys = pool.map(partial(lacking, locked, platform), PYTHONS)
                 well &= _tell(install, platform, dict(zip(PYTHONS, whys, strict=True)))
-        for platform in VLLM.platforms:
-            minors = [python for python in PYTHONS if python != "3.11.5"]
-            whys = pool.map(partial(unresolved, VLLM, platform), minors)
+        for platform, whys in alone.items():
             well &= _tell(VLLM, platform, dict(zip(minors, whys, strict=True)))
     print(f"{perf_counter() - start:.0f} s")
     return 0 if well else 1
