@@ -21,8 +21,9 @@ from datasets import Dataset
 from rich.console import Console
 from rich.markup import escape
 
-from kd_lab.data.forms import Conversation, FormReader, without_filled_nulls
+from kd_lab.data.forms import FormReader, without_filled_nulls
 from kd_lab.data.manifest import MANIFEST
+from kd_lab.data.messages import Conversation
 from kd_lab.data.splits import sort_by_split
 
 KINDS = (".jsonl", ".json", ".parquet")

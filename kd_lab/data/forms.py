@@ -12,10 +12,10 @@ and not null is an error; a row's other keys are counted, and the reader says wh
 
 from collections import Counter
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import Any
 
 from kd_lab.data.message_forms import as_message, described, tool_schemas
-from kd_lab.data.messages import Message
+from kd_lab.data.messages import Conversation, Message
 
 MESSAGES = "messages"
 SHAREGPT = "ShareGPT conversations"
@@ -57,13 +57,6 @@ REFUSED = {
 KNOWN = "; ".join(
     ('"messages"', '"conversations"', '"prompt" and "completion"', '"instruction" and "output"')
 )
-
-
-class Conversation(NamedTuple):
-    """A row as read."""
-
-    messages: list[Message]
-    tools: str | None = None  # JSON text of the tools' schemas
 
 
 class FormReader:

@@ -14,7 +14,7 @@ besides: JSON text of their schemas, for the chat template.
 import json
 import unicodedata
 from collections.abc import Iterable
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -26,6 +26,13 @@ class Message(TypedDict):
     content: str
     trained: NotRequired[bool | None]
     extra: NotRequired[str | None]
+
+
+class Conversation(NamedTuple):
+    """A row of a data set: what is said, and the tools that are offered."""
+
+    messages: list[Message]
+    tools: str | None = None  # JSON text of the tools' schemas
 
 
 def is_trained(message: Message) -> bool:

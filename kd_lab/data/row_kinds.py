@@ -7,10 +7,11 @@ ids. It is a value: with a tokenizer and conversations, it decides the rows to t
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from datasets import Features, List, Value
 
+from kd_lab.data.messages import Conversation
 from kd_lab.data.rendering import (
     ChatTemplate,
     Piece,
@@ -24,7 +25,6 @@ from kd_lab.vocabulary import IGNORED
 if TYPE_CHECKING:  # importing transformers takes seconds, and only its type is needed
     from transformers import PreTrainedTokenizerBase
 
-    from kd_lab.data.messages import Message
 
 IDS = List(Value("int32"))
 TRAINING_ROW = Features({"input_ids": IDS, "labels": IDS, "prompt_length": Value("int32")})
@@ -34,13 +34,6 @@ NO_REFERENCE = "no answer to compare with"
 CUT = "a row is cut at max_length"
 
 Row = dict[str, Any]
-
-
-class Conversation(NamedTuple):
-    """A row of a data set."""
-
-    messages: list["Message"]
-    tools: str | None = None  # JSON text of their schemas
 
 
 @dataclass

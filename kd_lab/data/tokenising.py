@@ -21,7 +21,8 @@ from datasets import Dataset
 from rich.console import Console
 from rich.progress import Progress
 
-from kd_lab.data.row_kinds import Conversation, RowKind, RowWriter
+from kd_lab.data.messages import Conversation
+from kd_lab.data.row_kinds import RowKind, RowWriter
 
 if TYPE_CHECKING:  # importing transformers takes seconds, and only its type is needed
     from transformers import PreTrainedTokenizerBase
