@@ -80,7 +80,7 @@ test: $(VENV)/.dev  ## all tests, then all notebooks
 
 test-vllm: $(VLLM_VENV)/.ready  ## vLLM's answers against transformers' (4 GB more; no GPU needed)
 	VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=0-1 \
-		$(VLLM_VENV)/bin/python -m pytest tests/kd_lab/vllm_engine_check.py
+		$(VLLM_VENV)/bin/python -m pytest tests/kd_lab/rollout/vllm_engine_check.py
 
 lint: $(VENV)/.dev  ## formatting, lint and types
 	$(PY) -m ruff format --check .

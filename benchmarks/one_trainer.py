@@ -42,8 +42,7 @@ MIB = 2**20
 
 
 def qwen_pair(dtype: str) -> tuple[PreTrainedModel, PreTrainedModel, PreTrainedTokenizerBase]:
-    sys.path.append(str(Path(__file__).parent.parent / "tests"))
-    from qwen_vocabulary import ROWS_UP_TO_3B, qwen_tokenizer
+    from tests.helpers.qwen_vocabulary import ROWS_UP_TO_3B, qwen_tokenizer
 
     torch.manual_seed(0)
     pair = []

@@ -6,9 +6,9 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from kd_lab.house_style import house_style
-from kd_lab.planned_run import GB, Job, plan_memory
+from kd_lab.planning.planned_run import GB, Job, plan_memory
 
-# Name, colour, hatching, and the parts of kd_lab.planned_run.Memory that it adds up.
+# Name, colour, hatching, and the parts of kd_lab.planning.planned_run.Memory that it adds up.
 GROUPS = (
     ("student: weights, gradients, AdamW", "#D55E00", "///", (
         "student's weights", "gradients", "AdamW", "float32 copy of the weights",

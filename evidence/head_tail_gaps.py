@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from kd_lab.data.packed_rows import PackedRows
 from kd_lab.divergences import forward_kl, head_mask, reverse_kl
 from kd_lab.evaluation.states import TOKENS_PER_BATCH, trained_states
 from kd_lab.loss.chunks import LiveDistribution, Projection
-from kd_lab.teacher.packed_rows import PackedRows
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedModel

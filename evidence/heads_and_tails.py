@@ -28,10 +28,10 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from evidence.head_tail_gaps import measure_gaps
-from kd_lab.run_folder import run_versions
+from kd_lab.data.packed_rows import PackedRows
+from kd_lab.runs.run_folder import run_versions
 from kd_lab.smollm2 import FOLDER
 from kd_lab.student import StudentArguments, load_student
-from kd_lab.teacher.packed_rows import PackedRows
 from kd_lab.teacher.stored import stored_answers
 from kd_lab.trainers.distil_config import DistilConfig
 from kd_lab.trainers.token_distil import TokenDistilTrainer

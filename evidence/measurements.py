@@ -66,7 +66,9 @@ def take(name: str, runs: Path) -> Path:
     Raises:
         ValueError, OSError: the runs are not there or not finished; nothing is written.
     """
-    from kd_lab.run_folder import write_whole  # imports transformers, which CLAIMS.md can spare
+    from kd_lab.runs.run_folder import (
+        write_whole,  # imports transformers, which CLAIMS.md can spare
+    )
 
     measurement = MEASUREMENTS[name]
     found = resolve_name(measurement.function)(runs)

@@ -24,12 +24,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kd_lab.data.packed_rows import PackedRows
 from kd_lab.divergences import Divergence, forward_kl, reverse_kl
 from kd_lab.evaluation.intervals import bootstrap_interval
 from kd_lab.evaluation.states import TOKENS_PER_BATCH, trained_states
 from kd_lab.loss.chunks import LiveDistribution, Projection
 from kd_lab.loss.tiles import by_autograd
-from kd_lab.teacher.packed_rows import PackedRows
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedModel

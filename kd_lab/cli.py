@@ -47,8 +47,8 @@ COMMANDS = {
     "evaluate": Command("kd_lab.evaluation.evaluate", "measure a student, with intervals"),
     "report": Command("kd_lab.report.report", "all runs in one table and plots", first="runs"),
     "demo": Command("kd_lab.demo", "a whole study: train, evaluate, report"),
-    "plan": Command("kd_lab.plan", "memory and hours that a run will need, estimated"),
-    "doctor": Command("kd_lab.doctor", "this machine, and what it can run", options=False),
+    "plan": Command("kd_lab.planning.plan", "memory and hours that a run will need, estimated"),
+    "doctor": Command("kd_lab.machine.doctor", "this machine, and what it can run", options=False),
 }
 
 

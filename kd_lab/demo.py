@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from kd_lab.report import report
 from kd_lab.report.runs import Recipe, read_recipes
-from kd_lab.run_folder import write_whole
+from kd_lab.runs.run_folder import write_whole
 from kd_lab.smollm2 import fetch_smollm2
 from kd_lab.study.capacity import CAPACITY
 from kd_lab.study.findings import smol_findings, toy_findings

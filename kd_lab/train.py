@@ -24,11 +24,13 @@ from trl import get_peft_config
 
 from kd_lab.data.conversations import DataArguments, check_data_arguments
 from kd_lab.data.examples import NoRows, say_rows_without_end
+from kd_lab.data.packed_rows import PackedRows
 from kd_lab.data.row_store import RowStore
+from kd_lab.data.shards import ShardStore
 from kd_lab.data.trained_turns import NO_ANSWER
 from kd_lab.hub import check_model_at_hand
 from kd_lab.next_step import check_folder, check_model_path
-from kd_lab.run_folder import (
+from kd_lab.runs.run_folder import (
     MarkWholeCheckpoints,
     MetricsWriter,
     finish_run,
@@ -38,8 +40,6 @@ from kd_lab.run_folder import (
 )
 from kd_lab.student import StudentArguments, load_student, load_tokenizer
 from kd_lab.teacher.identity import check_same_teacher, model_identity, tokenizer_hash
-from kd_lab.teacher.packed_rows import PackedRows
-from kd_lab.teacher.shards import ShardStore
 from kd_lab.teacher.stored import StoredTeacher, answers_end_tokens, stored_answers
 from kd_lab.trainers.distil_config import DistilConfig
 from kd_lab.trainers.policy_gradient_distil import PolicyGradientDistilTrainer

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kd_lab.data.examples import say
+from kd_lab.data.shards import ShardStore
 from kd_lab.rollout.sampling import Completion, Sampling
 from kd_lab.teacher.identity import check_same_teacher
-from kd_lab.teacher.shards import ShardStore
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedModel

@@ -34,6 +34,7 @@ from kd_lab.evaluation.answers import (
 )
 from kd_lab.evaluation.bartscore import BART, BartScorer
 from kd_lab.evaluation.fidelity import token_fidelity
+from kd_lab.evaluation.held_out import TestSet, check_not_trained, load_test_set
 from kd_lab.evaluation.measurements import (
     Advance,
     Measurements,
@@ -45,7 +46,6 @@ from kd_lab.evaluation.measurements import (
 )
 from kd_lab.evaluation.models import Model, measure_speed, shared_size
 from kd_lab.evaluation.states import answered_rows
-from kd_lab.evaluation.test_set import TestSet, check_not_trained, load_test_set
 from kd_lab.next_step import check_folder, check_model_path
 from kd_lab.rollout.sampling import Completion, Sampling
 from kd_lab.teacher.cache import DTYPES
@@ -132,7 +132,7 @@ ARGUMENTS = (EvaluateArguments, DataArguments)
 
 def run(args: EvaluateArguments, data: DataArguments) -> None:
     """Evaluate, write ``evaluation.json`` and print what is in it; see ``evaluate``."""
-    from kd_lab.run_folder import write_whole
+    from kd_lab.runs.run_folder import write_whole
 
     started = time.perf_counter()
     path = _output_folder(args) / RESULT
@@ -184,7 +184,7 @@ def evaluate(args: EvaluateArguments, data: DataArguments) -> dict[str, Any]:
         ValueError: arguments that do not fit, models of different tokenizers, or no test
             conversation that can be used.
     """
-    from kd_lab.run_folder import resolved_config, run_versions
+    from kd_lab.runs.run_folder import resolved_config, run_versions
 
     sampling = check_evaluate_arguments(args)
     check_data_arguments(data)

@@ -21,10 +21,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kd_lab.data.packed_rows import PackedRows
 from kd_lab.divergences import forward_kl, jensen_shannon, reverse_kl, total_variation
 from kd_lab.evaluation.states import TOKENS_PER_BATCH, trained_states
 from kd_lab.loss.chunks import LiveDistribution, Projection
-from kd_lab.teacher.packed_rows import PackedRows
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedModel

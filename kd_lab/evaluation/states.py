@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kd_lab.teacher.packed_rows import PackedRows
+from kd_lab.data.packed_rows import PackedRows
 from kd_lab.teacher.plain_logits import check_plain_logits
 from kd_lab.teacher.signals import trained_hidden_states
 

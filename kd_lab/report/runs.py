@@ -16,7 +16,7 @@ import yaml
 
 from kd_lab.next_step import evaluation_of, written_by
 from kd_lab.report.metrics import METRICS
-from kd_lab.run_folder import CONFIG, read_metrics
+from kd_lab.runs.run_folder import CONFIG, read_metrics
 
 RESULT = "evaluation.json"
 PARTS = "metrics", "weights", "missing", "speed", "student", "teacher", "test_set", "settings"

@@ -34,11 +34,11 @@ from kd_lab.data.conversations import DataArguments, as_split, check_data_argume
 from kd_lab.data.examples import say_rows_without_end
 from kd_lab.data.messages import json_row
 from kd_lab.data.row_store import RowStore
+from kd_lab.data.shards import Shard, ShardStore
 from kd_lab.next_step import check_model_path
 from kd_lab.rollout.sampling import Completion, Sampling
 from kd_lab.teacher.cache import DTYPES, SPLITS
 from kd_lab.teacher.identity import model_identity, tokenizer_hash
-from kd_lab.teacher.shards import Shard, ShardStore
 from kd_lab.teacher.stored import stored_answers
 from kd_lab.vocabulary import shared_vocabulary_size
 

@@ -7,10 +7,10 @@ What models answer in evaluations goes to FOLDER/answers, where a teacher's serv
 from collections.abc import Sequence
 from pathlib import Path
 
+from kd_lab.data.shards import MANIFEST
 from kd_lab.evaluation.evaluate import RESULT
-from kd_lab.run_folder import COMPLETE
+from kd_lab.runs.run_folder import COMPLETE
 from kd_lab.study.schedule import Task
-from kd_lab.teacher.shards import MANIFEST
 
 
 def train(

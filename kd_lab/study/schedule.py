@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from kd_lab.recipe import find_recipe
-from kd_lab.run_folder import write_whole
+from kd_lab.runs.run_folder import write_whole
 
 
 @dataclass(frozen=True)

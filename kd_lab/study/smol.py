@@ -8,10 +8,10 @@ answers: by SFT, or by half SFT and half a divergence, as most of the post's stu
 from collections.abc import Collection
 from pathlib import Path
 
+from kd_lab.data.shards import MANIFEST
 from kd_lab.smollm2 import FOLDER
 from kd_lab.study.commands import evaluate, generate, train
 from kd_lab.study.schedule import Task
-from kd_lab.teacher.shards import MANIFEST
 
 QUESTIONS, TEST_QUESTIONS = 320, 64
 PARTS = 2  # of the questions, so that two cores can write them

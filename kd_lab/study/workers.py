@@ -32,7 +32,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from kd_lab.peak_memory import largest_child_peak
+from kd_lab.machine.peak_memory import largest_child_peak
 from kd_lab.study.schedule import Study, Task
 
 LOOK_EVERY = 0.5  # seconds

@@ -33,13 +33,13 @@ from torch import Tensor
 
 from kd_lab.data.conversations import DataArguments, as_split, check_data_arguments
 from kd_lab.data.examples import say_rows_without_end
+from kd_lab.data.packed_rows import PackedRows
 from kd_lab.data.row_store import RowStore
+from kd_lab.data.shards import Shard, ShardStore
 from kd_lab.loss import CHUNK_SIZE
 from kd_lab.next_step import check_folder, check_model_path
 from kd_lab.teacher.identity import check_same_teacher, model_identity, tokenizer_hash
-from kd_lab.teacher.packed_rows import PackedRows
 from kd_lab.teacher.plain_logits import check_plain_logits
-from kd_lab.teacher.shards import Shard, ShardStore
 from kd_lab.teacher.signals import topk_law, trained_hidden_states
 from kd_lab.teacher.stored import HEAD, SIGNALS, stored_answers
 from kd_lab.vocabulary import shared_vocabulary_size

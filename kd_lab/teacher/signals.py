@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from kd_lab.teacher.packed_rows import PackedRows
+from kd_lab.data.packed_rows import PackedRows
 
 if TYPE_CHECKING:  # importing transformers takes seconds, and only its type is needed
     from transformers import PreTrainedModel

@@ -14,7 +14,7 @@ from transformers.utils import is_torch_bf16_gpu_available
 from trl import SFTConfig
 
 from kd_lab.divergences import Divergence, get_divergence
-from kd_lab.nvidia import nvidia_gpus, torch_build, why_unused
+from kd_lab.machine.nvidia import nvidia_gpus, torch_build, why_unused
 
 PREFIX_SOURCES = ("dataset", "teacher", "student")
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from book.memory_trace import MemoryTrace
 from kd_lab.divergences import forward_kl
 from kd_lab.loss import fused_linear_distillation_loss
-from tests.kd_lab.loss_problem import Products, problem
+from tests.helpers.loss_problem import Products, problem
 
 UNIT = 4 * 1000  # bytes of a float32 tensor of 1,000
 

@@ -13,7 +13,7 @@ from evidence.__main__ import main
 from evidence.measurements import MEASUREMENTS
 from evidence.publish import PUBLISHED
 from kd_lab.demo import STUDIES
-from tests.kd_lab.toy_pair import TOKENIZER, toy_model
+from tests.helpers.toy_pair import TOKENIZER, toy_model
 
 ROOT = Path(__file__).parents[2]
 

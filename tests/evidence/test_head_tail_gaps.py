@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from evidence.head_tail_gaps import head_and_tail_gaps, measure_gaps
-from kd_lab.teacher.packed_rows import PackedRows
-from tests.kd_lab.toy_pair import TOKENIZER, toy_model, toy_rows
+from kd_lab.data.packed_rows import PackedRows
+from tests.helpers.toy_pair import TOKENIZER, toy_model, toy_rows
 
 VOCABULARY = len(TOKENIZER)
 

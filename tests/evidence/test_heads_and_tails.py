@@ -7,8 +7,8 @@ import torch
 
 from evidence.head_tail_gaps import measure_gaps
 from evidence.heads_and_tails import WatchGaps, by_metric, fit, measure
-from kd_lab.teacher.packed_rows import PackedRows
-from tests.kd_lab.toy_pair import TOKENIZER, toy_model, toy_rows
+from kd_lab.data.packed_rows import PackedRows
+from tests.helpers.toy_pair import TOKENIZER, toy_model, toy_rows
 
 VOCABULARY = len(TOKENIZER)
 

@@ -16,7 +16,7 @@ from evidence.listing import (
     toy_batch,
 )
 from kd_lab.vocabulary import IGNORED
-from tests.kd_lab.toy_pair import TOKENIZER, toy_model
+from tests.helpers.toy_pair import TOKENIZER, toy_model
 
 
 @pytest.fixture(scope="module")

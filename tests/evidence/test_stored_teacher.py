@@ -1,7 +1,7 @@
 """The bytes of a stored teacher: those counted are those of the files."""
 
 from evidence.stored_teacher import counted, measured
-from tests.kd_lab.toy_pair import TOKENIZER, toy_model
+from tests.helpers.toy_pair import TOKENIZER, toy_model
 
 
 def test_a_stored_teacher_takes_what_is_counted(tmp_path):

@@ -15,7 +15,7 @@ from evidence import token_pages
 from evidence.token_pages import choose_questions, grammar_next, measure
 from kd_lab.data.toy_language import answers
 from kd_lab.study.toy import METHODS
-from tests.kd_lab.toy_pair import TOKENIZER, toy_model, toy_rows
+from tests.helpers.toy_pair import TOKENIZER, toy_model, toy_rows
 
 NAMES = ["teacher", "start", *(f"{method}-1" for method in METHODS)]
 END = "<|im_end|>"

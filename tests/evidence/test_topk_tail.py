@@ -5,9 +5,9 @@ import json
 import pytest
 
 from evidence.topk_tail import measure, topk_tail_study
+from kd_lab.data.packed_rows import PackedRows
 from kd_lab.evaluation.models import Model
-from kd_lab.teacher.packed_rows import PackedRows
-from tests.kd_lab.toy_pair import ROWS, TOKENIZER, toy_model, toy_rows
+from tests.helpers.toy_pair import ROWS, TOKENIZER, toy_model, toy_rows
 
 
 def test_the_study(tmp_path):

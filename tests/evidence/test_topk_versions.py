@@ -19,12 +19,12 @@ from evidence.topk_versions import (
     renormalised,
     value_and_gradient,
 )
+from kd_lab.data.packed_rows import PackedRows
 from kd_lab.divergences import forward_kl, reverse_kl
 from kd_lab.loss import fused_linear_topk_distillation_loss
-from kd_lab.teacher.packed_rows import PackedRows
 from kd_lab.teacher.signals import topk_law
-from tests.kd_lab.loss_problem import problem
-from tests.kd_lab.toy_pair import TOKENIZER, toy_model, toy_rows
+from tests.helpers.loss_problem import problem
+from tests.helpers.toy_pair import TOKENIZER, toy_model, toy_rows
 
 KS = (1, 2, 5, 20, 31)
 

@@ -8,6 +8,7 @@ import pytest
 
 from kd_lab.cli import COMMANDS, main, parse
 from kd_lab.recipe import find_recipe, recipes
+from tests.helpers.refusal import refusal
 
 RECIPE = """\
 # an example
@@ -31,15 +32,6 @@ def recipe(tmp_path, monkeypatch):
         return name
 
     return write
-
-
-def refusal(capsys, *words):
-    """The one line that the command line writes when it refuses."""
-    assert main(words) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("kd-lab: error: ")
-    assert told.count("\n") == 1
-    return told.removeprefix("kd-lab: error: ").rstrip("\n")
 
 
 def test_a_recipe_reaches_the_dataclasses_and_options_win(recipe):

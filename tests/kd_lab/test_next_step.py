@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from kd_lab import next_step
-from kd_lab.cli import main
 from kd_lab.next_step import check_folder, check_model_path, commands_for, evaluation_of, written_by
 from kd_lab.recipe import RECIPES
 from kd_lab.smollm2 import FOLDER
+from tests.helpers.refusal import refusal
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -18,13 +18,6 @@ CHECKOUT = Path(__file__).parents[2]
 def fresh_folder(tmp_path, monkeypatch):
     """As after pip install: nothing is trained, and there is no Makefile."""
     monkeypatch.chdir(tmp_path)
-
-
-def refusal(capsys, *words: str) -> str:
-    assert main([*words]) == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("kd-lab:")]
-    assert len(lines) == 1
-    return lines[0]
 
 
 def test_every_folder_that_a_recipe_writes_names_that_recipe():

@@ -10,15 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_pair import TOKENIZER, toy_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Tokenizer
 
 from kd_lab.cli import main
+from tests.helpers.refusal import SHAPE, refusal
+from tests.helpers.toy_pair import TOKENIZER, toy_model
 
-SHAPE = (
-    "{hidden_size: 32, intermediate_size: 64, num_hidden_layers: 1, num_attention_heads: 2, "
-    "num_key_value_heads: 2, tie_word_embeddings: false}"
-)
 STUDENT = ["--model_shape", SHAPE, "--num_conversations", "200"]
 QUICK = ["--use_cpu", "true", "--disable_tqdm", "true", "--max_steps", "2"]
 
@@ -29,13 +26,6 @@ def teacher(tmp_path_factory) -> str:
     toy_model(64, 2, seed=2).save_pretrained(folder)
     TOKENIZER.save_pretrained(folder)
     return str(folder)
-
-
-def refusal(capsys, *words: str) -> str:
-    assert main(["train", *words]) == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("kd-lab:")]
-    assert len(lines) == 1
-    return lines[0]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +52,7 @@ def refusal(capsys, *words: str) -> str:
     ],
 )
 def test_wrong_input_is_one_line(words, said, tmp_path, capsys):
-    line = refusal(capsys, *STUDENT, *QUICK, "--output_dir", str(tmp_path / "run"), *words)
+    line = refusal(capsys, "train", *STUDENT, *QUICK, "--output_dir", str(tmp_path / "run"), *words)
     assert said in line
     assert not (tmp_path / "run").exists()
 
@@ -78,8 +68,10 @@ def test_a_base_model_learns_to_end_an_answer_as_the_chat_template_does(tmp_path
     run = ["--alpha", "0", "--output_dir", str(tmp_path / "run"), "--model_name_or_path", str(base)]
     few = ["--num_conversations", "64", *QUICK]
 
-    assert "set eos_token to the token that ends" in refusal(capsys, *run, *few)
-    assert "has no token '<|end|>'" in refusal(capsys, *run, *few, "--eos_token", "<|end|>")
+    assert "set eos_token to the token that ends" in refusal(capsys, "train", *run, *few)
+    assert "has no token '<|end|>'" in refusal(
+        capsys, "train", *run, *few, "--eos_token", "<|end|>"
+    )
     assert main(["train", *run, *few, "--eos_token", "<|im_end|>"]) == 0
     assert AutoTokenizer.from_pretrained(tmp_path / "run").eos_token == "<|im_end|>"
     ends = AutoModelForCausalLM.from_pretrained(tmp_path / "run").generation_config.eos_token_id
@@ -89,7 +81,7 @@ def test_a_base_model_learns_to_end_an_answer_as_the_chat_template_does(tmp_path
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
 def test_bfloat16_without_a_gpu_is_refused(tmp_path, capsys):
     words = ["--alpha", "0", "--bf16", "true", "--output_dir", str(tmp_path / "run")]
-    assert "bf16 is true and no GPU" in refusal(capsys, *STUDENT, *words)
+    assert "bf16 is true and no GPU" in refusal(capsys, "train", *STUDENT, *words)
 
 
 def test_another_tokenizer_is_refused_before_a_model_loads(tmp_path, capsys):
@@ -101,7 +93,7 @@ def test_another_tokenizer_is_refused_before_a_model_loads(tmp_path, capsys):
     other = Qwen2Tokenizer({token: i for i, token in enumerate(words)}, [], eos_token="<|im_end|>")
     other.save_pretrained(tmp_path / "other")
     line = refusal(
-        capsys, *STUDENT, *QUICK, "--output_dir", str(tmp_path / "run"),
+        capsys, "train", *STUDENT, *QUICK, "--output_dir", str(tmp_path / "run"),
         "--teacher_model_name_or_path", str(tmp_path / "other"),
     )  # fmt: skip
     assert "the tokenizers differ: id" in line
@@ -141,7 +133,7 @@ def test_a_run_folder_holds_all_that_tells_how_it_was_made(teacher, tmp_path, ca
     assert main(["train", *recipe]) == 0
     assert (again / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
     # And a folder that holds a run is not written into.
-    assert "already holds a finished run" in refusal(capsys, *recipe)
+    assert "already holds a finished run" in refusal(capsys, "train", *recipe)
 
 
 def losses(run: Path) -> list[float]:
@@ -186,7 +178,7 @@ def test_answers_of_another_teacher_are_refused(teacher, tmp_path, capsys):
     other = tmp_path / "other"
     toy_model(64, 2, seed=3).save_pretrained(other)
     TOKENIZER.save_pretrained(other)
-    line = refusal(capsys, *common, "--teacher_model_name_or_path", str(other))
+    line = refusal(capsys, "train", *common, "--teacher_model_name_or_path", str(other))
     assert "the teacher given now is" in line
     assert main(["train", *common, *which]) == 0
     assert (tmp_path / "run" / "complete").exists()
@@ -196,7 +188,7 @@ def test_answers_of_another_teacher_are_refused(teacher, tmp_path, capsys):
     words = ["--answers", str(answers), "--output_dir", str(cache)]
     assert main(["cache", *which, *words]) == 0
     stored = ["--model_shape", SHAPE, *QUICK, "--teacher_cache", str(cache)]
-    line = refusal(capsys, *stored, "--output_dir", str(tmp_path / "other_run"))
+    line = refusal(capsys, "train", *stored, "--output_dir", str(tmp_path / "other_run"))
     assert "set prefixes to teacher, not dataset" in line
     more = ["--prefixes", "teacher", "--output_dir", str(tmp_path / "cached")]
     assert main(["train", *stored, *more]) == 0

@@ -11,7 +11,7 @@ import yaml
 from kd_lab.cli import main
 from kd_lab.data.conversations import DataArguments
 from kd_lab.data.toy_language import conversations
-from kd_lab.evaluation.test_set import trained_and_tested
+from kd_lab.evaluation.held_out import trained_and_tested
 
 SHAPE = "{hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1, num_attention_heads: 2, "
 SHAPE += "num_key_value_heads: 2}"

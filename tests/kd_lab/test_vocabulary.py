@@ -4,10 +4,8 @@ import logging
 import time
 
 import pytest
-import qwen_vocabulary
 import tiktoken
 import torch
-from qwen_vocabulary import NUM_TOKENS, ROWS_FROM_7B, ROWS_UP_TO_3B
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AddedToken, ByT5Tokenizer, PreTrainedTokenizerFast
@@ -15,6 +13,8 @@ from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from kd_lab.divergences import forward_kl, jensen_shannon, reverse_kl
 from kd_lab.vocabulary import check_same_tokenizer, cut_head, shared_vocabulary_size
+from tests.helpers import qwen_vocabulary
+from tests.helpers.qwen_vocabulary import NUM_TOKENS, ROWS_FROM_7B, ROWS_UP_TO_3B
 
 
 def word_tokenizer(vocab: dict[str, int], eos: str = "</s>") -> PreTrainedTokenizerFast:

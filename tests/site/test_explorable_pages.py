@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from explorable_page import open_page
+
+from tests.helpers.explorable_page import open_page
 
 PAGES = ("ranks", "tokens")
 

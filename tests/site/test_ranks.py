@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from explorable_page import open_page, settle, shown, tab_to
+
+from tests.helpers.explorable_page import open_page, settle, shown, tab_to
 
 RESULTS = Path(__file__).parents[2] / "assets" / "results"
 AUDIT, CURVES = (

@@ -6,11 +6,11 @@ from collections import defaultdict
 
 import pytest
 import torch
-from little_tree import END, LONGEST, PROMPT, STUDENT, TEACHER, WORDS, little_tree
 from transformers import Qwen2ForCausalLM
 
 from evidence.gradients import answer_tree
 from evidence.gradients.answer_tree import grow_tree
+from tests.helpers.little_tree import END, LONGEST, PROMPT, STUDENT, TEACHER, WORDS, little_tree
 
 
 def all_answers(longest: int = LONGEST) -> list[tuple[int, ...]]:

@@ -13,7 +13,7 @@ from evidence.gradients.exposure import (
 from evidence.gradients.toy_pair import LONGEST, Pair
 from kd_lab.evaluation.fidelity import token_fidelity
 from kd_lab.evaluation.states import answered_rows
-from tests.kd_lab.toy_pair import TOKENIZER, toy_model
+from tests.helpers.toy_pair import TOKENIZER, toy_model
 
 QUESTIONS = ["Could you wake Emma at two?", "Please wake Noah at one."]
 ANSWERS = ["We will wake Emma at two.", "Of course, Noah is on the list for one."]

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from little_tree import PROMPT, STUDENT, TEACHER, little_tree
 
 from evidence.gradients.answer_tree import Paths
 from evidence.gradients.gradient_estimators import (
@@ -15,6 +14,7 @@ from evidence.gradients.gradient_estimators import (
 )
 from kd_lab.divergences import reverse_kl
 from kd_lab.loss import LiveDistribution, Objective, Weights, distillation_loss
+from tests.helpers.little_tree import PROMPT, STUDENT, TEACHER, little_tree
 
 UNBIASED = {
     "whole_return", "reward_to_go", "mean_baseline", "perfect_critic", "single_step",

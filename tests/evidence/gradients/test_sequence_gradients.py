@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
-from little_tree import little_tree
 
 from evidence.gradients import sequence_gradients as study
 from evidence.gradients.gradient_estimators import ESTIMATORS, Quality
-from tests.kd_lab.toy_pair import TOKENIZER, toy_model
+from tests.helpers.little_tree import little_tree
+from tests.helpers.toy_pair import TOKENIZER, toy_model
 
 
 def test_estimator_figures_by_hand():

@@ -1,0 +1,113 @@
+"""The held-out conversations: prompts to answer, and the references that answered them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import yaml
+
+from kd_lab.data.conversations import DataArguments, source_of
+from kd_lab.data.examples import NoRows
+from kd_lab.data.held_out import HELD_OUT
+from kd_lab.data.packed_rows import PackedRows
+from kd_lab.data.row_kinds import NO_REFERENCE, TRAINING_ROW
+from kd_lab.data.row_store import RowStore
+from kd_lab.data.shards import ShardStore
+from kd_lab.data.sources import NAMED, has_test_split
+
+if TYPE_CHECKING:  # importing transformers takes seconds
+    from transformers import PreTrainedTokenizerBase
+
+
+class TestSet(NamedTuple):
+    """n held-out conversations, without and with their last answer."""
+
+    prompts: list[list[int]]
+    last_messages: list[str]  # what each prompt asks last
+    references: list[str]  # how it was answered
+    rows: PackedRows  # of the whole conversations
+
+
+def check_not_trained(model: str, data: DataArguments) -> None:
+    """Refuse to test a run on conversations that it trained on, as far as its folder tells.
+
+    Raises:
+        ValueError: the run held out nothing of this source, or less, or another part of it.
+    """
+    from kd_lab.runs.run_folder import CONFIG
+
+    config = Path(model).expanduser() / CONFIG
+    if not config.is_file():
+        return
+    trained = yaml.safe_load(config.read_text(encoding="utf-8"))
+    if isinstance(trained, dict) and trained_and_tested(_source_of(trained), data):
+        raise ValueError(
+            f"{model} was trained on conversations of {data.dataset} that this would test on, "
+            "since it did not hold them out: give --test_dataset, or train with the --test_share "
+            "and --conversation_seed of this evaluation"
+        )
+
+
+def _source_of(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings that say where a run's rows came from: its own, or its stored rows'."""
+    for key, kind in ("teacher_cache", "cache"), ("answers", "answers"):
+        if (folder := config.get(key)) is not None and Path(folder).is_dir():
+            source = ShardStore.open(folder, kind, verify=False).settings["source"]
+            return source["answers"]["source"] if "answers" in source else source
+    return config
+
+
+def trained_and_tested(trained: Mapping[str, Any], tested: DataArguments) -> bool:
+    """Whether a run trained on what these arguments would test on.
+
+    It did where both take one source without a test split, and the run held out less of it or
+    another part: a run that evaluates nothing holds out nothing unless ``test_share`` says so.
+
+    Args:
+        trained: the run's settings, as its config.yaml has them, or those of a folder of stored
+            answers, which have ``split`` besides.
+    Raises:
+        ValueError: as ``load_conversations``, of a source that is not there.
+    """
+    if tested.test_dataset is not None or tested.dataset in NAMED:
+        return False
+    if trained.get("dataset") != tested.dataset:
+        return False
+    if trained.get("split") == "test":
+        return True
+    if has_test_split(source_of(tested)):
+        return False
+    evaluates = trained.get("eval_strategy", "no") != "no"
+    if trained.get("test_dataset") is not None:
+        held_out = 0.0
+    else:
+        held_out = trained.get("test_share") or (HELD_OUT if evaluates else 0.0)
+    same_draw = trained.get("conversation_seed") == tested.conversation_seed
+    return not same_draw or held_out < (tested.test_share or HELD_OUT)
+
+
+def load_test_set(
+    data: DataArguments,
+    tokenizer: "PreTrainedTokenizerBase",
+    max_prompt_length: int,
+    max_length: int,
+) -> TestSet:
+    """The test conversations that end with an answer, and are not too long.
+
+    Raises:
+        ValueError: none is left.
+    """
+    try:
+        examples = RowStore(data, tokenizer, ["test"]).test_rows(max_prompt_length, max_length)
+    except NoRows as error:
+        if NO_REFERENCE not in error.dropped:
+            raise
+        told = "give a --test_dataset of conversations that end with an answer"
+        raise ValueError(f"{error}: {told}") from error
+    rows = examples.rows
+    return TestSet(
+        prompts=rows["prompt_ids"][:],
+        last_messages=[messages[-1]["content"] for messages in rows["messages"]],
+        references=rows["reference"][:],
+        rows=PackedRows.of(rows.select_columns([*TRAINING_ROW])),
+    )

@@ -1,0 +1,1 @@
+"""The machine under a run: GPUs, memory, and ``kd-lab doctor``."""

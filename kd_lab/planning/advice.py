@@ -1,0 +1,129 @@
+"""What would fit: changes to a run that does not fit, each tried by the planner's own arithmetic.
+
+Changes are tried alone, then in pairs and threes, until one fits on as many GPUs as were planned.
+Nothing is listed of which a part fits already. A person chooses: LoRA and shorter rows train
+something else, while ZeRO and a smaller batch with accumulation do not.
+"""
+
+from collections.abc import Iterator, Mapping
+from copy import copy
+from itertools import combinations
+from typing import Any, NamedTuple
+
+from kd_lab.planning.planned_run import GB, Job, plan_memory, plan_time
+
+# Allocators lose some memory to fragments: what takes more than this share may not run.
+FITS = 0.9
+GPUS = (2, 4, 8, 16)
+SHORTEST = 256  # tokens of a row
+MOST_TOGETHER = 3
+CACHE = "DIR"  # where a person has stored the teacher's signal
+
+
+class Change(NamedTuple):
+    """Options that would make a run smaller."""
+
+    kind: str  # of one kind one change is made
+    what: str
+    options: Mapping[str, Any]
+
+
+class Fit(NamedTuple):
+    """Changes with which a run fits."""
+
+    changes: tuple[Change, ...]
+    peak: float  # bytes of one GPU
+    hours: float
+
+    @property
+    def options(self) -> str:
+        """As on the command line, ``--max_length 1024 --gpus 8``."""
+        words = [
+            f"--{key} {str(value).lower() if isinstance(value, bool) else value}"
+            for change in self.changes
+            for key, value in change.options.items()
+        ]
+        return " ".join(words)
+
+    @property
+    def what(self) -> str:
+        return ", ".join(change.what for change in self.changes)
+
+
+def fits(job: Job) -> bool:
+    """Whether a run leaves the allocator its share of the GPU."""
+    return plan_memory(job).peak <= FITS * job.plan.gpu_memory_gb * GB
+
+
+def what_would_fit(job: Job) -> list[Fit]:
+    """The smallest sets of changes with which a run fits, of at most three changes.
+
+    Returns:
+        the first that fits of each kind, or combination of kinds, the fewest changes first.
+    """
+    found: list[Fit] = []
+    offered = list(changes(job))
+    for together in range(1, MOST_TOGETHER + 1):
+        for some in combinations(offered, together):
+            kinds = {change.kind for change in some}
+            if len(kinds) < together or any(_kinds(fit) <= kinds for fit in found):
+                continue
+            tried = changed(job, some)
+            if fits(tried):
+                found.append(Fit(some, plan_memory(tried).peak, plan_time(tried).hours))
+        if any("gpus" not in _kinds(fit) for fit in found):  # a way without more GPUs, too
+            break
+    return found
+
+
+def changes(job: Job) -> Iterator[Change]:
+    """What this run could still change, of each kind the mildest first."""
+    plan, config, arguments = job.plan, job.config, job.student_arguments
+    if not config.bf16:
+        yield Change("bf16", "mixed precision", {"bf16": True})
+    if not config.gradient_checkpointing:
+        yield Change("checkpoints", "activations again", {"activation_checkpointing": True})
+    rows, steps = config.per_device_train_batch_size, config.gradient_accumulation_steps
+    while rows > 1 and rows % 2 == 0:
+        rows, steps = rows // 2, steps * 2
+        options = {"per_device_train_batch_size": rows, "gradient_accumulation_steps": steps}
+        yield Change("batch", "smaller batch", options)
+    if plan_memory(job).writing and config.rollout_batch_size > 8:
+        yield Change("rollout", "fewer answers at a time", {"rollout_batch_size": 8})
+    if config.chunk_size > 256:
+        yield Change("chunk", "smaller chunks", {"chunk_size": 256})
+    # A cache holds the rows of a dataset: not those that either model writes as it trains.
+    if job.teacher is not None and not config.written_share and not job.teacher_writes:
+        yield Change("teacher", "stored teacher", {"teacher_cache": CACHE})
+    if not arguments.use_peft:
+        lora = {"use_peft": True, "dtype": "bfloat16"}
+        yield Change("lora", f"LoRA of rank {arguments.lora_r}", lora)
+    length = config.max_length or 0
+    while length // 2 >= SHORTEST:
+        length //= 2
+        yield Change("length", "shorter rows", {"max_length": length})
+    for stage in (2, 3):
+        for gpus in GPUS:
+            if gpus >= plan.gpus and stage > plan.zero_stage:
+                options = {"gpus": gpus, "zero_stage": stage}
+                yield Change("gpus", f"{gpus} GPUs, ZeRO-{stage}", options)
+
+
+def changed(job: Job, some: tuple[Change, ...]) -> Job:
+    """The same run with some changes."""
+    plan, arguments, config = copy(job.plan), copy(job.student_arguments), copy(job.config)
+    teacher = job.teacher
+    for change in some:
+        for key, value in change.options.items():
+            if key == "teacher_cache":
+                teacher = None
+                continue
+            # What activation_checkpointing sets, once a configuration is made.
+            name = "gradient_checkpointing" if key == "activation_checkpointing" else key
+            owner = next(of for of in (plan, config, arguments) if hasattr(of, name))
+            setattr(owner, name, value)
+    return job._replace(plan=plan, student_arguments=arguments, config=config, teacher=teacher)
+
+
+def _kinds(fit: Fit) -> set[str]:
+    return {change.kind for change in fit.changes}

@@ -1,0 +1,125 @@
+"""``kd-lab plan``: what a training run will need, estimated before a GPU is asked for.
+
+    kd-lab plan --config qwen2.5/token_fkl                            # one GPU of 80 GB
+    kd-lab plan --config qwen2.5/token_fkl --gpus 8 --zero_stage 3    # as accelerate/zero3 runs it
+    kd-lab plan --config qwen2.5/ultra_7b                             # does not fit: what would
+
+It takes the recipes of ``kd-lab train``. What they do not say is an option here, printed with the
+result. How it is counted stands in kd_lab/planning/planned_run.py, how it was checked in its tests.
+"""
+
+from kd_lab.data.conversations import DataArguments
+from kd_lab.planning.advice import CACHE, FITS, fits, what_would_fit
+from kd_lab.planning.planned_config import PlannedConfig
+from kd_lab.planning.planned_run import (
+    GB,
+    Job,
+    PlanArguments,
+    checkpoint_bytes,
+    make_job,
+    plan_memory,
+    plan_time,
+)
+from kd_lab.student import StudentArguments
+from kd_lab.train import TeacherArguments
+
+ARGUMENTS = (PlanArguments, StudentArguments, TeacherArguments, DataArguments, PlannedConfig)
+
+
+def run(
+    plan: PlanArguments,
+    student: StudentArguments,
+    teacher: TeacherArguments,
+    data: DataArguments,
+    config: PlannedConfig,
+) -> None:
+    """Print the estimate.
+
+    Raises:
+        ValueError: a model whose size is not known, or a setting that cannot be planned for.
+    """
+    print(describe(make_job(plan, student, teacher, data, config)))
+
+
+def describe(job: Job) -> str:
+    """The estimate as it is printed."""
+    plan, time = job.plan, plan_time(job)
+    models = f"student of {job.student.parameters / 1e6:,.1f} million parameters"
+    if job.teacher is not None:
+        models += f", teacher of {job.teacher.parameters / 1e6:,.1f} million"
+    batch, length = job.rows_per_step * plan.gpus, plan.conversation_tokens
+    lines = [
+        f"{models}; {_machine(job)}",
+        "An estimate: not measured on a GPU.",
+        "",
+        *_memory_lines(job),
+        "",
+        f"{time.steps:,} steps of {batch:,} conversations, {length:,} tokens each",
+        f"  training    {time.training_flops:9.2e} floating-point operations",
+        f"  evaluation  {time.evaluation_flops:9.2e}",
+    ]
+    if job.config.on_cpu:
+        return "\n".join(lines)
+    if time.writing_hours:
+        speed = f"{plan.layer_ms:g} ms a layer and token"
+        lines.append(f"  writing     {time.writing_hours:9.2f} hours at {speed}")
+    lines.append(
+        f"  together    {time.hours:9.2f} hours, {time.hours * plan.gpus:.2f} GPU hours, at "
+        f"{plan.utilisation:.0%} of {plan.gpu_tflops:g} TFLOP/s a GPU"
+    )
+    if job.config.save_strategy != "no":
+        size, kept = checkpoint_bytes(job) / GB, job.config.save_total_limit
+        most = f", at most {size * (kept + 1):,.0f} at a time" if kept else "; all are kept"
+        lines.append(f"  a checkpoint{size:9.0f} GB of disk{most}")
+    if not fits(job):
+        lines += ["", *_advice(job)]
+    return "\n".join(lines)
+
+
+def _advice(job: Job) -> list[str]:
+    """What would fit, and how it is asked for."""
+    peak = plan_memory(job).peak / GB
+    found = what_would_fit(job)
+    lines = [f"What would fit, by the same estimate ({FITS:.0%} of a GPU's memory at the most):"]
+    for fit in found:
+        lines.append(f"  {fit.peak / GB:6.1f} GB {fit.hours:9.2f} hours  {fit.what}")
+        lines.append(f"{'':27}{fit.options}")
+    if not found:
+        lines.append("  nothing tried here fits: take a smaller student or teacher, or")
+    lines.append(f"  a GPU of {peak / FITS:.0f} GB or more, without any change")
+    options = " ".join(fit.options for fit in found)
+    if "--zero_stage" in options:
+        lines.append(
+            "--gpus N --zero_stage S is for this plan; training takes them from its launcher:\n"
+            '  accelerate launch --config_file "$(kd-lab recipe accelerate/zeroS)" '
+            "--num_processes N \\\n    -m kd_lab train ..."
+        )
+    if "--teacher_cache" in options:
+        lines.append(
+            f"{CACHE} is what `kd-lab cache` writes, of the same teacher and conversations."
+        )
+    return lines
+
+
+def _machine(job: Job) -> str:
+    plan = job.plan
+    if job.config.on_cpu:
+        return "one process on the CPU"
+    how = f"ZeRO-{plan.zero_stage}" if plan.zero_stage else "DDP" if plan.gpus > 1 else "unsharded"
+    return f"{plan.gpus} GPU{'s' if plan.gpus > 1 else ''} of {plan.gpu_memory_gb:g} GB, {how}"
+
+
+def _memory_lines(job: Job) -> list[str]:
+    memory = plan_memory(job)
+    turns = {"": memory.always, "training: ": memory.training, "writing: ": memory.writing}
+    unit, size_of = ("GB", GB) if memory.peak >= GB else ("MB", GB / 1000)
+    where = "above the interpreter's" if job.config.on_cpu else "on each GPU"
+    lines = [f"{unit} {where}"]
+    for turn, parts in turns.items():
+        lines += [f"  {turn + name:40}{size / size_of:8.2f}" for name, size in parts.items()]
+    lines.append(f"  {'at the most':40}{memory.peak / size_of:8.2f}")
+    if not job.config.on_cpu:
+        share = memory.peak / GB / job.plan.gpu_memory_gb
+        verdict = "fits" if share <= FITS else "tight" if share <= 1 else "does not fit"
+        lines[-1] += f"   {verdict} in {job.plan.gpu_memory_gb:g}"
+    return lines

@@ -1,0 +1,1 @@
+"""What several tests build on: small models, written runs, rows, pages."""

@@ -1,0 +1,339 @@
+"""The plan of a run: parameters, bytes and operations against what is known or measured."""
+
+import json
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import LlamaConfig, Qwen2Config, Qwen2ForCausalLM
+from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2RotaryEmbedding
+
+from kd_lab.cli import main, parse
+from kd_lab.loss import fused_linear_distillation_loss
+from kd_lab.planning.advice import changed, changes, fits, what_would_fit
+from kd_lab.planning.model_shapes import model_shape, shape_of, summed_shape
+from kd_lab.planning.plan import describe
+from kd_lab.planning.planned_run import (
+    ADAPTED,
+    LINEAR_LAYERS,
+    checkpoint_bytes,
+    make_job,
+    plan_memory,
+    plan_time,
+)
+from tests.helpers.toy_pair import toy_model
+
+RESULTS = Path(__file__).parents[3] / "assets" / "results"
+WIDE = {
+    "vocab_size": 512,
+    "hidden_size": 256,
+    "intermediate_size": 1024,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+
+
+@pytest.fixture
+def smollm2(tmp_path):
+    """SmolLM2-135M's configuration, in a folder without weights."""
+    LlamaConfig(
+        hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
+        num_key_value_heads=3, vocab_size=49_152, tie_word_embeddings=True,
+    ).save_pretrained(tmp_path / "SmolLM2")  # fmt: skip
+    return str(tmp_path / "SmolLM2")
+
+
+def planned(recipe, *words):
+    return make_job(*parse("plan", ["--config", recipe, *words]))
+
+
+# ---- sizes
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),  # as the hub counts them in the published weights
+    [
+        ("Qwen/Qwen2.5-0.5B", 494_032_768),
+        ("Qwen/Qwen2.5-1.5B-Instruct", 1_543_714_304),
+        ("Qwen/Qwen2.5-3B", 3_085_938_688),
+        ("Qwen/Qwen2.5-7B-Instruct", 7_615_616_512),
+    ],
+)
+def test_the_sizes_of_qwen(name, parameters):
+    assert model_shape(name).parameters == parameters
+
+
+def test_smollm2_from_its_configuration(smollm2):
+    """134,515,008 parameters, as published, of which 15 layers of 3,540,096 are left out."""
+    whole, half = model_shape(smollm2), model_shape(smollm2, keep_every=2)
+    assert whole.parameters == 134_515_008
+    assert half.layers == 15
+    assert whole.parameters - half.parameters == 15 * 3_540_096
+
+
+@pytest.mark.parametrize("keep_every", [1, 2])
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("of", [LlamaConfig, Qwen2Config])
+def test_the_sum_is_what_transformers_counts(of, tied, keep_every, tmp_path):
+    config = of(**WIDE, tie_word_embeddings=tied)
+    config.save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text("utf-8"))
+    assert summed_shape(written, keep_every) == shape_of(config, keep_every)
+
+
+def test_a_model_with_other_biases_is_counted_by_transformers(tmp_path):
+    LlamaConfig(**WIDE, attention_bias=True, tie_word_embeddings=True).save_pretrained(tmp_path)
+    counted = shape_of(LlamaConfig(**WIDE, attention_bias=True, tie_word_embeddings=True))
+    assert model_shape(str(tmp_path)) == counted
+
+
+def test_a_model_that_is_still_to_be_trained_is_known_by_its_recipe(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # where runs/ holds nothing
+    assert model_shape("runs/qwen2.5/ultra_1.5b") == model_shape("Qwen/Qwen2.5-1.5B")
+    assert model_shape("runs/tiny/teacher").layers == 2
+
+
+# ---- operations
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_operations_are_those_that_torch_counts(checkpointing):
+    """A training step, layers and loss, against torch's own counter."""
+    torch.manual_seed(0)
+    config = Qwen2Config(**WIDE, attn_implementation="eager")
+    student, rows, length = Qwen2ForCausalLM(config).train(), 2, 64
+    if checkpointing:
+        student.activation_checkpointing_enable({"use_reentrant": False})
+    shape, tokens = shape_of(config), rows * length
+    ids = torch.randint(0, 512, (rows, length))
+    teacher = torch.randn(tokens, 64), torch.randn(512, 64)
+    with FlopCounterMode(display=False) as counter:
+        hidden = student.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+        fused_linear_distillation_loss(
+            hidden.flatten(0, 1), student.lm_head.weight, *teacher, ids.flatten()
+        ).loss.backward()
+    counted = counter.get_total_flops() + 2 * tokens * shape.head  # it does not know addmm_
+    # Eager attention makes all scores, and not only those that are not masked: twice the context.
+    planned = 3 * shape.forward_flops(tokens, 2 * length, tokens) + 2 * tokens * 512 * 64
+    if checkpointing:
+        planned += shape.again_flops(tokens, 2 * length)
+    assert planned == pytest.approx(counted, rel=0.02)
+
+
+def test_the_hours_of_the_readme_by_hand():
+    """313 steps of 64 conversations of 1,200 tokens: Qwen2.5-7B into 1.5B, 8 GPUs."""
+    time = plan_time(planned("qwen2.5/token_fkl", "--gpus", "8", "--zero_stage", "3"))
+    tokens, trained = 313 * 64 * 1200, 313 * 64 * 1200 * 0.8
+    student = 28 * (1536 * (1536 + 2 * 256) + 1536 * 1536 + 3 * 1536 * 8960)
+    teacher = 28 * (3584 * (3584 + 2 * 512) + 3584 * 3584 + 3 * 3584 * 18944)
+    student_scores, teacher_scores = 28 * 1200 * 1536, 28 * 1200 * 3584
+    operations = tokens * 2 * (4 * (student + student_scores) + teacher + teacher_scores)
+    operations -= tokens * 2 * 28 * 1536 * 8960  # what checkpoints spare the second time
+    operations += trained * 2 * (3 * 1536 * 151_936 + 3584 * 152_064)
+    assert time.training_flops == pytest.approx(operations, rel=1e-3)  # biases, norms
+    # Three times 1,000 test conversations, whose heads count three times: loss and both KLs.
+    tested = 3 * 1000 * 1200
+    looked_at = tested * 2 * (student + teacher + student_scores + teacher_scores)
+    looked_at += tested * 0.8 * 3 * 2 * (1536 * 151_936 + 3584 * 152_064)
+    assert time.evaluation_flops == pytest.approx(looked_at, rel=1e-3)
+    hours = (operations + looked_at) / (8 * 0.4 * 312e12) / 3600
+    assert time.hours == pytest.approx(hours, rel=1e-3)
+
+
+def test_written_answers_take_their_time():
+    """On-policy: 512 tokens at each of 313 steps, through 28 layers at 1 ms each."""
+    words = ("--gpus", "8", "--zero_stage", "3")
+    on_policy = plan_time(planned("qwen2.5/seq_rkl", *words))
+    assert on_policy.writing_hours == pytest.approx(313 * 512 * 28 * 1e-3 / 3600)
+    mixed = plan_time(planned("qwen2.5/minillm", *words))  # both models at each token
+    assert mixed.writing_hours == pytest.approx(2 * on_policy.writing_hours)
+    assert plan_time(planned("qwen2.5/seqkd", *words)).writing_hours == 0
+
+
+# ---- bytes
+
+
+def test_the_bytes_of_the_readme_by_hand():
+    memory = plan_memory(planned("qwen2.5/token_fkl"))
+    states = ("student's weights", "gradients", "AdamW")
+    assert sum(memory.always[name] for name in states) == 16 * 1_543_714_304  # 24.7 GB
+    assert memory.always["teacher's weights"] == 2 * 7_615_616_512  # 15.2 GB
+    # Inputs of 28 layers in float32, and one layer: norms, linear inputs, attention, SwiGLU.
+    layer = 2 * 1536 * 8 + 2 * (2 * 1536 + 4 * 1536 + 4 * 8960)
+    assert memory.training["activations"] == 4 * 2048 * (28 * 1536 * 4 + layer)
+    assert memory.peak < 60e9
+
+
+@pytest.mark.parametrize(
+    ("stage", "per_parameter"), [(1, 4 + 12 / 8), (2, 2 + 14 / 8), (3, 16 / 8)]
+)
+def test_zero_splits_as_its_paper_says(stage, per_parameter):
+    """Rajbhandari et al. 2019, Figure 1, with Ψ parameters on 8 GPUs in mixed precision."""
+    job = planned("qwen2.5/ultra_7b", "--gpus", "8", "--zero_stage", str(stage))
+    always = plan_memory(job).always
+    names = ("student's weights", "gradients", "AdamW", "float32 copy of the weights")
+    assert sum(always[name] for name in names) == pytest.approx(per_parameter * 7_615_616_512)
+
+
+def test_without_a_teacher_there_is_none():
+    assert "teacher's weights" not in plan_memory(planned("qwen2.5/sft")).always
+    cached = planned("qwen2.5/token_fkl", "--teacher_cache", "runs/qwen2.5/cache")
+    assert cached.teacher is None
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_what_a_layer_keeps_is_what_autograd_keeps(autocast):
+    config = Qwen2Config(**WIDE, attn_implementation="sdpa")
+    layer, tokens = Qwen2DecoderLayer(config, 0), 256
+    x = torch.randn(1, tokens, 256, requires_grad=True)
+    positions = Qwen2RotaryEmbedding(config)(x, torch.arange(tokens)[None])
+    weights = {weight.untyped_storage().data_ptr() for weight in layer.parameters()}
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights and tensor.shape[-2:].numel() > tokens:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, enabled=autocast),
+    ):
+        layer(x, position_embeddings=positions)
+    # In autocast also a copy of the weights, which the plan counts by itself.
+    copies = sum(w.numel() * 2 for w in layer.parameters() if w.dim() == 2) if autocast else 0
+    measured = (sum(storage.nbytes() for storage in kept.values()) - copies) / tokens
+    counted = shape_of(config).saved_bytes(2 if autocast else 4, 4)
+    assert counted == pytest.approx(measured, rel=0.15)
+
+
+def test_the_memory_of_real_runs_on_a_cpu(smollm2):
+    """SmolLM2-135M into half its layers, as README and its benchmark measured them."""
+    words = ["--use_cpu", "true", "--model_name_or_path", smollm2]
+    words += ["--teacher_model_name_or_path", smollm2]
+    whole = plan_memory(planned("smol/token_fkl", *words, "--max_length", "64"))
+    lines = (RESULTS / "smol_token_fkl.jsonl").read_text().splitlines()
+    python = 0.67  # GiB of a run of a model of a few MB
+    measured = json.loads(lines[-1])["peak_memory_gib"] - python
+    assert whole.peak / 2**30 == pytest.approx(measured, rel=0.15)
+
+    step = plan_memory(planned("smol/token_fkl", *words, "--max_length", "256")).training
+    bench = json.loads((RESULTS / "bench_training_step.json").read_text())["detail"]["smol"]["runs"]
+    above = sum(run["peak_mib"] for run in bench["ours"]) / len(bench["ours"])
+    # The head's gradient, made in one chunk, is among the gradients that are not counted there.
+    counted = sum(step.values()) - step["gradient of the head"]
+    assert counted / 2**20 == pytest.approx(above, rel=0.15)
+
+
+def test_lora_trains_what_peft_says_it_does():
+    """Parameters and bytes against a model that PEFT made."""
+    from peft import LoraConfig, get_peft_model
+
+    model = Qwen2ForCausalLM(Qwen2Config(**WIDE))
+    shape = shape_of(Qwen2Config(**WIDE))
+    for targets, asked in ((None, ADAPTED), ("all-linear", LINEAR_LAYERS)):
+        config = LoraConfig(r=8, target_modules=targets, task_type="CAUSAL_LM")
+        trained, _ = get_peft_model(deepcopy(model), config).get_nb_trainable_parameters()
+        assert shape.lora_parameters(8, asked) == trained
+    memory = plan_memory(planned("qwen2.5/sft", "--use_peft", "true", "--dtype", "bfloat16"))
+    pairs = 28 * 16 * ((1536 + 1536) + (1536 + 256))  # of queries and values
+    assert memory.always["student's weights"] == 2 * 1_543_714_304
+    assert memory.always["AdamW"] == 8 * pairs
+    assert "bfloat16 copy of the weights" not in memory.always
+    assert "gradient of the head" not in memory.training
+
+
+# ---- what would fit
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["qwen2.5/ultra_7b"],
+        ["qwen2.5/token_fkl", "--gpu_memory_gb", "40"],
+        ["qwen2.5/token_fkl", "--gpu_memory_gb", "24"],
+        ["qwen2.5/token_fkl", "--gpu_memory_gb", "16", "--gpus", "2"],
+        ["qwen2.5/minillm", "--gpu_memory_gb", "40"],
+    ],
+    ids=" ".join,
+)
+def test_what_would_fit_does_and_less_would_not(words):
+    job = planned(*words)
+    assert not fits(job)
+    found = what_would_fit(job)
+    assert found
+    for fit in found:
+        asked = planned(*words, *fit.options.split())  # as a person types it
+        assert plan_memory(asked).peak == fit.peak <= 0.9e9 * job.plan.gpu_memory_gb
+        assert plan_time(asked).hours == fit.hours
+        for left_out in fit.changes:
+            fewer = tuple(change for change in fit.changes if change is not left_out)
+            assert not fits(changed(job, fewer))
+
+
+def test_a_teacher_that_answers_anew_cannot_be_stored():
+    for recipe in ("seq_rkl", "minillm", "gkd", "seq_fkl"):
+        kinds = [change.kind for change in changes(planned(f"qwen2.5/{recipe}"))]
+        assert "teacher" not in kinds
+    assert "teacher" in [change.kind for change in changes(planned("qwen2.5/token_fkl"))]
+
+
+def test_nothing_is_advised_where_nothing_has_to_be():
+    assert fits(planned("qwen2.5/token_fkl"))
+    assert "would fit" not in describe(planned("qwen2.5/token_fkl"))
+
+
+def test_what_no_change_helps_says_how_large_a_gpu_must_be():
+    told = describe(planned("qwen2.5/ultra_7b", "--gpu_memory_gb", "2.1"))
+    assert "nothing tried here fits" in told
+    assert "a GPU of 165 GB or more" in told
+
+
+# ---- the command
+
+
+def test_the_command_says_what_it_is(capsys):
+    assert main(["plan", "--config", "qwen2.5/token_fkl"]) == 0
+    told = capsys.readouterr().out
+    assert "student of 1,543.7 million parameters, teacher of 7,615.6 million" in told
+    assert "not measured on a GPU" in told
+    assert "fits in 80" in told
+    assert main(["plan", "--config", "qwen2.5/ultra_7b"]) == 0
+    told = capsys.readouterr().out
+    assert "does not fit in 80" in told
+    assert "  LoRA of rank 16\n" in told
+    assert "  --gpus 4 --zero_stage 2\n" in told
+    assert max(map(len, told.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--model_name_or_path", "some/model"], "the size of some/model is not known"),
+        (["--zero_stage", "4"], "zero_stage must be 0, 1, 2 or 3, not 4"),
+        (["--utilisation", "1.5"], "utilisation must lie in (0, 1], not 1.5"),
+        (["--gpus", "0"], "gpus must be positive, not 0"),
+        (["--use_peft", "true", "--lora_target_modules", "c_attn"], "lora_target_modules: plan"),
+    ],
+)
+def test_what_cannot_be_planned_is_one_line(words, said, capsys):
+    assert main(["plan", "--config", "qwen2.5/token_fkl", *words]) == 2
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert told.startswith(f"kd-lab: error: {said}")
+
+
+def test_a_checkpoint_on_disk_is_what_training_leaves(tmp_path):
+    """The toy model's: weights, and AdamW's two moments, in float32."""
+    words = ["--save_strategy", "steps", "--save_steps", "1", "--max_steps", "1"]
+    folder = tmp_path / "run"
+    assert main(["train", "--config", "tiny/start", *words, "--output_dir", str(folder),
+                 "--num_conversations", "64", "--disable_tqdm", "true"]) == 0  # fmt: skip
+    files = [folder / "checkpoint-1" / name for name in ("model.safetensors", "optimizer.pt")]
+    written = sum(file.stat().st_size for file in files)
+    assert checkpoint_bytes(planned("tiny/start", *words)) == pytest.approx(written, rel=0.03)
+    own = toy_model(32, 1, intermediate_size=128)
+    assert planned("tiny/start").student.parameters == own.num_parameters()

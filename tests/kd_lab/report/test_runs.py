@@ -1,0 +1,100 @@
+"""How a report reads its runs: what each row is called, and which runs are refused."""
+
+import pytest
+
+from kd_lab.cli import main, parse
+from kd_lab.report.plots import styles
+from kd_lab.report.published import PUBLISHED
+from kd_lab.report.runs import read_recipes
+from kd_lab.runs.run_folder import record_run, resolved_config
+from tests.helpers.written_runs import FKL, write_run, write_study
+
+
+@pytest.mark.parametrize(
+    ("recipe", "q", "p", "loss"),
+    [
+        ("qwen2.5/token_fkl_from_instruct", *PUBLISHED[3][:2], PUBLISHED[3].loss),
+        ("qwen2.5/token_fkl", *PUBLISHED[4][:2], PUBLISHED[4].loss),
+        ("qwen2.5/token_fkl_0.8_sft", *PUBLISHED[5][:2], PUBLISHED[5].loss),
+        ("qwen2.5/token_rkl", *PUBLISHED[6][:2], PUBLISHED[6].loss),
+        ("qwen2.5/ultra_7b", *PUBLISHED[2][:2], PUBLISHED[2].loss),
+        ("tiny/gkd", "start", "teacher", "mixed λ=0.5 × JSD(0.5)"),
+        ("tiny/minillm", "start", "teacher", "student × RKL, policy gradient"),
+        ("tiny/seqkd", "start", "answers", "teacher × SFT"),
+        ("tiny/seq_fkl", "start", "teacher", "teacher × FKL"),
+        ("tiny/sft", "start", "", "SFT"),
+        ("tiny/teacher", "untrained", "", "SFT"),
+    ],
+)
+def test_a_recipe_is_told_as_its_point_of_the_map(tmp_path, recipe, q, p, loss):
+    folder = write_run(tmp_path / "sft-1", {})
+    words = ["--config", recipe, "--bf16", "false", "--output_dir", str(folder)]
+    record_run(folder, resolved_config(*parse("train", words)))
+    row = read_recipes([folder])[0]
+    assert (row.q, row.p, row.loss) == (q, p, loss)
+
+
+def test_rows_have_names_of_their_own(tmp_path):
+    student = {"name": "start", "sha256": "of the start"}
+    runs = [
+        write_run(tmp_path / "sft-1", {}),
+        write_run(tmp_path / "sft-2", {}, "--model_name_or_path=runs/other", student=student),
+        write_run(tmp_path / "fkl-1", {}),
+        write_run(tmp_path / "fkl-2", {}, "--distil_temperature=2", "--max_steps=7"),
+        write_run(tmp_path / "fkl-3", {}, "--max_steps=9"),
+        write_run(tmp_path / "rkl-1", {}, student={"name": "up", "sha256": "of the teacher"}),
+    ]
+    (runs[5] / "config.yaml").unlink()  # a model that was not trained here
+    recipes = read_recipes(runs)
+    assert [recipe.name for recipe in recipes] == [
+        "up",
+        "start",
+        "SFT",
+        f"{FKL} (max_steps -1)",
+        f"{FKL}, T=2",
+        f"{FKL} (max_steps 9)",
+    ]
+    assert [recipe.is_teacher for recipe in recipes] == [True] + [False] * 5
+    looks = [tuple(map(str, look.values())) for look in styles(recipes).values()]
+    assert len(set(looks)) == len(looks)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "told"),
+    [
+        (
+            lambda run: (run / "evaluation.json").unlink(),
+            "fkl-1 holds no evaluation.json; first run `kd-lab evaluate --model_name_or_path",
+        ),
+        (lambda run: (run / "evaluation.json").write_text("{"), "is not JSON"),
+        (lambda run: (run / "evaluation.json").write_text("{}"), "not written by kd-lab evaluate"),
+        (lambda run: write_run(run, {}, test_set={}), "different test prompts"),
+        (lambda run: write_run(run, {}, settings={"model_name_or_path": "", "temperature": 0.0}),
+         "with temperature 1.0 and"),
+        (lambda run: run.rename(run.with_name("gone")), "there is no folder"),
+    ],
+)  # fmt: skip
+def test_a_run_that_cannot_be_reported_on_is_one_line(tmp_path, capsys, break_it, told):
+    copies = write_study(tmp_path)
+    out = copies[0].parent / "report"
+    out.mkdir()
+    (out / "report.md").write_text("an earlier report")
+    break_it(copies[2])
+    assert main(["report", *map(str, copies), "--output_dir", str(out)]) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert told in line
+    assert [path.name for path in out.iterdir()] == ["report.md"]
+    assert (out / "report.md").read_text() == "an earlier report"
+
+
+def test_runs_given_twice_and_seeds_run_twice_are_refused(tmp_path, capsys):
+    study = write_study(tmp_path)
+    again = write_run(tmp_path / "again" / "sft-1", {})
+    for runs, told in (
+        ([study[0], study[0]], "is given twice"),
+        ([study[0], again], "are one recipe and one seed"),
+        ([], "the following arguments are required: --runs"),
+    ):
+        assert main(["report", *map(str, runs)]) == 2
+        assert told in capsys.readouterr().err
