@@ -10,7 +10,7 @@ import numpy as np
 
 from kd_lab.cli import parse
 from kd_lab.evaluation.measurements import Measurements
-from kd_lab.report.metrics import METRICS
+from kd_lab.evaluation.metrics import METRICS
 from kd_lab.runs.run_folder import record_run, resolved_config, run_versions
 
 EXAMPLES = 60
