@@ -18,6 +18,7 @@ from transformers import (
 from trl import ModelConfig
 
 from kd_lab.data.toy_tokenizer import toy_tokenizer
+from kd_lab.honoured_options import check_honoured
 from kd_lab.model_shapes import TOY_HEAD_ROWS
 
 
@@ -38,6 +39,7 @@ class StudentArguments(ModelConfig):
     )
 
     def __post_init__(self) -> None:
+        check_honoured(self)
         super().__post_init__()
         if isinstance(self.model_shape, str):
             self.model_shape = json.loads(self.model_shape)
@@ -48,8 +50,6 @@ class StudentArguments(ModelConfig):
                 f"keep_every is {self.keep_every}: it must be at least 1, and more only with "
                 "model_name_or_path"
             )
-        if self.load_in_4bit or self.load_in_8bit:
-            raise ValueError("load_in_4bit and load_in_8bit: a quantised student is not supported")
 
 
 def load_tokenizer(

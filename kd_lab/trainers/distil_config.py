@@ -14,6 +14,7 @@ from transformers.utils import is_torch_bf16_gpu_available
 from trl import SFTConfig
 
 from kd_lab.divergences import Divergence, get_divergence
+from kd_lab.honoured_options import check_honoured
 from kd_lab.machine.nvidia import nvidia_gpus, torch_build, why_unused
 from kd_lab.methods import PREFIX_SOURCES, Point
 
@@ -103,6 +104,7 @@ class DistilConfig(SFTConfig):
     )
 
     def __post_init__(self) -> None:
+        check_honoured(self)
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha must lie in [0, 1], not {self.alpha}")
         if not self.distil_temperature > 0:

@@ -36,11 +36,12 @@ def arguments(folder, **settings):
         "use_cpu": True,
         "report_to": "none",
         "disable_tqdm": True,
-        "remove_unused_columns": False,
         "train_sampling_strategy": "random",
         **settings,
     }
-    return parse("train", [f"--{key}={value}" for key, value in options.items()])
+    parsed = parse("train", [f"--{key}={value}" for key, value in options.items()])
+    parsed[-1].remove_unused_columns = False  # of transformers' own trainer, which stands for ours
+    return parsed
 
 
 class CutOff(Exception):
