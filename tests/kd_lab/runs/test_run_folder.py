@@ -39,9 +39,7 @@ def arguments(folder, **settings):
         "train_sampling_strategy": "random",
         **settings,
     }
-    parsed = parse("train", [f"--{key}={value}" for key, value in options.items()])
-    parsed[-1].remove_unused_columns = False  # of transformers' own trainer, which stands for ours
-    return parsed
+    return parse("train", [f"--{key}={value}" for key, value in options.items()])
 
 
 class CutOff(Exception):
@@ -74,6 +72,7 @@ def train(folder, cut_at=None, resume=None, **settings):
     )
     trainer.cut_at = cut_at
     record_run(folder, resolved_config(*of))
+    of[-1].remove_unused_columns = False  # transformers' own trainer stands for ours
     trainer.train(resume_from_checkpoint=start_from and str(start_from))
     trainer.save_model(str(folder))
     finish_run(folder)
