@@ -8,7 +8,6 @@ for the old one's. A run that is killed goes on with the shard it was at.
 Answers can also come from ``kd-lab generate --split test``, which has vLLM and several GPUs.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from kd_lab.data.examples import say
 from kd_lab.data.shards import ShardStore
+from kd_lab.files import sha256_of
 from kd_lab.rollout.sampling import Completion, Sampling
 from kd_lab.teacher.identity import check_same_teacher
 
@@ -150,4 +150,4 @@ def _completions(store: ShardStore) -> list[Completion]:
 
 
 def _hash(described: object) -> str:
-    return hashlib.sha256(json.dumps(described).encode()).hexdigest()
+    return sha256_of(json.dumps(described))

@@ -8,7 +8,6 @@ too where there is one; their answers are stored and reused. What is measured of
 example's value, and all that is needed to repeat it.
 """
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -46,6 +45,7 @@ from kd_lab.evaluation.measurements import (
 )
 from kd_lab.evaluation.models import Model, measure_speed, shared_size
 from kd_lab.evaluation.states import answered_rows
+from kd_lab.files import sha256_of, write_text
 from kd_lab.next_step import check_folder, check_model_path
 from kd_lab.rollout.sampling import Completion, Sampling
 from kd_lab.teacher.cache import DTYPES
@@ -132,13 +132,11 @@ ARGUMENTS = (EvaluateArguments, DataArguments)
 
 def run(args: EvaluateArguments, data: DataArguments) -> None:
     """Evaluate, write ``evaluation.json`` and print what is in it; see ``evaluate``."""
-    from kd_lab.runs.run_folder import write_whole
-
     started = time.perf_counter()
     path = _output_folder(args) / RESULT
     path.parent.mkdir(parents=True, exist_ok=True)  # a folder that cannot be is refused at once
     result = evaluate(args, data)
-    write_whole(path, json.dumps(result, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(result, ensure_ascii=False) + "\n")
     Console().print(_table(result))
     for metric, reason in result["missing"].items():
         print(f"no {metric}: {reason}")
@@ -205,7 +203,7 @@ def evaluate(args: EvaluateArguments, data: DataArguments) -> dict[str, Any]:
             measured = evaluation.found.to_json(args.seed)
     versions = run_versions(settings)
     versions["libraries"] |= {name: version(name) for name in ("rouge-score", "scipy")}
-    examples = json.dumps([test.prompts, test.references]).encode()
+    examples = json.dumps([test.prompts, test.references])
     return {
         **measured,
         **evaluation.besides,
@@ -214,7 +212,7 @@ def evaluate(args: EvaluateArguments, data: DataArguments) -> dict[str, Any]:
         "teacher": None if teacher is None else teacher.identity,
         "test_set": {
             "examples": len(test.prompts),
-            "sha256": hashlib.sha256(examples).hexdigest(),  # equal: runs are paired
+            "sha256": sha256_of(examples),  # equal: runs are paired
         },
         "settings": settings,
         "versions": versions,

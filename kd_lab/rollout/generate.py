@@ -14,7 +14,6 @@ killed goes on with the shard it was at and ends as it would have. On several GP
 takes its share of the shards: ``accelerate launch --num_processes 8 -m kd_lab generate ...``.
 """
 
-import hashlib
 import importlib.util
 import json
 import os
@@ -35,6 +34,7 @@ from kd_lab.data.examples import say_rows_without_end
 from kd_lab.data.messages import json_row
 from kd_lab.data.row_store import RowStore
 from kd_lab.data.shards import Shard, ShardStore
+from kd_lab.files import sha256_of
 from kd_lab.next_step import check_model_path
 from kd_lab.rollout.sampling import Completion, Sampling
 from kd_lab.teacher.cache import DTYPES, SPLITS
@@ -220,7 +220,7 @@ def _describe(args: GenerateArguments, data: DataArguments, sampling: Sampling) 
             "max_prompt_length": args.max_prompt_length,
             "dropped": dropped,
         },
-        "prompts_sha256": hashlib.sha256(json.dumps(prompts["prompt_ids"][:]).encode()).hexdigest(),
+        "prompts_sha256": sha256_of(json.dumps(prompts["prompt_ids"][:])),
     }
     return Job(settings, prompts, tokenizer, sampling)
 

@@ -11,7 +11,6 @@ Written are train.jsonl and test.jsonl, of {"messages": [{"role": "user", ...}]}
 """
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -21,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kd_lab.data.manifest import KIND, MANIFEST, check_manifest, sha256
+from kd_lab.data.manifest import KIND, MANIFEST, check_manifest
 from kd_lab.data.messages import prompt_key
+from kd_lab.files import sha256_of_file, whole_folder
 from kd_lab.next_step import check_model_path
 from kd_lab.rollout.sampling import Sampling
 from kd_lab.teacher.cache import DTYPES
@@ -89,22 +89,17 @@ def run(args: QuestionArguments) -> None:
         print(f"{folder}: there already")
         return
     questions, written, cut = _ask(args, sampling)
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
-    part.mkdir(parents=True)
     test = args.num_test_questions
     files = {}
-    for name, some in ("train", questions[test:]), ("test", questions[:test]):
-        path = part / f"{name}.jsonl"
-        rows = [{"messages": [{"role": "user", "content": question}]} for question in some]
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        path.write_text(text, encoding="utf-8")
-        files[path.name] = {"conversations": len(rows), "sha256": sha256(path)}
-    manifest = {**wanted, "written": written, "files": files}
-    (part / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    if folder.exists():
-        folder.rmdir()
-    part.rename(folder)
+    with whole_folder(folder) as part:
+        for name, some in ("train", questions[test:]), ("test", questions[:test]):
+            path = part / f"{name}.jsonl"
+            rows = [{"messages": [{"role": "user", "content": question}]} for question in some]
+            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            path.write_text(text, encoding="utf-8")
+            files[path.name] = {"conversations": len(rows), "sha256": sha256_of_file(path)}
+        manifest = {**wanted, "written": written, "files": files}
+        (part / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     print(
         f"{folder}: {len(questions):,} questions, of {written:,} that the model wrote; {cut:,} "
         "were cut at max_question_length and left out"

@@ -35,19 +35,12 @@ import yaml
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
+from kd_lab.files import write_text
 from kd_lab.machine.peak_memory import own_peak
 from kd_lab.runs.model_card import model_card
 
 CONFIG, VERSIONS, METRICS, COMPLETE = "config.yaml", "versions.json", "metrics.jsonl", "complete"
 LIBRARIES = ("torch", "transformers", "trl", "accelerate", "datasets", "peft", "deepspeed", "numpy")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file, and its folder, so that it is there whole or as it was before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
 
 
 def start_run(folder: str | Path, resume_from_checkpoint: str | bool | None) -> Path | None:
@@ -106,13 +99,12 @@ def record_run(folder: str | Path, config: Mapping[str, Any]) -> None:
     _wait_for_everyone()  # all have checked the folder before anything is in it
     if not _is_main_process():
         return
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / VERSIONS
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
         versions["earlier_starts"] = [*before.pop("earlier_starts", []), before]
-    write_whole(path, json.dumps(versions, indent=2) + "\n")
-    write_whole(folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=True, allow_unicode=True))
+    write_text(path, json.dumps(versions, indent=2) + "\n")
+    write_text(folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=True, allow_unicode=True))
 
 
 def run_versions(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,8 +148,7 @@ class MetricsWriter(TrainerCallback):
         kept = [line for line in read_metrics(self.path.parent) if self._stays(line, state)]
         seconds = kept[-1]["seconds"] if kept else 0.0
         self._began = time.perf_counter() - seconds
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def on_log(
         self,
@@ -252,7 +243,7 @@ def _mark_complete(model_folder: Path, *, run_folder: Path) -> None:
         config = yaml.safe_load((run_folder / CONFIG).read_text(encoding="utf-8"))
         versions = json.loads((run_folder / VERSIONS).read_text(encoding="utf-8"))
         card = model_card(config, versions, read_metrics(run_folder))
-        write_whole(model_folder / "README.md", card)
+        write_text(model_folder / "README.md", card)
         (model_folder / COMPLETE).touch()
 
 

@@ -1,12 +1,12 @@
 """Which teacher it was: what is stored ahead of time must not be taken for another model's."""
 
-import hashlib
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kd_lab.files import sha256_of, sha256_of_file
 from kd_lab.hub import check_model_at_hand
 from kd_lab.next_step import written_by
 
@@ -44,7 +44,7 @@ def model_identity(name_or_path: str, revision: str | None = None) -> dict[str, 
         missing = "weights" if configs else "config.json"
         raise ValueError(f"{folder} holds no model: it has no {missing}")
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets go of the interpreter
-        digests = pool.map(_sha256, configs + weights)
+        digests = pool.map(sha256_of_file, configs + weights)
     named = [(path.name, digest) for path, digest in zip(configs + weights, digests, strict=True)]
     return {"name": folder.resolve().name, "sha256": _hash_of(named)}
 
@@ -100,9 +100,4 @@ def _describe(identity: dict[str, str]) -> str:
 
 
 def _hash_of(described: object) -> str:
-    return hashlib.sha256(json.dumps(described).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(json.dumps(described))
