@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from kd_lab.data.conversations import DataArguments
-from kd_lab.runs.run_folder import run_versions
+from kd_lab.runs.versions import run_versions
 from kd_lab.teacher.cache import CacheArguments, cache_teacher
 
 CONVERSATIONS = 640

@@ -30,12 +30,12 @@ from kd_lab.data.shards import ShardStore
 from kd_lab.data.trained_turns import NO_ANSWER
 from kd_lab.hub import check_model_at_hand
 from kd_lab.next_step import check_folder, check_model_path
+from kd_lab.runs.run_files import resolved_config
 from kd_lab.runs.run_folder import (
     MarkWholeCheckpoints,
     MetricsWriter,
     finish_run,
     record_run,
-    resolved_config,
     start_run,
 )
 from kd_lab.student import StudentArguments, load_student, load_tokenizer

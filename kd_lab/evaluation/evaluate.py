@@ -48,12 +48,12 @@ from kd_lab.evaluation.states import answered_rows
 from kd_lab.files import sha256_of, write_text
 from kd_lab.next_step import check_folder, check_model_path
 from kd_lab.rollout.sampling import Completion, Sampling
+from kd_lab.runs.run_files import RESULT, resolved_config
+from kd_lab.runs.versions import run_versions
 from kd_lab.teacher.cache import DTYPES
 
 Answers = list[list[Completion]]  # some to each prompt
 Step = Callable[[str, int], AbstractContextManager[Advance]]  # what runs, and how much it is
-
-RESULT = "evaluation.json"
 
 
 @dataclass
@@ -182,8 +182,6 @@ def evaluate(args: EvaluateArguments, data: DataArguments) -> dict[str, Any]:
         ValueError: arguments that do not fit, models of different tokenizers, or no test
             conversation that can be used.
     """
-    from kd_lab.runs.run_folder import resolved_config, run_versions
-
     sampling = check_evaluate_arguments(args)
     check_data_arguments(data)
     check_not_trained(args.model_name_or_path, data)

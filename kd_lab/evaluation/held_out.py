@@ -14,6 +14,7 @@ from kd_lab.data.row_kinds import NO_REFERENCE, TRAINING_ROW
 from kd_lab.data.row_store import RowStore
 from kd_lab.data.shards import ShardStore
 from kd_lab.data.sources import NAMED, has_test_split
+from kd_lab.runs.run_files import CONFIG
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedTokenizerBase
@@ -34,8 +35,6 @@ def check_not_trained(model: str, data: DataArguments) -> None:
     Raises:
         ValueError: the run held out nothing of this source, or less, or another part of it.
     """
-    from kd_lab.runs.run_folder import CONFIG
-
     config = Path(model).expanduser() / CONFIG
     if not config.is_file():
         return

@@ -16,9 +16,8 @@ import yaml
 
 from kd_lab.next_step import evaluation_of, written_by
 from kd_lab.report.metrics import METRICS
-from kd_lab.runs.run_folder import CONFIG, read_metrics
+from kd_lab.runs.run_files import CONFIG, RESULT, read_metrics
 
-RESULT = "evaluation.json"
 PARTS = "metrics", "weights", "missing", "speed", "student", "teacher", "test_set", "settings"
 SEEDS = ("seed", "data_seed")
 # Settings that leave a recipe what it is.

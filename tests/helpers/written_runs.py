@@ -11,7 +11,9 @@ import numpy as np
 from kd_lab.cli import parse
 from kd_lab.evaluation.measurements import Measurements
 from kd_lab.report.metrics import METRICS
-from kd_lab.runs.run_folder import record_run, resolved_config, run_versions
+from kd_lab.runs.run_files import resolved_config
+from kd_lab.runs.run_folder import record_run
+from kd_lab.runs.versions import run_versions
 
 EXAMPLES = 60
 METRIC = {metric.name: metric for metric in METRICS}

@@ -6,7 +6,8 @@ from kd_lab.cli import main, parse
 from kd_lab.report.plots import styles
 from kd_lab.report.published import PUBLISHED
 from kd_lab.report.runs import read_recipes
-from kd_lab.runs.run_folder import record_run, resolved_config
+from kd_lab.runs.run_files import resolved_config
+from kd_lab.runs.run_folder import record_run
 from tests.helpers.written_runs import FKL, write_run, write_study
 
 
