@@ -43,14 +43,14 @@ from kd_lab.evaluation.measurements import (
     measure_texts,
     measure_toy_modes,
 )
-from kd_lab.evaluation.models import Model, measure_speed, shared_size
+from kd_lab.evaluation.speed import measure_speed
 from kd_lab.evaluation.states import answered_rows
 from kd_lab.files import sha256_of, write_text
+from kd_lab.models import Model, check_dtype, shared_size
 from kd_lab.next_step import check_folder, check_model_path
 from kd_lab.rollout.sampling import Completion, Sampling
 from kd_lab.runs.run_files import RESULT, resolved_config
 from kd_lab.runs.versions import run_versions
-from kd_lab.teacher.cache import DTYPES
 
 Answers = list[list[Completion]]  # some to each prompt
 Step = Callable[[str, int], AbstractContextManager[Advance]]  # what runs, and how much it is
@@ -152,8 +152,7 @@ def check_evaluate_arguments(args: EvaluateArguments) -> Sampling:
         ValueError: a setting outside its range, or no folder to write to.
     """
     for name in ("dtype", "teacher_dtype"):
-        if getattr(args, name) not in DTYPES:
-            raise ValueError(f"{name} must be one of {DTYPES}, not {getattr(args, name)!r}")
+        check_dtype(name, getattr(args, name))
     for name in ("answers_per_prompt", "batch_size", "tokens_per_batch", "max_prompt_length"):
         if getattr(args, name) < 1:
             raise ValueError(f"{name} must be at least 1, not {getattr(args, name)}")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -23,10 +23,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from kd_lab.data.manifest import KIND, MANIFEST, check_manifest
 from kd_lab.data.messages import prompt_key
 from kd_lab.files import sha256_of_file, whole_folder
+from kd_lab.models import Model, check_dtype
 from kd_lab.next_step import check_model_path
 from kd_lab.rollout.sampling import Sampling
-from kd_lab.teacher.cache import DTYPES
-from kd_lab.teacher.identity import model_identity
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedTokenizerBase
@@ -77,9 +76,10 @@ def run(args: QuestionArguments) -> None:
     """
     sampling = check_question_arguments(args)
     folder = Path(args.output_dir)
+    teacher = Model(args.teacher_model_name_or_path, args.teacher_revision, args.teacher_dtype)
     wanted = {
         "kind": KIND,
-        "teacher": model_identity(args.teacher_model_name_or_path, args.teacher_revision),
+        "teacher": teacher.identity,
         "settings": {key: value for key, value in asdict(args).items() if key != "output_dir"},
     }
     if folder.exists() and any(folder.iterdir()):
@@ -88,7 +88,7 @@ def run(args: QuestionArguments) -> None:
             raise ValueError(f"{folder} holds something else: give another --output_dir")
         print(f"{folder}: there already")
         return
-    questions, written, cut = _ask(args, sampling)
+    questions, written, cut = _ask(args, teacher, sampling)
     test = args.num_test_questions
     files = {}
     with whole_folder(folder) as part:
@@ -112,8 +112,7 @@ def check_question_arguments(args: QuestionArguments) -> Sampling:
     Raises:
         ValueError: a setting outside its range.
     """
-    if args.teacher_dtype not in DTYPES:
-        raise ValueError(f"teacher_dtype must be one of {DTYPES}, not {args.teacher_dtype!r}")
+    check_dtype("teacher_dtype", args.teacher_dtype)
     check_model_path("teacher_model_name_or_path", args.teacher_model_name_or_path)
     for name in ("num_questions", "num_test_questions", "question_batch_size"):
         if getattr(args, name) < 1:
@@ -144,20 +143,12 @@ def is_question(text: str) -> bool:
     return len(text.splitlines()) == 1 and len(text.split()) >= FEWEST_WORDS
 
 
-def _ask(args: QuestionArguments, sampling: Sampling) -> tuple[list[str], int, int]:
+def _ask(args: QuestionArguments, teacher: Model, sampling: Sampling) -> tuple[list[str], int, int]:
     """As many different questions as are wanted, how many were written, and how many were cut."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     from kd_lab.rollout.transformers_engine import write_answers
 
-    name, revision = args.teacher_model_name_or_path, args.teacher_revision
-    tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+    tokenizer = teacher.tokenizer
     prompt = tokenizer(user_header(tokenizer), add_special_tokens=False)["input_ids"]
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        name, revision=revision, dtype=args.teacher_dtype
-    )
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
     wanted, batch = args.num_questions + args.num_test_questions, args.question_batch_size
     written = cut = 0
     found: dict[tuple[str, ...], str] = {}
@@ -165,7 +156,7 @@ def _ask(args: QuestionArguments, sampling: Sampling) -> tuple[list[str], int, i
         while len(found) < wanted:
             before = len(found)
             for tokens, finished in write_answers(
-                model, [prompt] * batch, sampling, eos_token_ids=[tokenizer.eos_token_id],
+                teacher.model, [prompt] * batch, sampling, eos_token_ids=[tokenizer.eos_token_id],
                 seed=args.question_seed, batch_size=batch, vocab_size=len(tokenizer),
                 first_row=written,
             ):  # fmt: skip
@@ -178,8 +169,9 @@ def _ask(args: QuestionArguments, sampling: Sampling) -> tuple[list[str], int, i
             advance(min(len(found), wanted) - before)
             if len(found) == before and written >= 10 * batch:
                 raise ValueError(
-                    f"{name} has asked {before:,} different questions and, in the last {batch}, "
-                    f"nothing new: ask for fewer than {wanted:,}, or raise sampling_temperature"
+                    f"{teacher.name} has asked {before:,} different questions and, in the last "
+                    f"{batch}, nothing new: ask for fewer than {wanted:,}, or raise "
+                    "sampling_temperature"
                 )
     return [*found.values()][:wanted], written, cut
 
