@@ -28,11 +28,11 @@ from kd_lab.data.conversations import DataArguments
 from kd_lab.data.toy_language import answers, hallucinated_values, log_prob, understand
 from kd_lab.divergences import forward_kl, reverse_kl
 from kd_lab.evaluation.held_out import TestSet, load_test_set
-from kd_lab.evaluation.states import answered_rows, trained_states
 from kd_lab.loss.token_log_probs import token_log_probs
 from kd_lab.models import Model, shared_size
 from kd_lab.runs.run_files import COMPLETE
 from kd_lab.runs.versions import run_versions
+from kd_lab.states import answered_rows, trained_states
 from kd_lab.study.findings import NAMES
 from kd_lab.study.toy import METHODS
 

@@ -44,13 +44,13 @@ from kd_lab.evaluation.measurements import (
     measure_toy_modes,
 )
 from kd_lab.evaluation.speed import measure_speed
-from kd_lab.evaluation.states import answered_rows
 from kd_lab.files import sha256_of, write_text
 from kd_lab.models import Model, check_dtype, shared_size
 from kd_lab.next_step import check_folder, check_model_path
 from kd_lab.rollout.sampling import Completion, Sampling
 from kd_lab.runs.run_files import RESULT, resolved_config
 from kd_lab.runs.versions import run_versions
+from kd_lab.states import answered_rows
 
 Answers = list[list[Completion]]  # some to each prompt
 Step = Callable[[str, int], AbstractContextManager[Advance]]  # what runs, and how much it is

@@ -37,11 +37,12 @@ from kd_lab.data.packed_rows import PackedRows
 from kd_lab.data.row_store import RowStore
 from kd_lab.data.shards import Shard, ShardStore
 from kd_lab.loss import CHUNK_SIZE
+from kd_lab.loss.plain_logits import check_plain_logits
 from kd_lab.model_identity import check_same_teacher, tokenizer_hash
 from kd_lab.models import Model, check_dtype
 from kd_lab.next_step import check_folder, check_model_path
-from kd_lab.teacher.plain_logits import check_plain_logits
-from kd_lab.teacher.signals import topk_law, trained_hidden_states
+from kd_lab.states import trained_hidden_states
+from kd_lab.teacher.signals import topk_law
 from kd_lab.teacher.stored import HEAD, SIGNALS, stored_answers
 
 if TYPE_CHECKING:  # importing transformers takes seconds, and only its types are needed

@@ -30,9 +30,9 @@ from kd_lab.loss import (
     Weights,
     distillation_loss,
 )
+from kd_lab.loss.plain_logits import check_plain_head
 from kd_lab.loss.sharded_head import call_with_head
 from kd_lab.teacher.live import LiveTeacher
-from kd_lab.teacher.plain_logits import check_plain_head
 from kd_lab.teacher.stored import StoredTeacher
 from kd_lab.trainers.distil_config import DistilConfig
 from kd_lab.trainers.row_batches import ROW_COLUMNS, LengthGroupedByEpoch, TellEpoch, collate_rows
