@@ -28,7 +28,7 @@ from kd_lab.evaluation.intervals import bootstrap_interval, paired_difference
 from kd_lab.report.comparisons import compare
 from kd_lab.report.metrics import METRICS, TABLE_1
 from kd_lab.report.published import PUBLISHED
-from kd_lab.report.runs import Recipe, Run, read_recipes
+from kd_lab.report.runs import Row, Run, read_rows
 from kd_lab.runs.versions import run_versions
 
 PAIRS = (
@@ -95,36 +95,34 @@ def pairs_of_study(runs: Sequence[Path]) -> dict[str, Any]:
     Raises:
         ValueError: the runs cannot be compared.
     """
-    recipes = {
-        recipe.runs[0].folder.name.rpartition("-")[0]: recipe
-        for recipe in read_recipes(runs)
-        if not recipe.is_teacher
+    rows = {
+        row.runs[0].folder.name.rpartition("-")[0]: row
+        for row in read_rows(runs)
+        if not row.is_teacher
     }
-    first = recipes["token_fkl"]
+    first = rows["token_fkl"]
     return {
         "examples": first.runs[0].evaluation["test_set"]["examples"],
         "seeds": len(first.runs),
-        "differences": differences(recipes),
-        "equation_4": {
-            name: equation_4(recipe.runs) for name, recipe in recipes.items() if recipe.p
-        },
-        "table_1": published_differences(recipes),
+        "differences": differences(rows),
+        "equation_4": {name: equation_4(row.runs) for name, row in rows.items() if row.p},
+        "table_1": published_differences(rows),
     }
 
 
-def differences(recipes: Mapping[str, Recipe]) -> dict[str, dict[str, Any]]:
+def differences(rows: Mapping[str, Row]) -> dict[str, dict[str, Any]]:
     """Every pair that the study has, on every metric that both have."""
     asked = [
-        (recipes[a], recipes[b], metric)
+        (rows[a], rows[b], metric)
         for a, b in PAIRS
-        if a in recipes and b in recipes
+        if a in rows and b in rows
         for metric in METRICS
-        if recipes[a].has(metric.name) and recipes[b].has(metric.name)
+        if rows[a].has(metric.name) and rows[b].has(metric.name)
     ]
-    names = {recipe.name: name for name, recipe in recipes.items()}
+    names = {row.name: name for name, row in rows.items()}
     found: dict[str, dict[str, Any]] = {}
     for each in compare(asked):
-        pair = f"{names[each.recipe.name]} less {names[each.against.name]}"
+        pair = f"{names[each.row.name]} less {names[each.against.name]}"
         mean, low, high, _ = each.difference
         found.setdefault(pair, {})[each.metric.name] = {
             "mean": mean,
@@ -169,7 +167,7 @@ def _summed(run: Run, metric: str) -> np.ndarray:
     return np.multiply(run.evaluation["metrics"][metric]["values"], tokens)
 
 
-def published_differences(recipes: Mapping[str, Recipe]) -> dict[str, Any]:
+def published_differences(rows: Mapping[str, Row]) -> dict[str, Any]:
     """Table 1's differences in ROUGE, and the examples it would take to tell them from 0.
 
     What scatters is the difference between one run of forward KL and one of reverse KL on one
@@ -182,10 +180,10 @@ def published_differences(recipes: Mapping[str, Recipe]) -> dict[str, Any]:
         ``test_sft_rows``; ``resolved``: metric -> the smallest difference that so many examples
         tell from 0.
     """
-    one, other = recipes["token_fkl"].runs, recipes["token_rkl"].runs
-    metrics = [metric for metric in TABLE_1 if recipes["token_fkl"].has(metric.name)]
+    one, other = rows["token_fkl"].runs, rows["token_rkl"].runs
+    metrics = [metric for metric in TABLE_1 if rows["token_fkl"].has(metric.name)]
     deviation = {metric.name: _deviation(one, other, metric.name) for metric in metrics}
-    seeds = {metric.name: _largest_seed_deviation(recipes, metric.name) for metric in metrics}
+    seeds = {metric.name: _largest_seed_deviation(rows, metric.name) for metric in metrics}
     pairs: dict[str, dict[str, Any]] = {}
     for words, (a, b) in PUBLISHED_PAIRS.items():
         for metric in metrics:
@@ -224,10 +222,10 @@ def _deviation(one: Sequence[Run], other: Sequence[Run], metric: str) -> float:
     return float(np.sqrt(np.mean(variances)))
 
 
-def _largest_seed_deviation(recipes: Mapping[str, Recipe], metric: str) -> float | None:
+def _largest_seed_deviation(rows: Mapping[str, Row], metric: str) -> float | None:
     deviations = [
-        float(np.std([run.evaluation["metrics"][metric]["mean"] for run in recipe.runs], ddof=1))
-        for recipe in recipes.values()
-        if len(recipe.runs) > 1
+        float(np.std([run.evaluation["metrics"][metric]["mean"] for run in row.runs], ddof=1))
+        for row in rows.values()
+        if len(row.runs) > 1
     ]
     return max(deviations, default=None)

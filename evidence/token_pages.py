@@ -29,12 +29,12 @@ from kd_lab.data.toy_language import answers, hallucinated_values, log_prob, und
 from kd_lab.divergences import forward_kl, reverse_kl
 from kd_lab.evaluation.held_out import TestSet, load_test_set
 from kd_lab.loss.token_log_probs import token_log_probs
+from kd_lab.methods import METHODS
 from kd_lab.models import Model, shared_size
 from kd_lab.runs.run_files import COMPLETE
 from kd_lab.runs.versions import run_versions
 from kd_lab.states import answered_rows, trained_states
-from kd_lab.study.findings import NAMES
-from kd_lab.study.toy import METHODS
+from kd_lab.study.toy import SECONDS
 
 SEED = 1  # of each method's students, the one that is shown
 FORWARD, REVERSE = "token_fkl", "token_rkl"  # whose answers are set against each other
@@ -65,7 +65,7 @@ def measure(runs: Path, examples: int = EXAMPLES, samples: int = SAMPLES) -> dic
     Raises:
         ValueError: a model of the study is missing, or the test set is too small.
     """
-    names = ["teacher", "start", *(f"{method}-{SEED}" for method in METHODS)]
+    names = ["teacher", "start", *(f"{method}-{SEED}" for method in SECONDS)]
     for name in names:
         if not (runs / name / COMPLETE).exists():
             raise ValueError(
@@ -281,7 +281,8 @@ def _answers(reference: str, contrast: Contrast, tokenizer: Any) -> list[tuple[s
 
 
 def _label(name: str) -> str:
-    return NAMES.get(name.removesuffix(f"-{SEED}"), name)
+    method = METHODS.get(name.removesuffix(f"-{SEED}"))
+    return method.words if method else name
 
 
 def _digits(value: float, digits: int) -> float:

@@ -174,6 +174,18 @@ DIVERGENCES: dict[str, Callable[..., Tensor]] = {
 }
 
 
+# As tables and pictures name them; a divergence without a short name goes by its own.
+SHORT_NAMES = {
+    "forward_kl": "FKL",
+    "reverse_kl": "RKL",
+    "jensen_shannon": "JSD",
+    "adaptive_kl": "AKL",
+    "skew_forward_kl": "skew FKL",
+    "skew_reverse_kl": "skew RKL",
+    "total_variation": "TVD",
+}
+
+
 def get_divergence(name: str, **settings: float | str) -> Divergence:
     """A divergence by name, its settings bound: ``get_divergence("adaptive_kl", mu=0.4)``.
 

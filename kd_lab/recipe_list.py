@@ -11,6 +11,7 @@ import textwrap
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
+from kd_lab.methods import PREFIX_SOURCES
 from kd_lab.next_step import Step, hub_models, needs, steps
 from kd_lab.planning.model_shapes import model_shape
 from kd_lab.planning.planned_run import Job, PlanArguments, make_job, plan_time
@@ -102,9 +103,8 @@ def cost(step: Step, num_cores: int | None = None) -> Cost:
 def job_of(step: Step) -> Job:
     """The run that ``kd-lab plan`` would count, made without importing a trainer."""
     settings = {**DEFAULTS, **step.settings}
-    settings["written_share"] = (
-        1.0 if settings["prefixes"] == "student" else settings["student_share"]
-    )
+    by_student = PREFIX_SOURCES[settings["prefixes"]].writer == "student"
+    settings["written_share"] = 1.0 if by_student else settings["student_share"]
     settings["gradient_checkpointing"] = settings["activation_checkpointing"]
     settings["on_cpu"] = settings["use_cpu"]
     of_all = cast(Any, SimpleNamespace(**settings))

@@ -36,8 +36,6 @@ from kd_lab.runs.run_folder import (
 from kd_lab.student import StudentArguments, head_rows, load_student, load_tokenizer
 from kd_lab.teacher.stored import StoredTeacher, answers_end_tokens, stored_answers
 from kd_lab.trainers.distil_config import DistilConfig
-from kd_lab.trainers.policy_gradient_distil import PolicyGradientDistilTrainer
-from kd_lab.trainers.seq_distil import SeqDistilTrainer
 from kd_lab.trainers.token_distil import TokenDistilTrainer
 from kd_lab.vocabulary import shared_vocabulary_size
 
@@ -140,15 +138,16 @@ def check_arguments(
             "teacher_cache holds its own rows: cache the answers (kd-lab cache --answers DIR) and "
             "leave answers out here"
         )
-    if teacher.answers is not None and config.prefixes != "teacher":
+    writer = config.point.source.writer
+    if teacher.answers is not None and writer != "teacher":
         raise ValueError(
             f"answers are the teacher's prefixes, and prefixes is {config.prefixes}: set it to "
             "teacher"
         )
-    if config.prefixes == "teacher" and not has_model and not stored_rows(teacher):
+    if writer == "teacher" and not has_model and not stored_rows(teacher):
         raise ValueError(
-            "prefixes: teacher needs teacher_model_name_or_path, or its answers: answers, or a "
-            "teacher_cache of them"
+            f"prefixes: {config.prefixes} needs teacher_model_name_or_path, or its answers: "
+            "answers, or a teacher_cache of them"
         )
     if config.written_share and teacher.teacher_cache is not None:
         raise ValueError(
@@ -222,7 +221,7 @@ def load_stored_teacher(
     stored = StoredTeacher(teacher.teacher_cache, verify=config.local_process_index == 0)
     stored.check_fits(tokenizer, config.distil_temperature)
     writer = "teacher" if "answers" in stored.store.settings["source"] else "dataset"
-    if writer != config.prefixes:
+    if writer != (config.point.source.writer or "dataset"):
         raise ValueError(
             f"{teacher.teacher_cache} is of answers that the {writer} wrote: set prefixes to "
             f"{writer}, not {config.prefixes}"
@@ -289,7 +288,7 @@ def load_rows(
 
 def all_answers_are_written(config: DistilConfig) -> bool:
     """Whether every answer is written while training goes on, where no folder gives the rows."""
-    return config.written_share == 1 or config.prefixes == "teacher"
+    return config.written_share == 1 or config.point.source.writer is not None
 
 
 def load_teacher(
@@ -311,13 +310,10 @@ def make_trainer(
     **others: Any,
 ) -> TokenDistilTrainer:
     """The trainer that belongs to a point of the map."""
-    if config.policy_gradient:
-        return PolicyGradientDistilTrainer(student, teacher, config, **others)
-    if config.prefixes == "dataset" and not config.student_share:
-        return TokenDistilTrainer(student, teacher, config, **others)
-    return SeqDistilTrainer(
-        student, teacher, config, answers_are_stored=answers_are_stored, **others
-    )
+    point = config.point
+    if point.source.writer == "teacher":
+        others["answers_are_stored"] = answers_are_stored
+    return point.trainer_class(student, teacher, config, **others)
 
 
 def _no_answers(error: NoRows, config: DistilConfig) -> str:

@@ -5,13 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch, Rectangle
 
-from kd_lab.divergences import DIVERGENCES
-from kd_lab.house_style import Figure, house_style
+from kd_lab.house_style import Figure, house_style, line_style
+from kd_lab.methods import line_of
 from toy.rank_race import RaceLog
 
 LABELS = {
@@ -41,11 +40,9 @@ DISTANCE_NAMES = {
 LEVEL = "#E4E4E4"  # neither is ahead
 
 
-def line_style(divergence: str) -> dict[str, Any]:
+def style_of(divergence: str) -> dict[str, Any]:
     """A divergence's own colour and line style, the same in every picture here."""
-    with house_style():
-        cycle = list(matplotlib.rcParams["axes.prop_cycle"])
-    return cycle[list(DIVERGENCES).index(divergence.removesuffix("_epsilon"))]
+    return line_style(line_of(divergence.removesuffix("_epsilon")))
 
 
 def draw_race(log: RaceLog, teacher: int, rank: int, path: Path) -> None:
@@ -55,7 +52,7 @@ def draw_race(log: RaceLog, teacher: int, rank: int, path: Path) -> None:
         weights = figure.subplots()
         probabilities = weights.twinx()
         for divergence in log.divergences:
-            style = line_style(divergence)
+            style = style_of(divergence)
             weight_distance = log.curve("weight_distance", divergence, teacher)
             probability_distance = log.curve("probability_distance", divergence, teacher)
             weights.plot(
@@ -82,8 +79,8 @@ def draw_verdicts(summary: Mapping[str, Any], path: Path) -> None:
     mean = values.mean(-1)  # [distance, step, sharpness, rank, rate, divergence]
     blocks = [(0, "exact", "sharp"), (0, "epsilon", "sharp + 1e-10"), (1, "exact", "unit")]
     colours = {
-        "forward": line_style("forward_kl")["color"],
-        "reverse": line_style("reverse_kl")["color"],
+        "forward": style_of("forward_kl")["color"],
+        "reverse": style_of("reverse_kl")["color"],
         "not separated": LEVEL,
         "arrived": LEVEL,
     }
@@ -119,14 +116,14 @@ def draw_leaders(summary: Mapping[str, Any], path: Path) -> None:
         name, level_with_it = _at(leader, where), sum(_at(level, where)) - 1
         if name == "arrived":
             return LEVEL, "=", "black"
-        colour = line_style(name)["color"]
+        colour = style_of(name)["color"]
         if not level_with_it:
             return colour, INITIALS[name], "white"
         pale = tuple(0.35 * channel + 0.65 for channel in to_rgb(colour))
         return pale, f"{INITIALS[name]} +{level_with_it}", "black"
 
     legend = [
-        Patch(color=line_style(name)["color"], label=f"{initial}: {LABELS[name]}")
+        Patch(color=style_of(name)["color"], label=f"{initial}: {LABELS[name]}")
         for name, initial in INITIALS.items()
     ]
     title = "Nearest to the teacher of six (pale, +n: not separated from n others; =: all arrived)"
@@ -143,7 +140,7 @@ def draw_epsilon(summary: Mapping[str, Any], path: Path) -> None:
             panels, ("", "_epsilon"), ("exact", "1e-10 inside the logarithm"), strict=True
         ):
             for name in ("forward_kl", "reverse_kl"):
-                curve, style = curves["weight_distance"][name + suffix], line_style(name)
+                curve, style = curves["weight_distance"][name + suffix], style_of(name)
                 mean = np.mean(curve["by_seed"], axis=0)  # [N]
                 ax.plot(curves["step"], mean, label=LABELS[name], **style)
                 ax.fill_between(

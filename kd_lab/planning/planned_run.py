@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from kd_lab.methods import PREFIX_SOURCES
 from kd_lab.planning.model_shapes import ModelShape, model_shape, summed_shape, untrained
 
 if TYPE_CHECKING:  # importing torch, transformers and trl takes seconds; `kd-lab recipe` has none
@@ -178,7 +179,7 @@ def make_job(
         own,
         None if live is None else model_shape(live),
         WIDTHS.get(teacher.teacher_dtype, 4 if config.on_cpu else 2),
-        teacher_writes=config.prefixes == "teacher"
+        teacher_writes=PREFIX_SOURCES[config.prefixes].writer == "teacher"
         and teacher.answers is None
         and teacher.teacher_cache is None,
     )

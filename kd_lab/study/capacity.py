@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from kd_lab.study.commands import evaluate, train
 from kd_lab.study.schedule import Task
 from kd_lab.study.sweep import (
+    COMPARED,
     DIVERGENCES,
     Sweep,
     draw_sweep,
@@ -64,7 +65,6 @@ SIZES = (
 )
 FROM_RANDOM = SIZES[2]
 START_STEPS, STEPS = 1000, 400
-METHODS = {"sft": "SFT", "token_fkl": "forward KL", "token_rkl": "reverse KL"}
 
 
 def capacity_study(folder: Path, seeds: int, quick: bool = False) -> list[Task]:
@@ -90,7 +90,7 @@ def capacity_study(folder: Path, seeds: int, quick: bool = False) -> list[Task]:
             start = f"{size.name}-start-{seed}"
             untrained = ["--model_shape", size.shape, "--learning_rate", size.learning_rate]
             add(start, size, start_steps, "--config", "tiny/start", *untrained)
-            for method in METHODS:
+            for method in COMPARED:
                 add(
                     f"{size.name}-{method}-{seed}", size, steps, "--config", f"tiny/{method}",
                     "--model_name_or_path", str(folder / start), *teacher,
@@ -123,7 +123,7 @@ def capacity_results(folder: Path, seeds: int) -> dict[str, Any]:
     return {
         **sweep_results(folder, seeds),
         "steps": {"start": START_STEPS, "after": STEPS},
-        "sizes": [group(size.name, ["start", *METHODS]) for size in SIZES],
+        "sizes": [group(size.name, ["start", *COMPARED]) for size in SIZES],
         "random": group("random", list(DIVERGENCES)),
     }
 
@@ -141,7 +141,7 @@ def capacity_findings(results: Mapping[str, Any]) -> list[str]:
         f"Precision of reverse KL less that of forward KL: {gaps('precision')}.",
         "From random weights coverage is "
         + " and ".join(
-            f"{random[method]['coverage']['mean']:.3f} by {METHODS[method]}"
+            f"{random[method]['coverage']['mean']:.3f} by {COMPARED[method]}"
             for method in DIVERGENCES
         )
         + f". (95% intervals over {results['seeds']} seeds, paired by start.)",

@@ -22,8 +22,8 @@ from kd_lab.runs.run_files import read_metrics
 from kd_lab.study.commands import evaluate, train
 from kd_lab.study.schedule import Task
 from kd_lab.study.sweep import (
+    COMPARED,
     DIVERGENCES,
-    LINES,
     Sweep,
     Values,
     draw_sweep,
@@ -34,7 +34,7 @@ from kd_lab.study.sweep import (
     teacher_tasks,
     with_gaps,
 )
-from kd_lab.study.toy import METHODS, scoring
+from kd_lab.study.toy import SECONDS, scoring
 
 ALPHAS = (1.0, 0.8, 0.5, 0.2)
 STARTS = {"start": "the SFT start", "random": "random weights"}
@@ -69,7 +69,7 @@ def mixing_study(folder: Path, seeds: int, quick: bool = False) -> list[Task]:
         start = ["--model_name_or_path", str(folder / f"random_sft-{seed}")]
         add("random_sft", seed, "--config", "tiny/start", seconds=12)
         add(
-            "start_sft", seed, "--config", "tiny/sft", *start, seconds=METHODS["sft"],
+            "start_sft", seed, "--config", "tiny/sft", *start, seconds=SECONDS["sft"],
             after=[f"train random_sft-{seed}"],
         )  # fmt: skip
         for method, divergence in DIVERGENCES.items():
@@ -77,7 +77,7 @@ def mixing_study(folder: Path, seeds: int, quick: bool = False) -> list[Task]:
                 mix = [*teacher, "--alpha", str(alpha)]
                 add(
                     _kind("start", method, alpha), seed, "--config", f"tiny/{method}", *start, *mix,
-                    after=["train teacher", f"train random_sft-{seed}"], seconds=METHODS[method],
+                    after=["train teacher", f"train random_sft-{seed}"], seconds=SECONDS[method],
                 )  # fmt: skip
                 add(
                     _kind("random", method, alpha), seed, "--config", "tiny/start", *mix,
@@ -192,7 +192,7 @@ def _listed(
     mixes: Sequence[Mapping[str, Any]], figure: Callable[[Mapping[str, Any], str], str]
 ) -> str:
     return "; ".join(
-        f"{LINES[method][0]} {', '.join(figure(mix, method) for mix in mixes)}"
+        f"{COMPARED[method]} {', '.join(figure(mix, method) for mix in mixes)}"
         for method in DIVERGENCES
     )
 

@@ -19,21 +19,21 @@ ANSWER_TOKENS = 48
 STEPS, ROWS = 50, 8
 
 # Recipes of smol/, with the seconds that a step takes on one core of 2026.
-METHODS = {"seqkd": 5.0, "token_fkl": 7.0, "token_rkl": 7.0}
+SECONDS = {"seqkd": 5.0, "token_fkl": 7.0, "token_rkl": 7.0}
 
 
 def smol_study(
     folder: Path,
     seeds: int,
     quick: bool = False,
-    methods: Collection[str] = tuple(METHODS),
+    methods: Collection[str] = tuple(SECONDS),
     temperature: int = 1,
 ) -> list[Task]:
     """All tasks, each after those it needs.
 
     Args:
         folder, seeds, quick: as those of ``toy_study``.
-        methods: of METHODS.
+        methods: of SECONDS.
         temperature: of both laws in the divergence.
     """
     questions, test_questions, steps = (8, 4, 2) if quick else (QUESTIONS, TEST_QUESTIONS, STEPS)
@@ -71,7 +71,7 @@ def smol_study(
     curves += ["--num_conversations", "1"]  # of the dataset; what is trained on are the answers
     warm = [] if temperature == 1 else ["--distil_temperature", str(temperature)]
     for method in methods:
-        kind, seconds = kind_at(method, temperature), METHODS[method]
+        kind, seconds = kind_at(method, temperature), SECONDS[method]
         for seed in range(1, seeds + 1):
             name = f"{kind}-{seed}"
             tasks += [

@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from kd_lab.evaluation.evaluate import RESULT
-from kd_lab.house_style import Figure, house_style
+from kd_lab.house_style import Figure, house_style, line_style
+from kd_lab.methods import METHODS
 from kd_lab.runs.versions import run_versions
 from kd_lab.study.commands import evaluate, train
 from kd_lab.study.schedule import Task
@@ -27,14 +28,10 @@ METRICS = (
     "forward_kl", "reverse_kl", "top1_agreement", "sequence_forward_kl_rao_blackwell",
     "sequence_reverse_kl_rao_blackwell",
 )  # fmt: skip
-DIVERGENCES = {"token_fkl": "forward_kl", "token_rkl": "reverse_kl"}
+# What a sweep compares: SFT is its control.
+COMPARED = {"sft": "SFT", "token_fkl": "forward KL", "token_rkl": "reverse KL"}
+DIVERGENCES = {key: METHODS[key].point.divergence for key in ("token_fkl", "token_rkl")}
 
-# How each method is drawn: label, colour, line style, marker.
-LINES = {
-    "sft": ("SFT", "#009E73", "-.", "^"),
-    "token_fkl": ("forward KL", "#0072B2", "-", "o"),
-    "token_rkl": ("reverse KL", "#D55E00", "--", "s"),
-}
 # A picture's panels: metric -> title. A share near 1 is drawn as what it lacks.
 PANELS = {
     "coverage": "1 - coverage",
@@ -156,7 +153,7 @@ def draw_sweep(
         of_level: whose lines these are.
     """
 
-    methods = [method for method in LINES if method in settings[0]]
+    methods = [method for method in COMPARED if method in settings[0]]
     places = np.arange(len(settings))
     with house_style():
         figure = Figure(figsize=(6, 5), layout="constrained")
@@ -164,16 +161,15 @@ def draw_sweep(
         for axis, (metric, title) in zip(axes.flat, panels.items(), strict=True):
             lacks = title.startswith("1 - ")
             for offset, method in enumerate(methods):
-                name, colour, style, marker = LINES[method]
+                style = line_style(METHODS[method].point.look.line)
                 x = places + (offset - (len(methods) - 1) / 2) * 0.12
                 values = np.array([figures[method][metric]["values"] for figures in settings])
                 values = 1 - values if lacks else values  # [setting, seed]
+                axis.plot(x, values.mean(1), label=COMPARED[method], marker="o", **style)
                 axis.plot(
-                    x, values.mean(1), label=name, color=colour, linestyle=style, marker=marker
-                )
-                axis.plot(
-                    x, values, linestyle="", marker=".", markersize=5, color=colour, alpha=0.5
-                )
+                    x, values, linestyle="", marker=".", markersize=5, color=style["color"],
+                    alpha=0.5,
+                )  # fmt: skip
             if metric in level:
                 at = 1 - level[metric] if lacks else level[metric]
                 axis.axhline(at, color="#7F7F7F", linewidth=1, label=of_level)

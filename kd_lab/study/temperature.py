@@ -21,8 +21,8 @@ from kd_lab.study.commands import evaluate, train
 from kd_lab.study.schedule import Task
 from kd_lab.study.smol import kind_at, smol_study
 from kd_lab.study.sweep import (
+    COMPARED,
     DIVERGENCES,
-    LINES,
     METRICS,
     PANELS,
     Figures,
@@ -36,7 +36,7 @@ from kd_lab.study.sweep import (
     told,
     with_gaps,
 )
-from kd_lab.study.toy import METHODS, scoring
+from kd_lab.study.toy import SECONDS, scoring
 
 TEMPERATURES = (1, 2, 4)
 SMOL_TEMPERATURES = (1, 2)
@@ -76,7 +76,7 @@ def temperature_study(folder: Path, seeds: int, quick: bool = False) -> list[Tas
                 add(
                     kind_at(method, temperature), seed, "--config", f"tiny/{method}",
                     "--model_name_or_path", str(folder / f"start-{seed}"), *teacher,
-                    "--distil_temperature", str(temperature), seconds=METHODS[method],
+                    "--distil_temperature", str(temperature), seconds=SECONDS[method],
                     after=[f"train start-{seed}", "train teacher"],
                 )  # fmt: skip
     return tasks
@@ -142,7 +142,7 @@ def temperature_findings(
     for method in DIVERGENCES:
         changes = {point["temperature"]: point["changes"][method] for point in points[1:]}
         told_of = (f"{names[metric]} by {listed(metric, changes)}" for metric in list(names)[:2])
-        sentences.append(f"Temperature moves {LINES[method][0]}'s {'; its '.join(told_of)}.")
+        sentences.append(f"Temperature moves {COMPARED[method]}'s {'; its '.join(told_of)}.")
     sentences[-1] += " (95% intervals over seeds, paired by seed.)"
     return sentences
 

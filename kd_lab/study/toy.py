@@ -11,7 +11,7 @@ from kd_lab.study.commands import evaluate, generate, train
 from kd_lab.study.schedule import Task
 
 # Each a recipe of tiny/, with the seconds that it takes on one core of 2026.
-METHODS = {
+SECONDS = {
     "sft": 6.0,
     "token_fkl": 9.0,
     "token_rkl": 9.0,
@@ -61,7 +61,7 @@ def toy_study(folder: Path, seeds: int, quick: bool = False) -> list[Task]:
     ]  # fmt: skip
     curves = ["--eval_strategy", "steps", "--eval_steps", "25", "--eval_on_start", "true"]
     curves += ["--per_device_eval_batch_size", "100", "--num_test_conversations", "100"]
-    for method, seconds in METHODS.items():
+    for method, seconds in SECONDS.items():
         own = ["--answers", str(folder / "teacher_answers")] if method == "seq_fkl" else []
         after = ["train teacher", "train start", *(["generate teacher_answers"] if own else [])]
         for seed in range(1, seeds + 1):

@@ -15,8 +15,7 @@ from trl import SFTConfig
 
 from kd_lab.divergences import Divergence, get_divergence
 from kd_lab.machine.nvidia import nvidia_gpus, torch_build, why_unused
-
-PREFIX_SOURCES = ("dataset", "teacher", "student")
+from kd_lab.methods import PREFIX_SOURCES, Point
 
 
 @dataclass
@@ -45,7 +44,9 @@ class DistilConfig(SFTConfig):
     )
     prefixes: str = field(
         default="dataset",
-        metadata={"help": f"Who wrote the answers that are learnt from: {PREFIX_SOURCES}."},
+        metadata={
+            "help": f"Who wrote the answers that are learnt from: {', '.join(PREFIX_SOURCES)}."
+        },
     )
     student_share: float = field(
         default=0.0,
@@ -111,13 +112,12 @@ class DistilConfig(SFTConfig):
         if isinstance(self.divergence_settings, str):
             self.divergence_settings = json.loads(self.divergence_settings)
         self.get_divergence()
-        if self.prefixes not in PREFIX_SOURCES:
-            raise ValueError(f"prefixes must be one of {PREFIX_SOURCES}, not {self.prefixes!r}")
+        writer = self.point.source.writer
         if not 0 <= self.student_share <= 1:
             raise ValueError(f"student_share must lie in [0, 1], not {self.student_share}")
-        if self.prefixes == "student" and self.student_share not in (0, 1):
+        if writer == "student" and self.student_share not in (0, 1):
             raise ValueError(
-                f"with prefixes: student every answer is the student's; for a share of "
+                f"with prefixes: {self.prefixes} every answer is the student's; for a share of "
                 f"{self.student_share} set prefixes to dataset or teacher"
             )
         if (self.packing or self.padding_free) and self.written_share:
@@ -172,6 +172,11 @@ class DistilConfig(SFTConfig):
         return get_divergence(self.divergence, **settings)
 
     @property
+    def point(self) -> Point:
+        """Where the training lies on the map."""
+        return Point.of(vars(self))
+
+    @property
     def written_share(self) -> float:
         """Share of rows that the student writes: 1 on-policy, 0 never."""
-        return 1.0 if self.prefixes == "student" else self.student_share
+        return self.point.student_share

@@ -38,7 +38,7 @@ class SeqDistilTrainer(TokenDistilTrainer):
     def __init__(self, *args: Any, answers_are_stored: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         settings = self.args
-        self.teacher_writes = settings.prefixes == "teacher" and not answers_are_stored
+        self.teacher_writes = settings.point.source.writer == "teacher" and not answers_are_stored
         if self.teacher_writes and not isinstance(self.teacher, LiveTeacher):
             raise ValueError(
                 "prefixes: teacher needs a teacher that is a model (teacher_model_name_or_path), "

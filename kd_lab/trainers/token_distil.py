@@ -212,11 +212,11 @@ class TokenDistilTrainer(SFTTrainer):
         self, inputs: dict[str, Any], text: dict[str, Tensor], positions: Tensor
     ) -> Iterator[LiveDistribution | StoredDistribution | None]:
         """The teacher's distributions at the trained positions; None where it is not needed."""
-        teacher = self.teacher
-        if isinstance(teacher, LiveTeacher) and (self.args.alpha > 0 or not self.model.training):
+        teacher, is_asked = self.teacher, self.args.point.has_divergence
+        if isinstance(teacher, LiveTeacher) and (is_asked or not self.model.training):
             with teacher.distribution(text, positions) as live:
                 yield live
-        elif isinstance(teacher, StoredTeacher) and self.args.alpha > 0 and "cache_row" in inputs:
+        elif isinstance(teacher, StoredTeacher) and is_asked and "cache_row" in inputs:
             yield teacher.distribution(inputs["cache_row"].tolist(), positions.device)
         else:
             yield None

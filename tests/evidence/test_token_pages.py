@@ -14,10 +14,10 @@ from transformers import AutoModelForCausalLM
 from evidence import token_pages
 from evidence.token_pages import choose_questions, grammar_next, measure
 from kd_lab.data.toy_language import answers
-from kd_lab.study.toy import METHODS
+from kd_lab.study.toy import SECONDS
 from tests.helpers.toy_pair import TOKENIZER, toy_model, toy_rows
 
-NAMES = ["teacher", "start", *(f"{method}-1" for method in METHODS)]
+NAMES = ["teacher", "start", *(f"{method}-1" for method in SECONDS)]
 END = "<|im_end|>"
 COMMITTED = Path(__file__).parents[2] / "assets" / "results" / "token_pages.json"
 

@@ -8,7 +8,7 @@ from PIL import Image
 from scipy import stats
 
 from kd_lab.study.capacity import (
-    METHODS,
+    COMPARED,
     SIZES,
     capacity_findings,
     capacity_results,
@@ -48,7 +48,7 @@ def test_every_size_and_seed_has_a_start_and_three_students(tmp_path):
     tasks = capacity_study(tmp_path, seeds=2)
     study = Study(tmp_path, tasks)
     trained = [task.name for task in tasks if task.name.startswith("train")]
-    assert len(trained) == 1 + 2 * (len(SIZES) * (1 + len(METHODS)) + 2)
+    assert len(trained) == 1 + 2 * (len(SIZES) * (1 + len(COMPARED)) + 2)
     assert "train 1x16-start-2" in study.tasks["train 1x16-token_rkl-2"].after
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from kd_lab.demo import DemoArguments, run
 from kd_lab.study.schedule import Study, Task
-from kd_lab.study.toy import METHODS, toy_study
+from kd_lab.study.toy import SECONDS, toy_study
 from kd_lab.study.workers import run_study
 
 MINI = """
@@ -107,7 +107,7 @@ def test_the_toy_study_has_every_method_and_seed(tmp_path):
     tasks = toy_study(tmp_path, seeds=3)
     Study(tmp_path, tasks)  # each after what it needs
     trained = {task.name.removeprefix("train ") for task in tasks if task.name.startswith("train")}
-    students = {f"{method}-{seed}" for method in METHODS for seed in (1, 2, 3)}
+    students = {f"{method}-{seed}" for method in SECONDS for seed in (1, 2, 3)}
     assert trained == {"teacher", "start", *students}
     assert {f"evaluate {name}" for name in trained} <= {task.name for task in tasks}
 
