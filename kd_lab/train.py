@@ -34,6 +34,7 @@ from kd_lab.runs.run_folder import (
     start_run,
 )
 from kd_lab.student import StudentArguments, head_rows, load_student, load_tokenizer
+from kd_lab.teacher.arguments import TeacherArguments, check_teacher_arguments, teacher_of
 from kd_lab.teacher.stored import StoredTeacher, answers_end_tokens, stored_answers
 from kd_lab.trainers.distil_config import DistilConfig
 from kd_lab.trainers.token_distil import TokenDistilTrainer
@@ -41,18 +42,9 @@ from kd_lab.vocabulary import shared_vocabulary_size
 
 
 @dataclass
-class TeacherArguments:
+class TrainTeacherArguments(TeacherArguments):
     """The teacher: a model in memory, or what it gave ahead of time."""
 
-    teacher_model_name_or_path: str | None = field(
-        default=None, metadata={"help": "The teacher: a folder, or a name on the model hub."}
-    )
-    teacher_revision: str | None = field(
-        default=None, metadata={"help": "Its revision on the hub: a branch, tag or commit."}
-    )
-    teacher_dtype: str = field(
-        default="auto", metadata={"help": "float32, bfloat16, float16, or auto: as it was saved."}
-    )
     teacher_cache: str | None = field(
         default=None,
         metadata={"help": "A folder of kd-lab cache: rows and the teacher's signal beside them."},
@@ -63,11 +55,14 @@ class TeacherArguments:
     )
 
 
-ARGUMENTS = (StudentArguments, TeacherArguments, DataArguments, DistilConfig)
+ARGUMENTS = (StudentArguments, TrainTeacherArguments, DataArguments, DistilConfig)
 
 
 def run(
-    student: StudentArguments, teacher: TeacherArguments, data: DataArguments, config: DistilConfig
+    student: StudentArguments,
+    teacher: TrainTeacherArguments,
+    data: DataArguments,
+    config: DistilConfig,
 ) -> None:
     """Train, and leave a run folder at ``config.output_dir``.
 
@@ -84,7 +79,7 @@ def run(
     folder = Path(config.output_dir or "")
     resume_from = start_run(folder, config.resume_from_checkpoint)
     tokenizer = load_tokenizer(student, config.eos_token)
-    teacher_model = find_teacher(teacher)
+    teacher_model = teacher_of(teacher)
     vocab_size = check_vocabularies(student, tokenizer, teacher_model)
     check_answers(teacher, tokenizer, teacher_model)
     stored = load_stored_teacher(teacher, config, tokenizer, teacher_model)
@@ -115,7 +110,10 @@ def run(
 
 
 def check_arguments(
-    student: StudentArguments, teacher: TeacherArguments, data: DataArguments, config: DistilConfig
+    student: StudentArguments,
+    teacher: TrainTeacherArguments,
+    data: DataArguments,
+    config: DistilConfig,
 ) -> None:
     """Refuse what does not go together. Reads no model, tokenizer or conversation.
 
@@ -123,7 +121,7 @@ def check_arguments(
         ValueError: names the keys, and what to change.
     """
     check_model_path("model_name_or_path", student.model_name_or_path)
-    check_model_path("teacher_model_name_or_path", teacher.teacher_model_name_or_path)
+    check_teacher_arguments(teacher)
     check_folder("teacher_cache", teacher.teacher_cache, "cache")
     check_folder("answers", teacher.answers, "generate")
     check_data_arguments(data)
@@ -156,22 +154,9 @@ def check_arguments(
         )
 
 
-def stored_rows(teacher: TeacherArguments) -> bool:
+def stored_rows(teacher: TrainTeacherArguments) -> bool:
     """Whether a folder gives the rows to train on, instead of the conversations."""
     return teacher.answers is not None or teacher.teacher_cache is not None
-
-
-def find_teacher(teacher: TeacherArguments) -> Model | None:
-    """The teacher as a model, nothing of it read; None where there is none.
-
-    Raises:
-        ValueError: there is no such model.
-    """
-    if teacher.teacher_model_name_or_path is None:
-        return None
-    return Model(
-        teacher.teacher_model_name_or_path, teacher.teacher_revision, teacher.teacher_dtype
-    )
 
 
 def check_vocabularies(
@@ -190,7 +175,7 @@ def check_vocabularies(
 
 
 def check_answers(
-    teacher: TeacherArguments, tokenizer: PreTrainedTokenizerBase, teacher_model: Model | None
+    teacher: TrainTeacherArguments, tokenizer: PreTrainedTokenizerBase, teacher_model: Model | None
 ) -> None:
     """Compare stored answers with the student's tokenizer and with the teacher.
 
@@ -209,7 +194,7 @@ def check_answers(
 
 
 def load_stored_teacher(
-    teacher: TeacherArguments,
+    teacher: TrainTeacherArguments,
     config: DistilConfig,
     tokenizer: PreTrainedTokenizerBase,
     teacher_model: Model | None,
@@ -232,7 +217,7 @@ def load_stored_teacher(
 
 
 def load_rows(
-    teacher: TeacherArguments,
+    teacher: TrainTeacherArguments,
     data: DataArguments,
     config: DistilConfig,
     tokenizer: PreTrainedTokenizerBase,
@@ -292,7 +277,7 @@ def all_answers_are_written(config: DistilConfig) -> bool:
 
 
 def load_teacher(
-    teacher: TeacherArguments, config: DistilConfig, teacher_model: Model | None
+    teacher: TrainTeacherArguments, config: DistilConfig, teacher_model: Model | None
 ) -> PreTrainedModel | None:
     """The teacher in its own dtype; None if there is none, or only its answers are needed."""
     only_answers = config.alpha == 0 and teacher.answers is not None

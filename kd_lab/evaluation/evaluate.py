@@ -48,17 +48,23 @@ from kd_lab.files import sha256_of, write_text
 from kd_lab.models import Model, check_dtype, shared_size
 from kd_lab.next_step import check_folder, check_model_path
 from kd_lab.rollout.sampling import Completion, Sampling
+from kd_lab.rollout.sampling_arguments import SamplingArguments, sampling_of
 from kd_lab.runs.run_files import RESULT, resolved_config
 from kd_lab.runs.versions import run_versions
 from kd_lab.states import answered_rows
+from kd_lab.teacher.arguments import TeacherArguments, check_teacher_arguments, teacher_of
 
 Answers = list[list[Completion]]  # some to each prompt
 Step = Callable[[str, int], AbstractContextManager[Advance]]  # what runs, and how much it is
 
 
-@dataclass
-class EvaluateArguments:
-    """What to evaluate, and on which answers."""
+@dataclass(kw_only=True)
+class EvaluateArguments(TeacherArguments, SamplingArguments):
+    """What to evaluate, and on which answers.
+
+    Without a teacher, fidelity is not measured. The sampling is that of the student's answers;
+    sequence-level reverse KL needs its own distribution: temperature 1, top_p 1, top_k 0.
+    """
 
     model_name_or_path: str = field(
         metadata={"help": "The student (or any model), a folder or a name on the model hub."}
@@ -69,13 +75,6 @@ class EvaluateArguments:
     dtype: str = field(
         default="auto", metadata={"help": "Its dtype: float32, bfloat16, or auto: as it was saved."}
     )
-    teacher_model_name_or_path: str | None = field(
-        default=None, metadata={"help": "Its teacher; without one, fidelity is not measured."}
-    )
-    teacher_revision: str | None = field(
-        default=None, metadata={"help": "The teacher's revision on the hub."}
-    )
-    teacher_dtype: str = field(default="auto", metadata={"help": "The teacher's dtype."})
     output_dir: str | None = field(
         default=None,
         metadata={"help": f"Where {RESULT} goes. Default: the model's folder."},
@@ -100,23 +99,12 @@ class EvaluateArguments:
     answers_per_prompt: int = field(
         default=1, metadata={"help": "Answers to each prompt; an example is the mean over them."}
     )
-    max_new_tokens: int = field(default=512, metadata={"help": "Where an answer is cut off."})
-    temperature: float = field(
-        default=1.0,
-        metadata={
-            "help": "Of the student's answers; 0 is greedy. Sequence-level reverse KL needs 1, "
-            "top_p 1 and top_k 0: the student's own law."
-        },
-    )
-    top_p: float = field(default=1.0, metadata={"help": "Sample from the likeliest so much mass."})
-    top_k: int = field(default=0, metadata={"help": "Sample from so many tokens only; 0: all."})
     max_prompt_length: int = field(
         default=1024, metadata={"help": "Conversations with longer prompts, in tokens, are left."}
     )
     max_length: int = field(
         default=2048, metadata={"help": "Of prompt and reference, in tokens; the rest is cut off."}
     )
-    batch_size: int = field(default=64, metadata={"help": "Answers written at a time."})
     tokens_per_batch: int = field(
         default=8192, metadata={"help": "Tokens of a forward pass over given text."}
     )
@@ -151,9 +139,9 @@ def check_evaluate_arguments(args: EvaluateArguments) -> Sampling:
     Raises:
         ValueError: a setting outside its range, or no folder to write to.
     """
-    for name in ("dtype", "teacher_dtype"):
-        check_dtype(name, getattr(args, name))
-    for name in ("answers_per_prompt", "batch_size", "tokens_per_batch", "max_prompt_length"):
+    check_dtype("dtype", args.dtype)
+    check_teacher_arguments(args)
+    for name in ("answers_per_prompt", "tokens_per_batch", "max_prompt_length"):
         if getattr(args, name) < 1:
             raise ValueError(f"{name} must be at least 1, not {getattr(args, name)}")
     if not 0 <= args.seed < 2**64:
@@ -163,11 +151,10 @@ def check_evaluate_arguments(args: EvaluateArguments) -> Sampling:
             f"max_length {args.max_length} must exceed max_prompt_length {args.max_prompt_length}, "
             "or nothing of a reference is left"
         )
-    check_model_path("teacher_model_name_or_path", args.teacher_model_name_or_path)
     for name in ("answers", "teacher_answers"):
         check_folder(name, getattr(args, name), "generate --split test")
     _output_folder(args)
-    return Sampling(args.max_new_tokens, args.temperature, args.top_p, args.top_k)
+    return sampling_of(args)
 
 
 def evaluate(args: EvaluateArguments, data: DataArguments) -> dict[str, Any]:
@@ -185,9 +172,7 @@ def evaluate(args: EvaluateArguments, data: DataArguments) -> dict[str, Any]:
     check_data_arguments(data)
     check_not_trained(args.model_name_or_path, data)
     student = Model(args.model_name_or_path, args.model_revision, args.dtype)
-    teacher = None
-    if args.teacher_model_name_or_path is not None:
-        teacher = Model(args.teacher_model_name_or_path, args.teacher_revision, args.teacher_dtype)
+    teacher = teacher_of(args)
     vocab_size = shared_size(student, teacher or student)
     test = load_test_set(data, student.tokenizer, args.max_prompt_length, args.max_length)
     settings = resolved_config(args, data)
@@ -195,7 +180,9 @@ def evaluate(args: EvaluateArguments, data: DataArguments) -> dict[str, Any]:
         evaluation = _Evaluation(args, student, teacher, vocab_size, test, step)
         evaluation.measure(sampling)
         with step("speed", 1):
-            speed = measure_speed(student, teacher, test.prompts, args.batch_size, vocab_size)
+            speed = measure_speed(
+                student, teacher, test.prompts, args.rollout_batch_size, vocab_size
+            )
         with step("intervals", 1):
             measured = evaluation.found.to_json(args.seed)
     versions = run_versions(settings)
@@ -254,7 +241,7 @@ class _Evaluation:
         total = len(prompts) * args.answers_per_prompt
         with self.step(f"answers of {writer.identity['name']}", total) as advance:
             answers = stored_or_written(
-                folder, request, writer.model, writer.identity, args.batch_size, advance
+                folder, request, writer.model, writer.identity, args.rollout_batch_size, advance
             )
         return answers, sampling
 

@@ -36,9 +36,10 @@ from kd_lab.data.row_store import RowStore
 from kd_lab.data.shards import Shard, ShardStore
 from kd_lab.files import sha256_of
 from kd_lab.model_identity import tokenizer_hash
-from kd_lab.models import Model, check_dtype
-from kd_lab.next_step import check_model_path
+from kd_lab.models import Model
 from kd_lab.rollout.sampling import Completion, Sampling
+from kd_lab.rollout.sampling_arguments import SamplingArguments, sampling_of
+from kd_lab.teacher.arguments import TeacherArguments, check_teacher_arguments
 from kd_lab.teacher.stored import stored_answers
 
 if TYPE_CHECKING:  # importing transformers takes seconds, and only its type is needed
@@ -47,39 +48,20 @@ if TYPE_CHECKING:  # importing transformers takes seconds, and only its type is 
 ENGINES = ("transformers", "vllm")
 
 
-@dataclass
-class GenerateArguments:
+@dataclass(kw_only=True)
+class GenerateArguments(TeacherArguments, SamplingArguments):
     """Who answers, how, and where the answers go."""
 
     output_dir: str = field(metadata={"help": "The folder to write, or to go on with."})
     teacher_model_name_or_path: str = field(
-        metadata={"help": "The teacher, a folder or a name on the model hub."}
-    )
-    teacher_revision: str | None = field(
-        default=None, metadata={"help": "Its revision on the hub: a branch, tag or commit."}
-    )
-    teacher_dtype: str = field(
-        default="auto", metadata={"help": "Its own: float32, bfloat16, or auto: as it was saved."}
+        metadata={"help": "The teacher: a folder, or a name on the model hub."}
     )
     engine: str = field(default="transformers", metadata={"help": "transformers, or vllm on GPUs."})
     split: str = field(default="train", metadata={"help": "Of the conversations: train or test."})
     max_prompt_length: int | None = field(
         default=1024, metadata={"help": "Conversations with a longer prompt, in tokens, are left."}
     )
-    max_new_tokens: int = field(default=512, metadata={"help": "Of an answer; it is cut off then."})
-    sampling_temperature: float = field(
-        default=1.0, metadata={"help": "1: the teacher's own law; 0: its likeliest tokens."}
-    )
-    top_p: float = field(
-        default=1.0, metadata={"help": "Draw from the likeliest tokens with this mass only."}
-    )
-    top_k: int = field(
-        default=0, metadata={"help": "Draw from so many likeliest tokens only; 0: all."}
-    )
     generation_seed: int = field(default=0, metadata={"help": "Of the answers."})
-    generation_batch_size: int = field(
-        default=64, metadata={"help": "Answers written at a time; memory grows with it."}
-    )
     rows_per_shard: int = field(
         default=512, metadata={"help": "Answers that are one file, and lost at most by a kill."}
     )
@@ -129,11 +111,9 @@ def check_generate_arguments(args: GenerateArguments) -> Sampling:
     if args.engine not in ENGINES:
         raise ValueError(f"engine must be one of {ENGINES}, not {args.engine!r}")
     as_split(args.split)
-    for name in ("generation_batch_size", "rows_per_shard"):
-        if getattr(args, name) < 1:
-            raise ValueError(f"{name} must be at least 1, not {getattr(args, name)}")
-    check_dtype("teacher_dtype", args.teacher_dtype)
-    check_model_path("teacher_model_name_or_path", args.teacher_model_name_or_path)
+    if args.rows_per_shard < 1:
+        raise ValueError(f"rows_per_shard must be at least 1, not {args.rows_per_shard}")
+    check_teacher_arguments(args)
     if not 0 <= args.generation_seed < 2**64:
         raise ValueError(f"generation_seed must lie in [0, 2^64), not {args.generation_seed}")
     if args.engine == "vllm":
@@ -141,7 +121,7 @@ def check_generate_arguments(args: GenerateArguments) -> Sampling:
             raise ValueError("engine vllm: install 'kd-lab[vllm]', in an environment of its own")
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:
             raise ValueError("engine vllm runs as one process: start it without accelerate launch")
-    return Sampling(args.max_new_tokens, args.sampling_temperature, args.top_p, args.top_k)
+    return sampling_of(args)
 
 
 def generate(args: GenerateArguments, data: DataArguments) -> ShardStore:
@@ -236,7 +216,7 @@ def _writer(
             job.teacher.revision,
             dtype=job.settings["dtype"],
             max_length=longest + args.max_new_tokens,
-            batch_size=args.generation_batch_size,
+            batch_size=args.rollout_batch_size,
         )
         write = partial(vllm_engine.write_answers, llm)
     else:
@@ -245,7 +225,7 @@ def _writer(
         write = partial(
             transformers_engine.write_answers,
             job.teacher.load().to(device),  # type: ignore[arg-type]
-            batch_size=args.generation_batch_size,
+            batch_size=args.rollout_batch_size,
         )
     return partial(
         write,

@@ -23,9 +23,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from kd_lab.data.manifest import KIND, MANIFEST, check_manifest
 from kd_lab.data.messages import prompt_key
 from kd_lab.files import sha256_of_file, whole_folder
-from kd_lab.models import Model, check_dtype
-from kd_lab.next_step import check_model_path
+from kd_lab.models import Model
 from kd_lab.rollout.sampling import Sampling
+from kd_lab.rollout.sampling_arguments import TOP_P, SamplingArguments, sampling_of
+from kd_lab.teacher.arguments import TeacherArguments, check_teacher_arguments
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedTokenizerBase
@@ -34,33 +35,21 @@ FEWEST_WORDS = 4
 FIRST_WORDS = 5  # two questions that begin with the same so many words are taken for one
 
 
-@dataclass
-class QuestionArguments:
+@dataclass(kw_only=True)
+class QuestionArguments(TeacherArguments, SamplingArguments):
     """Who asks, and how much."""
 
     output_dir: str = field(metadata={"help": "The folder to write."})
     teacher_model_name_or_path: str = field(
-        metadata={"help": "A chat model, a folder or a name on the model hub."}
-    )
-    teacher_revision: str | None = field(
-        default=None, metadata={"help": "Its revision on the hub: a branch, tag or commit."}
-    )
-    teacher_dtype: str = field(
-        default="auto", metadata={"help": "Its own: float32, bfloat16, or auto: as it was saved."}
+        metadata={"help": "A chat model: a folder, or a name on the model hub."}
     )
     num_questions: int = field(default=1000, metadata={"help": "Of the training split."})
     num_test_questions: int = field(default=100, metadata={"help": "Of the test split."})
-    max_question_length: int = field(
-        default=48, metadata={"help": "In tokens; a question that is longer is left."}
+    max_new_tokens: int = field(
+        default=48, metadata={"help": "Longest question, in tokens; a longer one is left out."}
     )
-    sampling_temperature: float = field(default=1.0, metadata={"help": "Of the questions."})
-    top_p: float = field(
-        default=0.9, metadata={"help": "Draw from the likeliest tokens with this mass only."}
-    )
+    top_p: float = field(default=0.9, metadata={"help": TOP_P})
     question_seed: int = field(default=0, metadata={"help": "Of the questions."})
-    question_batch_size: int = field(
-        default=64, metadata={"help": "Questions written at a time; memory grows with it."}
-    )
 
 
 ARGUMENTS = (QuestionArguments,)
@@ -102,7 +91,7 @@ def run(args: QuestionArguments) -> None:
         (part / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     print(
         f"{folder}: {len(questions):,} questions, of {written:,} that the model wrote; {cut:,} "
-        "were cut at max_question_length and left out"
+        "were cut at max_new_tokens and left out"
     )
 
 
@@ -112,14 +101,13 @@ def check_question_arguments(args: QuestionArguments) -> Sampling:
     Raises:
         ValueError: a setting outside its range.
     """
-    check_dtype("teacher_dtype", args.teacher_dtype)
-    check_model_path("teacher_model_name_or_path", args.teacher_model_name_or_path)
-    for name in ("num_questions", "num_test_questions", "question_batch_size"):
+    check_teacher_arguments(args)
+    for name in ("num_questions", "num_test_questions"):
         if getattr(args, name) < 1:
             raise ValueError(f"{name} must be at least 1, not {getattr(args, name)}")
     if not 0 <= args.question_seed < 2**64:
         raise ValueError(f"question_seed must lie in [0, 2^64), not {args.question_seed}")
-    return Sampling(args.max_question_length, args.sampling_temperature, args.top_p)
+    return sampling_of(args)
 
 
 def user_header(tokenizer: "PreTrainedTokenizerBase") -> str:
@@ -149,7 +137,7 @@ def _ask(args: QuestionArguments, teacher: Model, sampling: Sampling) -> tuple[l
 
     tokenizer = teacher.tokenizer
     prompt = tokenizer(user_header(tokenizer), add_special_tokens=False)["input_ids"]
-    wanted, batch = args.num_questions + args.num_test_questions, args.question_batch_size
+    wanted, batch = args.num_questions + args.num_test_questions, args.rollout_batch_size
     written = cut = 0
     found: dict[tuple[str, ...], str] = {}
     with _progress(wanted) as advance:

@@ -24,6 +24,18 @@ def resolved_config(*arguments: Any) -> dict[str, Any]:
     return {name: value for name, value in config.items() if not name.endswith("_token")}
 
 
+def evaluation_settings(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of what evaluation.json holds, by their present names.
+
+    Evaluations that were written before the commands had one name for each option stay readable,
+    those of assets/results/ among them: they call sampling_temperature ``temperature``.
+    """
+    settings = dict(evaluation["settings"])
+    if "temperature" in settings:
+        settings["sampling_temperature"] = settings.pop("temperature")
+    return settings
+
+
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl; a last line that was cut off is left out.
 

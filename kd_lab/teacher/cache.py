@@ -39,9 +39,10 @@ from kd_lab.data.shards import Shard, ShardStore
 from kd_lab.loss import CHUNK_SIZE
 from kd_lab.loss.plain_logits import check_plain_logits
 from kd_lab.model_identity import check_same_teacher, tokenizer_hash
-from kd_lab.models import Model, check_dtype
-from kd_lab.next_step import check_folder, check_model_path
+from kd_lab.models import Model
+from kd_lab.next_step import check_folder
 from kd_lab.states import trained_hidden_states
+from kd_lab.teacher.arguments import TeacherArguments, check_teacher_arguments
 from kd_lab.teacher.signals import topk_law
 from kd_lab.teacher.stored import HEAD, SIGNALS, stored_answers
 
@@ -49,19 +50,13 @@ if TYPE_CHECKING:  # importing transformers takes seconds, and only its types ar
     from transformers import PreTrainedModel
 
 
-@dataclass
-class CacheArguments:
+@dataclass(kw_only=True)
+class CacheArguments(TeacherArguments):
     """What to store, of which teacher, and where."""
 
     output_dir: str = field(metadata={"help": "The folder to write, or to go on with."})
     teacher_model_name_or_path: str = field(
-        metadata={"help": "The teacher, a folder or a name on the model hub."}
-    )
-    teacher_revision: str | None = field(
-        default=None, metadata={"help": "Its revision on the hub: a branch, tag or commit."}
-    )
-    teacher_dtype: str = field(
-        default="auto", metadata={"help": "Its own: float32, bfloat16, or auto: as it was saved."}
+        metadata={"help": "The teacher: a folder, or a name on the model hub."}
     )
     teacher_signal: str = field(
         default="hidden", metadata={"help": "hidden (the whole law) or topk (its likeliest part)."}
@@ -123,8 +118,7 @@ def check_cache_arguments(args: CacheArguments) -> None:
             f"teacher_signal must be one of {tuple(SIGNALS)}, not {args.teacher_signal!r}"
         )
     as_split(args.split)
-    check_dtype("teacher_dtype", args.teacher_dtype)
-    check_model_path("teacher_model_name_or_path", args.teacher_model_name_or_path)
+    check_teacher_arguments(args)
     check_folder("answers", args.answers, "generate")
     for name in ("topk", "rows_per_shard", "tokens_per_batch", "chunk_size"):
         if getattr(args, name) < 1:

@@ -50,7 +50,7 @@ def write_run(folder: Path, values: dict[str, np.ndarray], *words: str, **evalua
         "student": {"name": folder.name, "sha256": folder.name},
         "teacher": {"name": "teacher", "sha256": "of the teacher"},
         "test_set": {"examples": EXAMPLES, "prompts_sha256": "of the prompts"},
-        "settings": {"model_name_or_path": str(folder), "temperature": 1.0},
+        "settings": {"model_name_or_path": str(folder), "sampling_temperature": 1.0},
         "versions": run_versions(config),
         **evaluation,
     }

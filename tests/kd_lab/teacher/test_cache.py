@@ -187,7 +187,9 @@ def test_answers_become_training_rows(tmp_path):
 
 def test_the_teachers_own_answers(teacher, tokenizer, tmp_path):
     answers = str(tmp_path / "answers")
-    args = GenerateArguments(answers, str(teacher), max_new_tokens=6)
+    args = GenerateArguments(
+        output_dir=answers, teacher_model_name_or_path=str(teacher), max_new_tokens=6
+    )
     generate(args, DATA).finish()
     rows = stored_answers(answers)
     stored = cached(teacher, tmp_path / "cache", answers=answers)
