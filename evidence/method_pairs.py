@@ -25,8 +25,8 @@ from scipy.stats import norm
 from kd_lab.demo import STUDIES
 from kd_lab.evaluation.evaluate import RESULT
 from kd_lab.evaluation.intervals import bootstrap_interval, paired_difference
+from kd_lab.evaluation.metrics import METRICS, TABLE_1
 from kd_lab.report.comparisons import compare
-from kd_lab.report.metrics import METRICS, TABLE_1
 from kd_lab.report.published import PUBLISHED
 from kd_lab.report.runs import Row, Run, read_rows
 from kd_lab.runs.versions import run_versions

@@ -48,7 +48,7 @@ COMMANDS = {
     "report": Command("kd_lab.report.report", "all runs in one table and plots", first="runs"),
     "demo": Command("kd_lab.demo", "a whole study: train, evaluate, report"),
     "plan": Command("kd_lab.planning.plan", "memory and hours that a run will need, estimated"),
-    "doctor": Command("kd_lab.machine.doctor", "this machine, and what it can run", options=False),
+    "doctor": Command("kd_lab.doctor", "this machine, and what it can run", options=False),
 }
 
 # command -> an option's name in earlier versions -> its name: one option, one name in all commands.
@@ -215,7 +215,7 @@ def _recipe(words: Sequence[str]) -> None:
             "       kd-lab recipe NAME     print the path of one"
         )
     elif not words:
-        from kd_lab.recipe_list import recipe_list
+        from kd_lab.planning.recipe_list import recipe_list
 
         print(recipe_list())
     elif len(words) == 1:

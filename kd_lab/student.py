@@ -18,8 +18,8 @@ from transformers import (
 from trl import ModelConfig
 
 from kd_lab.data.toy_tokenizer import toy_tokenizer
+from kd_lab.model_shapes import TOY_HEAD_ROWS
 from kd_lab.models import Model
-from kd_lab.planning.model_shapes import TOY_HEAD_ROWS
 
 
 @dataclass

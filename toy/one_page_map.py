@@ -27,7 +27,7 @@ from kd_lab.methods import Point
 from toy import distil_on_one_page as page
 from toy.script import run_script, writable_folder
 
-SOURCES = {"dataset": "the dataset", "teacher": "the teacher", "student": "the student"}
+SOURCES = {"dataset": "the\ndataset", "teacher": "the\nteacher", "student": "the\nstudent"}
 DIVERGENCES = {"forward_kl": "forward KL", "reverse_kl": "reverse KL"}
 POINTS = {
     f"{source} {name}": Point(source, divergence=name) for source in SOURCES for name in DIVERGENCES

@@ -45,6 +45,10 @@ def style_of(divergence: str) -> dict[str, Any]:
     return line_style(line_of(divergence.removesuffix("_epsilon")))
 
 
+def _label(divergence: str) -> str:
+    return LABELS.get(divergence, divergence.replace("_", " "))
+
+
 def draw_race(log: RaceLog, teacher: int, rank: int, path: Path) -> None:
     """One picture in the post's form, 640x480: weight distance left, probability distance right."""
     with house_style():
@@ -56,7 +60,7 @@ def draw_race(log: RaceLog, teacher: int, rank: int, path: Path) -> None:
             weight_distance = log.curve("weight_distance", divergence, teacher)
             probability_distance = log.curve("probability_distance", divergence, teacher)
             weights.plot(
-                log.step, weight_distance, linewidth=2.8, label=LABELS[divergence], **style
+                log.step, weight_distance, linewidth=2.8, label=_label(divergence), **style
             )
             probabilities.plot(log.step, probability_distance, linewidth=1, **style)
         weights.set(
@@ -123,7 +127,7 @@ def draw_leaders(summary: Mapping[str, Any], path: Path) -> None:
         return pale, f"{INITIALS[name]} +{level_with_it}", "black"
 
     legend = [
-        Patch(color=style_of(name)["color"], label=f"{initial}: {LABELS[name]}")
+        Patch(color=style_of(name)["color"], label=f"{initial}: {_label(name)}")
         for name, initial in INITIALS.items()
     ]
     title = "Nearest to the teacher of six (pale, +n: not separated from n others; =: all arrived)"
@@ -142,7 +146,7 @@ def draw_epsilon(summary: Mapping[str, Any], path: Path) -> None:
             for name in ("forward_kl", "reverse_kl"):
                 curve, style = curves["weight_distance"][name + suffix], style_of(name)
                 mean = np.mean(curve["by_seed"], axis=0)  # [N]
-                ax.plot(curves["step"], mean, label=LABELS[name], **style)
+                ax.plot(curves["step"], mean, label=_label(name), **style)
                 ax.fill_between(
                     curves["step"], curve["low"], curve["high"], color=style["color"], alpha=0.25
                 )

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kd_lab.divergences import forward_kl, head_mask, reverse_kl
+from kd_lab.divergences import forward_kl, get_divergence, head_mask, reverse_kl
 
 SIZE = 64  # inputs and classes, as in the post
 BATCH = 128
@@ -116,7 +116,7 @@ def race(
 
     Args:
         teachers: [T, inputs, classes]; all arithmetic is in their dtype.
-        divergences: names out of ``LOGIT_GRADIENTS``.
+        divergences: names of kd_lab/divergences.py, or with ``_epsilon`` the post's arithmetic.
         learning_rates: of Adam, whose other settings are torch's defaults.
         steps: how many updates; logged after 0, ``log_every``, ... of them and after the last.
         log_also: further steps to log.
@@ -127,7 +127,7 @@ def race(
             to infinity.
     """
     _check_settings(divergences, learning_rates, steps, log_every)
-    rules = [LOGIT_GRADIENTS[name] for name in divergences]
+    rules = [LOGIT_GRADIENTS.get(name) or _by_autograd(name) for name in divergences]
     num_teachers, dtype = len(teachers), teachers.dtype
     field = (len(learning_rates), len(divergences), num_teachers)  # [L, D, T]
 
@@ -283,6 +283,20 @@ LOGIT_GRADIENTS: dict[str, LogitGradient] = {
 }
 
 
+def _by_autograd(name: str) -> LogitGradient:
+    """The gradient of a divergence that has no rule here; slower."""
+    divergence = get_divergence(name)
+
+    def rule(p: Tensor, z_teacher: Tensor, q: Tensor, z: Tensor, scratch: Tensor) -> None:
+        with torch.enable_grad():
+            leaf = z.detach().clone().requires_grad_()
+            values = divergence(z_teacher.log_softmax(-1), leaf.log_softmax(-1))
+            (gradient,) = torch.autograd.grad(values.sum(), leaf)
+        z.copy_(gradient)
+
+    return rule
+
+
 def _measure(
     teachers: Tensor, students: Tensor, z_teacher: Tensor, z: Tensor, p: Tensor, q: Tensor
 ) -> dict[str, Tensor]:
@@ -305,8 +319,7 @@ def _check_settings(
 ) -> None:
     for name in divergences:
         if name not in LOGIT_GRADIENTS:
-            known = ", ".join(LOGIT_GRADIENTS)
-            raise ValueError(f"no closed-form gradient of divergence {name!r} (known: {known})")
+            get_divergence(name)  # refuses a name that is unknown
     for lr in learning_rates:
         if not 0 < lr < math.inf:
             raise ValueError(f"the learning rate must be positive, not {lr:g}")

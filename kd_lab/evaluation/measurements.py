@@ -1,7 +1,7 @@
 """From texts and models to metrics: every metric as one value an example, by its name.
 
     overlap     rouge1, rouge2, rougeL; bartscore, bartscore_ref_hyp, bartscore_hyp_ref
-    answers     distinct1, distinct2, self_bleu, repetition, answer_tokens, finished
+    answers     those of metrics.py with ``of_answers``; self_bleu, answer_tokens, finished
     fidelity    forward_kl, reverse_kl, jensen_shannon, total_variation, top1_agreement, and of
                 student_ and teacher_: entropy, nll, calibration_error; over the references' tokens
     sequences   sequence_forward_kl and sequence_reverse_kl, of whole answers; _rao_blackwell, the
@@ -10,7 +10,7 @@
                 grammar_forward_kl, grammar_reverse_kl_inside (of the law, exactly)
 
 A metric that cannot be had has a reason instead. What each one is stands in the module that
-computes it: overlap.py, bartscore.py, fidelity.py, modes.py.
+computes it: metrics.py, overlap.py, bartscore.py, fidelity.py, modes.py.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from kd_lab.evaluation.bartscore import BartScorer
 from kd_lab.evaluation.fidelity import TokenFidelity, sequence_kl
 from kd_lab.evaluation.intervals import bootstrap_interval
+from kd_lab.evaluation.metrics import METRICS
 from kd_lab.evaluation.modes import exact_modes, grammar_law, model_law, sampled_modes
-from kd_lab.evaluation.overlap import distinct, repetition, rouge, self_bleu
+from kd_lab.evaluation.overlap import rouge, self_bleu
 from kd_lab.rollout.sampling import Completion
 
 if TYPE_CHECKING:  # importing transformers takes seconds
@@ -92,13 +93,10 @@ def measure_texts(
     else:
         scores |= bart.score(every, repeated, advance)
     found.add({name: _over_answers(values, k) for name, values in scores.items()})
-    found.add(
-        {
-            "distinct1": np.array([distinct(some, 1) for some in texts]),
-            "distinct2": np.array([distinct(some, 2) for some in texts]),
-            "repetition": _over_answers(np.array([repetition(text) for text in every]), k),
-        }
-    )
+    for metric in METRICS:
+        if metric.of_answers is not None:
+            values = [metric.of_answers(*pair) for pair in zip(texts, references, strict=True)]
+            found.add({metric.name: np.array(values)})
     if k > 1:  # the answers to one prompt against each other
         found.add({"self_bleu": np.array([self_bleu(some).mean() for some in texts])})
     elif len(every) > 1:  # each answer against those to all other prompts

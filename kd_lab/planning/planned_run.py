@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from kd_lab.methods import PREFIX_SOURCES
-from kd_lab.planning.model_shapes import ModelShape, model_shape, summed_shape, untrained
+from kd_lab.model_shapes import ModelShape, model_shape, summed_shape, untrained
 
 if TYPE_CHECKING:  # importing torch, transformers and trl takes seconds; `kd-lab recipe` has none
     from kd_lab.data.conversations import DataArguments

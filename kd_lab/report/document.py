@@ -2,8 +2,8 @@
 
 from collections.abc import Collection, Sequence
 
+from kd_lab.evaluation.metrics import TABLES
 from kd_lab.report.comparisons import SIGNIFICANT, Comparison
-from kd_lab.report.metrics import TABLES
 from kd_lab.report.plots import logged_curves
 from kd_lab.report.published import PublishedRow
 from kd_lab.report.runs import Row

@@ -14,9 +14,9 @@ from typing import Any
 
 import yaml
 
+from kd_lab.evaluation.metrics import METRICS
 from kd_lab.methods import METHODS, Point, method_of
 from kd_lab.next_step import evaluation_of, written_by
-from kd_lab.report.metrics import METRICS
 from kd_lab.runs.run_files import CONFIG, RESULT, evaluation_settings, read_metrics
 
 PARTS = "metrics", "weights", "missing", "speed", "student", "teacher", "test_set", "settings"

@@ -7,8 +7,8 @@ lies beyond every seed of the other.
 
 from collections.abc import Sequence
 
+from kd_lab.evaluation.metrics import METRICS, Metric
 from kd_lab.report.comparisons import Comparison, best_of_columns, compare, figure
-from kd_lab.report.metrics import METRICS, Metric
 from kd_lab.report.runs import Row
 
 BY_NAME = {metric.name: metric for metric in METRICS}

@@ -8,7 +8,7 @@ optimizer step, whatever it is split into: micro-batches, processes, shards.
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,10 @@ from kd_lab.loss.sharded_head import call_with_head
 from kd_lab.teacher.live import LiveTeacher
 from kd_lab.teacher.stored import StoredTeacher
 from kd_lab.trainers.distil_config import DistilConfig
-from kd_lab.trainers.row_batches import ROW_COLUMNS, LengthGroupedByEpoch, TellEpoch, collate_rows
+from kd_lab.trainers.row_order import LengthGroupedByEpoch, TellEpoch
 from kd_lab.vocabulary import IGNORED, shared_vocabulary_size
 
+ROW_COLUMNS = ("prompt_length", "cache_row")  # what a row has besides input_ids and labels
 NOT_FOR_THE_MODEL = ("labels", "by_student", *ROW_COLUMNS)
 
 
@@ -297,3 +298,12 @@ class TokenDistilTrainer(SFTTrainer):
     def _set_signature_columns_if_needed(self) -> None:
         columns: Any = ["input_ids", "labels", "seq_lengths", *ROW_COLUMNS]
         self._signature_columns = columns
+
+
+def collate_rows(collate: Callable, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """TRL's batch of rows, and the columns of ours besides."""
+    batch = collate([{k: v for k, v in row.items() if k not in ROW_COLUMNS} for row in rows])
+    for name in ROW_COLUMNS:
+        if name in rows[0]:
+            batch[name] = torch.tensor([row[name] for row in rows])
+    return batch

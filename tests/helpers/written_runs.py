@@ -10,7 +10,7 @@ import numpy as np
 
 from kd_lab.cli import parse
 from kd_lab.evaluation.measurements import Measurements
-from kd_lab.report.metrics import METRICS
+from kd_lab.evaluation.metrics import METRICS
 from kd_lab.runs.run_files import resolved_config
 from kd_lab.runs.run_folder import record_run
 from kd_lab.runs.versions import run_versions

@@ -9,7 +9,7 @@ import torch
 from kd_lab.divergences import get_divergence
 from kd_lab.rollout.sampling import Completion
 from kd_lab.trainers.distil_config import DistilConfig
-from kd_lab.trainers.row_batches import LengthGroupedByEpoch
+from kd_lab.trainers.row_order import LengthGroupedByEpoch
 from kd_lab.trainers.seq_distil import SeqDistilTrainer, answered_row
 from kd_lab.trainers.token_distil import TokenDistilTrainer
 from kd_lab.vocabulary import IGNORED

@@ -1,13 +1,11 @@
-"""Training rows on their way to the trainer: the order of an epoch, and a batch of them."""
+"""The order of an epoch: batches of like lengths, the same at every start."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from transformers import TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
-
-ROW_COLUMNS = ("prompt_length", "cache_row")  # what a row has besides input_ids and labels
 
 
 class LengthGroupedByEpoch(LengthGroupedSampler):
@@ -32,12 +30,3 @@ class TellEpoch(TrainerCallback):
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if hasattr(self.trainer, "_sampler"):
             self.trainer._sampler.epoch = int(state.epoch)
-
-
-def collate_rows(collate: Callable, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """TRL's batch of rows, and the columns of ours besides."""
-    batch = collate([{k: v for k, v in row.items() if k not in ROW_COLUMNS} for row in rows])
-    for name in ROW_COLUMNS:
-        if name in rows[0]:
-            batch[name] = torch.tensor([row[name] for row in rows])
-    return batch
