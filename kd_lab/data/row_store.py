@@ -36,7 +36,7 @@ from kd_lab.data.conversations import (
     sources,
 )
 from kd_lab.data.examples import Examples, NoRows, collected, say, say_what_became
-from kd_lab.data.row_kinds import Prompts, RowKind, TestRows, TrainingRows
+from kd_lab.data.row_kinds import HeldOutRows, Prompts, RowKind, TrainingRows
 from kd_lab.data.tokenising import tokenised
 from kd_lab.files import delete_parts, replace_file, sha256_of, sha256_of_file, write_text
 
@@ -81,8 +81,8 @@ class RowStore:
         return self._rows(split, Prompts(max_prompt_length))
 
     def test_rows(self, max_prompt_length: int, max_length: int) -> Examples:
-        """The rows of ``TestRows`` of the test split; raises as ``training_rows``."""
-        return self._rows("test", TestRows(max_prompt_length, max_length))
+        """The rows of ``HeldOutRows`` of the test split; raises as ``training_rows``."""
+        return self._rows("test", HeldOutRows(max_prompt_length, max_length))
 
     @cached_property
     def conversations(self) -> DatasetDict:

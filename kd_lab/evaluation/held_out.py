@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedTokenizerBase
 
 
-class TestSet(NamedTuple):
+class HeldOut(NamedTuple):
     """n held-out conversations, without and with their last answer."""
 
     prompts: list[list[int]]
@@ -90,7 +90,7 @@ def load_test_set(
     tokenizer: "PreTrainedTokenizerBase",
     max_prompt_length: int,
     max_length: int,
-) -> TestSet:
+) -> HeldOut:
     """The test conversations that end with an answer, and are not too long.
 
     Raises:
@@ -104,7 +104,7 @@ def load_test_set(
         told = "give a --test_dataset of conversations that end with an answer"
         raise ValueError(f"{error}: {told}") from error
     rows = examples.rows
-    return TestSet(
+    return HeldOut(
         prompts=rows["prompt_ids"][:],
         last_messages=[messages[-1]["content"] for messages in rows["messages"]],
         references=rows["reference"][:],

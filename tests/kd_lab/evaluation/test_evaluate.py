@@ -9,7 +9,8 @@ import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
 from kd_lab.data.conversations import DataArguments, load_conversations
-from kd_lab.evaluation.evaluate import EvaluateArguments, evaluate, run
+from kd_lab.evaluation.arguments import EvaluateArguments
+from kd_lab.evaluation.evaluate import evaluate, run
 from kd_lab.rollout.generate import GenerateArguments, generate
 from tests.helpers.toy_pair import TOKENIZER, toy_model
 

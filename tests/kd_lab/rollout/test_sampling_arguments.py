@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from kd_lab.cli import RENAMED, parse
-from kd_lab.evaluation.evaluate import EvaluateArguments
+from kd_lab.evaluation.arguments import EvaluateArguments
 from kd_lab.rollout.generate import GenerateArguments
 from kd_lab.rollout.questions import QuestionArguments
 from kd_lab.rollout.sampling import Sampling
