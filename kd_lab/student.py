@@ -20,6 +20,7 @@ from trl import ModelConfig
 from kd_lab.data.toy_tokenizer import toy_tokenizer
 from kd_lab.honoured_options import check_honoured
 from kd_lab.model_shapes import TOY_HEAD_ROWS
+from kd_lab.models import Model
 
 
 @dataclass
@@ -73,6 +74,14 @@ def load_tokenizer(
             raise ValueError(f"eos_token: the student's tokenizer has no token {eos_token!r}")
         tokenizer.eos_token = eos_token
     return tokenizer
+
+
+def head_rows(student: StudentArguments) -> int:
+    """Rows of the student's LM head, padding rows included; no weights are read."""
+    if student.model_name_or_path is None:
+        assert isinstance(student.model_shape, dict)
+        return student.model_shape.get("vocab_size", TOY_HEAD_ROWS)
+    return Model(student.model_name_or_path, student.model_revision).head_rows
 
 
 def load_student(student: StudentArguments, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
