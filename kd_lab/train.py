@@ -21,18 +21,14 @@ from kd_lab.data.packed_rows import PackedRows
 from kd_lab.data.row_store import RowStore
 from kd_lab.data.shards import ShardStore
 from kd_lab.data.trained_turns import NO_ANSWER
+from kd_lab.files import only_one_at_work
 from kd_lab.hub import check_model_at_hand
 from kd_lab.model_identity import check_same_teacher, tokenizer_hash
 from kd_lab.models import Model
 from kd_lab.next_step import check_folder, check_model_path
+from kd_lab.runs.resuming import start_run
 from kd_lab.runs.run_files import resolved_config
-from kd_lab.runs.run_folder import (
-    MarkWholeCheckpoints,
-    MetricsWriter,
-    finish_run,
-    record_run,
-    start_run,
-)
+from kd_lab.runs.run_folder import MarkWholeCheckpoints, MetricsWriter, finish_run, record_run
 from kd_lab.student import StudentArguments, head_rows, load_student, load_tokenizer
 from kd_lab.teacher.arguments import TeacherArguments, check_teacher_arguments, teacher_of
 from kd_lab.teacher.stored import StoredTeacher, answers_end_tokens, stored_answers
@@ -75,9 +71,20 @@ def run(
     check_model_at_hand(
         "teacher_model_name_or_path", teacher.teacher_model_name_or_path, teacher.teacher_revision
     )
-    asked = resolved_config(student, teacher, data, config)
     folder = Path(config.output_dir or "")
-    resume_from = start_run(folder, config.resume_from_checkpoint)
+    with only_one_at_work(folder):
+        _train(student, teacher, data, config, folder)
+
+
+def _train(
+    student: StudentArguments,
+    teacher: TrainTeacherArguments,
+    data: DataArguments,
+    config: DistilConfig,
+    folder: Path,
+) -> None:
+    asked = resolved_config(student, teacher, data, config)
+    resume_from = start_run(folder, config.resume_from_checkpoint, asked)
     tokenizer = load_tokenizer(student, config.eos_token)
     teacher_model = teacher_of(teacher)
     vocab_size = check_vocabularies(student, tokenizer, teacher_model)
