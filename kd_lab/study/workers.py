@@ -163,6 +163,7 @@ def _run_command(words: Sequence[str], log: Path) -> tuple[str, float]:
     print("kd-lab", *words, flush=True)
     from kd_lab import cli, train  # noqa: F401  # seconds, once, which are no task's own
 
+    gc.freeze()  # or each collection would walk through all that was imported
     before, started = log.stat().st_size, time.perf_counter()
     try:
         failed = cli.main(words) != 0

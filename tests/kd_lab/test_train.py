@@ -1,10 +1,7 @@
 """``kd-lab train`` as a user runs it: what it refuses, what it leaves, and a kill -9 on the way."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Tokenizer
 
 from kd_lab.cli import main
 from kd_lab.vocabulary import check_same_tokenizer
+from tests.helpers.forked_processes import one_process
 from tests.helpers.refusal import SHAPE, refusal
 from tests.helpers.toy_pair import TOKENIZER, toy_model
 
@@ -205,22 +203,18 @@ def test_a_killed_run_goes_on_to_the_same_weights(prefixes, teacher, tmp_path):
         "--teacher_model_name_or_path", teacher, "--max_new_tokens", "12",
     ]  # fmt: skip
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "kd_lab", "train", *words, "--output_dir", str(cut)]
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    command = ["train", *words, "--output_dir"]
+    log = tmp_path / "log"
+    process = one_process(main, [*command, str(cut)], log=log)
     while not (cut / "checkpoint-20" / "complete").exists():
-        assert process.poll() is None, "it ended before it could be killed"
+        assert process.is_alive(), log.read_text()
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert not (cut / "model.safetensors").exists()
-    subprocess.run(
-        [*command, "--resume_from_checkpoint", "true"],
-        env=environment, check=True, capture_output=True,
-    )  # fmt: skip
-    subprocess.run([*command[:-1], str(whole)], env=environment, check=True, capture_output=True)
+    assert main([*command, str(cut), "--resume_from_checkpoint", "true"]) == 0
+    assert main([*command, str(whole)]) == 0
     assert (cut / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     steps = [json.loads(line)["step"] for line in (cut / "metrics.jsonl").read_text().splitlines()]
     assert steps == [*range(10, 91, 10), 90]  # none twice; the last is the summary
