@@ -106,29 +106,27 @@ def tile_loss(
     """The loss of a tile, and the gradient of its logits in their place.
 
     Args:
-        student: logits, [C, V]; becomes the gradient to them of the objective. Where that is not
-            wanted, what is left in the tile means nothing.
+        student: logits, float32 or float64, [C, V]; becomes the gradient to them of the objective.
+            Where that is not wanted, what is left in the tile means nothing.
         teacher: logits [C, V], overwritten; or a stored distribution; or None for no divergence
             (then NaN).
         targets: the next tokens, [C].
     """
     count, vocab_size = student.shape
     block_size = count if student.is_cuda else max(1, CPU_BLOCK_ENTRIES // vocab_size)
-    wide = torch.float64 if student.dtype == torch.float64 else torch.float32
-    scratch = Scratch(min(block_size, count), vocab_size, wide, student.device)
+    scratch = Scratch(min(block_size, count), vocab_size, student.dtype, student.device)
     parts = []
     for start in range(0, count, block_size):
         rows = slice(start, start + block_size)
-        logits = scratch.widened("student", student[rows])
         compared = teacher
         if isinstance(compared, StoredDistribution):
             compared = compared.rows(rows)
         elif compared is not None:
-            compared = scratch.widened("teacher", compared[rows])
+            compared = compared[rows]
         here = objective.rows(rows)
-        parts.append(_block_loss(logits, compared, targets[rows], here, want_gradient, scratch))
-        if want_gradient and logits.dtype != student.dtype:
-            student[rows] = logits
+        parts.append(
+            _block_loss(student[rows], compared, targets[rows], here, want_gradient, scratch)
+        )
     return TileLoss(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
@@ -148,12 +146,6 @@ class Scratch:
                 self.rows, self.vocab_size, dtype=self.dtype, device=self.device
             )
         return self.buffers[name][:rows]
-
-    def widened(self, name: str, logits: Tensor) -> Tensor:
-        """The logits themselves, or a copy where their own precision is too low to compute in."""
-        if logits.dtype == self.dtype:
-            return logits
-        return self.take(name, len(logits)).copy_(logits)
 
 
 def _block_loss(
