@@ -41,7 +41,7 @@ from kd_lab.runs.run_folder import (
 from kd_lab.student import StudentArguments, load_student, load_tokenizer
 from kd_lab.teacher.identity import check_same_teacher, model_identity, tokenizer_hash
 from kd_lab.teacher.stored import StoredTeacher, answers_end_tokens, stored_answers
-from kd_lab.trainers.distil_config import DistilConfig
+from kd_lab.trainers.distil_config import NO_FLOAT16, DistilConfig
 from kd_lab.trainers.token_distil import TokenDistilTrainer
 from kd_lab.vocabulary import shared_vocabulary_size
 
@@ -131,6 +131,8 @@ def check_arguments(
     check_folder("teacher_cache", teacher.teacher_cache, "cache")
     check_folder("answers", teacher.answers, "generate")
     check_data_arguments(data)
+    if student.dtype == "float16":
+        raise ValueError(f"dtype is float16, and {NO_FLOAT16}: say --dtype float32 or bfloat16")
     has_model = teacher.teacher_model_name_or_path is not None
     if config.alpha > 0 and not has_model and teacher.teacher_cache is None:
         raise ValueError(

@@ -17,6 +17,12 @@ from kd_lab.divergences import Divergence, get_divergence
 from kd_lab.machine.nvidia import nvidia_gpus, torch_build, why_unused
 from kd_lab.methods import PREFIX_SOURCES, Point
 
+# Float16 has too small a range for gradients: it needs a scaled loss.
+NO_FLOAT16 = (
+    "the loss makes its gradients in the forward pass, before float16's loss scaling could keep "
+    "them from becoming 0"
+)
+
 
 @dataclass
 class DistilConfig(SFTConfig):
@@ -127,6 +133,11 @@ class DistilConfig(SFTConfig):
             )
         if self.policy_gradient:
             self._check_policy_gradient()
+        if self.fp16:
+            raise ValueError(
+                f"fp16 is true, and {NO_FLOAT16}: say --fp16 false and --bf16 true, or neither on "
+                "a GPU without bfloat16"
+            )
         if self.bf16 and not self.use_cpu and not is_torch_bf16_gpu_available():
             gpus = nvidia_gpus()
             why = why_unused(gpus, torch_build()) if gpus else ""

@@ -34,7 +34,7 @@ from kd_lab.loss.sharded_head import call_with_head
 from kd_lab.teacher.live import LiveTeacher
 from kd_lab.teacher.plain_logits import check_plain_head
 from kd_lab.teacher.stored import StoredTeacher
-from kd_lab.trainers.distil_config import DistilConfig
+from kd_lab.trainers.distil_config import NO_FLOAT16, DistilConfig
 from kd_lab.trainers.row_order import LengthGroupedByEpoch, TellEpoch
 from kd_lab.vocabulary import IGNORED, shared_vocabulary_size
 
@@ -87,6 +87,10 @@ class TokenDistilTrainer(SFTTrainer):
             raise ValueError(
                 "a stored teacher knows its own rows alone, one by one: train on its rows(), with "
                 "packing false"
+            )
+        if model.dtype == torch.float16:
+            raise ValueError(
+                f"the student's dtype is float16, and {NO_FLOAT16}: say --dtype float32 or bfloat16"
             )
         check_plain_head(model)
         if not args.packing:  # the rows are ready and cut: packing is all SFTTrainer could add

@@ -48,6 +48,8 @@ def teacher(tmp_path_factory) -> str:
             ["--alpha", "0", "--prefixes", "student", "--student_share", "0.4"],
             "of 0.4 set prefixes",
         ),
+        (["--alpha", "0", "--fp16", "true"], "fp16 is true, and the loss makes its gradients in"),
+        (["--alpha", "0", "--dtype", "float16"], "dtype is float16, and the loss makes its"),
         (["--alpha", "0", "--model_name_or_path", "some/model"], "either model_name_or_path or"),
     ],
 )
