@@ -41,7 +41,7 @@ from kd_lab.runs.run_folder import (
 from kd_lab.student import StudentArguments, load_student, load_tokenizer
 from kd_lab.teacher.identity import check_same_teacher, model_identity, tokenizer_hash
 from kd_lab.teacher.stored import StoredTeacher, answers_end_tokens, stored_answers
-from kd_lab.trainers.distil_config import NO_FLOAT16, DistilConfig
+from kd_lab.trainers.distil_config import NO_FLOAT16, DistilConfig, check_one_gpu
 from kd_lab.trainers.token_distil import TokenDistilTrainer
 from kd_lab.vocabulary import shared_vocabulary_size
 
@@ -81,6 +81,7 @@ def run(
         ValueError, OSError: what is wrong with the arguments, in one line; nothing was trained.
         FloatingPointError: the loss or a gradient was not finite; the checkpoints are kept.
     """
+    check_one_gpu(config.n_gpu)
     check_arguments(student, teacher, data, config)
     check_model_at_hand("model_name_or_path", student.model_name_or_path, student.model_revision)
     check_model_at_hand(

@@ -191,3 +191,19 @@ class DistilConfig(SFTConfig):
     def written_share(self) -> float:
         """Share of rows that the student writes: 1 on-policy, 0 never."""
         return self.point.student_share
+
+
+def check_one_gpu(visible: int) -> None:
+    """A process trains on one GPU: where it sees several, no launcher started it.
+
+    Args:
+        visible: GPUs that this process would use, ``TrainingArguments.n_gpu``.
+    Raises:
+        ValueError: more than one; says how to use all of them, or one.
+    """
+    if visible > 1:
+        raise ValueError(
+            f"{visible} GPUs are visible to one process: use all of them with accelerate launch "
+            f"--num_processes {visible} -m kd_lab train ..., or one of them with "
+            "CUDA_VISIBLE_DEVICES=0 kd-lab train ..."
+        )
