@@ -9,11 +9,12 @@ Answers are written before the step's tokens are counted, for all of its micro-b
 that the mean runs over the tokens that are really trained, and generation runs on full batches.
 """
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from trl.models.utils import unwrap_model_for_generation
 
 from kd_lab.rollout.sampling import Completion, Sampling
@@ -80,7 +81,7 @@ class SeqDistilTrainer(TokenDistilTrainer):
         rows = [row for batch in batches for row in rows_of(batch)]
         students = self._students_rows(len(rows))
         if self.args.written_share:  # a process without such rows helps to gather the weights
-            with unwrap_model_for_generation(self.model_wrapped, self.accelerator) as student:
+            with self._for_writing() as student:
                 self._rewrite(rows, students, student)
         if self.teacher_writes:
             assert isinstance(self.teacher, LiveTeacher)
@@ -88,6 +89,17 @@ class SeqDistilTrainer(TokenDistilTrainer):
                 self._rewrite(rows, sorted({*range(len(rows))} - {*students}), teacher)
         sizes = [len(batch["input_ids"]) for batch in batches]
         return [self.data_collator(rows[sum(sizes[:i]) :][:n]) for i, n in enumerate(sizes)]
+
+    @contextlib.contextmanager
+    def _for_writing(self) -> Iterator[Any]:
+        """The plain student with whole weights, to write answers with.
+
+        One autocast spans them all: in one for each token every weight would be cast at each token.
+        """
+        with keeps_checkpointing(self.accelerator.unwrap_model(self.model_wrapped)):
+            writing = unwrap_model_for_generation(self.model_wrapped, self.accelerator)
+            with writing as student, self.accelerator.autocast():
+                yield student
 
     def _students_rows(self, count: int) -> list[int]:
         """Which of the step's rows the student answers: each by a toss of its own."""
@@ -115,6 +127,27 @@ class SeqDistilTrainer(TokenDistilTrainer):
             [self.args.seed, self.state.global_step, self.accelerator.process_index]
         )
         return int((numbers * torch.tensor([1_000_003, 8_191, 131_071])).sum()) % 2**31
+
+
+@contextlib.contextmanager
+def keeps_checkpointing(model: nn.Module) -> Iterator[None]:
+    """Activation checkpointing comes out as it went in.
+
+    TRL's context switches it off and on again with transformers' defaults, so that the settings in
+    ``activation_checkpointing_kwargs`` would be lost.
+    """
+    names = ("gradient_checkpointing", "_gradient_checkpointing_func")
+    before = [
+        (module, name, getattr(module, name))
+        for module in model.modules()
+        for name in names
+        if hasattr(module, name)
+    ]
+    try:
+        yield
+    finally:
+        for module, name, value in before:
+            setattr(module, name, value)
 
 
 def rows_of(batch: dict[str, Any]) -> list[Row]:
