@@ -7,6 +7,7 @@ DeepSpeed, checkpoints, logging) is TRL's SFTConfig and transformers' TrainingAr
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ from trl import SFTConfig
 from kd_lab.divergences import Divergence, get_divergence
 from kd_lab.machine.nvidia import nvidia_gpus, torch_build, why_unused
 from kd_lab.methods import PREFIX_SOURCES, Point
+from kd_lab.trainers.figures import LOSSES
 
 # Float16 has too small a range for gradients: it needs a scaled loss.
 NO_FLOAT16 = (
@@ -133,6 +135,10 @@ class DistilConfig(SFTConfig):
             )
         if self.policy_gradient:
             self._check_policy_gradient()
+        if self.metric_for_best_model is not None:
+            self.check_best_figure(LOSSES)
+            if self.greater_is_better is None:  # transformers: wherever no "loss" ends the name
+                self.greater_is_better = False
         if self.fp16:
             raise ValueError(
                 f"fp16 is true, and {NO_FLOAT16}: say --fp16 false and --bf16 true, or neither on "
@@ -175,6 +181,21 @@ class DistilConfig(SFTConfig):
             raise ValueError(f"updates_per_rollout must be at least 1: {self.updates_per_rollout}")
         if not 0 < self.ratio_clip < 1:
             raise ValueError(f"ratio_clip must lie in (0, 1), not {self.ratio_clip}")
+
+    def check_best_figure(self, known: Sequence[str]) -> None:
+        """Refuse a ``metric_for_best_model`` that evaluation does not measure.
+
+        Args:
+            known: the figures that it measures, without the prefix eval_.
+        Raises:
+            ValueError: lists the known ones.
+        """
+        best = self.metric_for_best_model
+        if best is not None and best.removeprefix("eval_") not in known:
+            raise ValueError(
+                f"metric_for_best_model is {best}, which evaluation does not measure here (it "
+                f"measures: {', '.join(known)})"
+            )
 
     def get_divergence(self) -> Divergence:
         """The function that ``divergence`` and its settings name."""

@@ -79,14 +79,15 @@ class SeqDistilTrainer(TokenDistilTrainer):
     def write_batches(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The same batches with the answers of this step in place of the dataset's."""
         rows = [row for batch in batches for row in rows_of(batch)]
-        students = self._students_rows(len(rows))
+        repeated = {i for i, row in enumerate(rows) if row.pop("is_repeated")}  # trained elsewhere
+        students = [i for i in self._students_rows(len(rows)) if i not in repeated]
         if self.args.written_share:  # a process without such rows helps to gather the weights
             with self._for_writing() as student:
                 self._rewrite(rows, students, student)
         if self.teacher_writes:
             assert isinstance(self.teacher, LiveTeacher)
             with self.teacher.for_writing() as teacher:
-                self._rewrite(rows, sorted({*range(len(rows))} - {*students}), teacher)
+                self._rewrite(rows, sorted({*range(len(rows))} - {*students} - repeated), teacher)
         sizes = [len(batch["input_ids"]) for batch in batches]
         return [self.data_collator(rows[sum(sizes[:i]) :][:n]) for i, n in enumerate(sizes)]
 
@@ -153,11 +154,13 @@ def keeps_checkpointing(model: nn.Module) -> Iterator[None]:
 def rows_of(batch: dict[str, Any]) -> list[Row]:
     """The rows of a padded batch, without its padding."""
     lengths = batch["attention_mask"].sum(1).tolist()
+    repeated = batch.get("is_repeated", [False] * len(lengths))
     return [
         {
             "input_ids": batch["input_ids"][i, :length].tolist(),
             "labels": batch["labels"][i, :length].tolist(),
             "prompt_length": int(batch["prompt_length"][i]),
+            "is_repeated": bool(repeated[i]),
         }
         for i, length in enumerate(lengths)
     ]
