@@ -32,7 +32,7 @@ from kd_lab.runs.run_folder import MarkWholeCheckpoints, MetricsWriter, finish_r
 from kd_lab.student import StudentArguments, head_rows, load_student, load_tokenizer
 from kd_lab.teacher.arguments import TeacherArguments, check_teacher_arguments, teacher_of
 from kd_lab.teacher.stored import StoredTeacher, answers_end_tokens, stored_answers
-from kd_lab.trainers.distil_config import DistilConfig
+from kd_lab.trainers.distil_config import NO_FLOAT16, DistilConfig, check_one_gpu
 from kd_lab.trainers.token_distil import TokenDistilTrainer
 from kd_lab.vocabulary import shared_vocabulary_size
 
@@ -66,6 +66,7 @@ def run(
         ValueError, OSError: what is wrong with the arguments, in one line; nothing was trained.
         FloatingPointError: the loss or a gradient was not finite; the checkpoints are kept.
     """
+    check_one_gpu(config.n_gpu)
     check_arguments(student, teacher, data, config)
     check_model_at_hand("model_name_or_path", student.model_name_or_path, student.model_revision)
     check_model_at_hand(
@@ -132,6 +133,8 @@ def check_arguments(
     check_folder("teacher_cache", teacher.teacher_cache, "cache")
     check_folder("answers", teacher.answers, "generate")
     check_data_arguments(data)
+    if student.dtype == "float16":
+        raise ValueError(f"dtype is float16, and {NO_FLOAT16}: say --dtype float32 or bfloat16")
     has_model = teacher.teacher_model_name_or_path is not None
     if config.alpha > 0 and not has_model and teacher.teacher_cache is None:
         raise ValueError(
