@@ -29,7 +29,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from evidence.head_tail_gaps import measure_gaps
 from kd_lab.data.packed_rows import PackedRows
-from kd_lab.runs.run_folder import run_versions
+from kd_lab.runs.versions import run_versions
 from kd_lab.smollm2 import FOLDER
 from kd_lab.student import StudentArguments, load_student
 from kd_lab.teacher.stored import stored_answers

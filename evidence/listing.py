@@ -34,7 +34,7 @@ from kd_lab.data.examples import training_examples
 from kd_lab.data.toy_language import conversations, log_prob
 from kd_lab.divergences import forward_kl, reverse_kl
 from kd_lab.evaluation.intervals import bootstrap_interval
-from kd_lab.runs.run_folder import run_versions
+from kd_lab.runs.versions import run_versions
 from kd_lab.vocabulary import IGNORED
 
 ROWS = 64  # of a batch, as in tiny/token_fkl

@@ -10,6 +10,8 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
+from kd_lab.files import write_text
+
 RESULTS = Path("assets/results")
 
 
@@ -66,13 +68,9 @@ def take(name: str, runs: Path) -> Path:
     Raises:
         ValueError, OSError: runs are missing or not finished; nothing is written.
     """
-    from kd_lab.runs.run_folder import (
-        write_whole,  # imports transformers, which CLAIMS.md can spare
-    )
-
     measurement = MEASUREMENTS[name]
     found = resolve_name(measurement.function)(runs)
     layout: dict[str, Any] = {"separators": (",", ":")} if measurement.compact else {"indent": 1}
     path = RESULTS / f"{name}.json"
-    write_whole(path, json.dumps(found, ensure_ascii=False, **layout) + "\n")
+    write_text(path, json.dumps(found, ensure_ascii=False, **layout) + "\n")
     return path

@@ -29,7 +29,7 @@ from kd_lab.evaluation.metrics import METRICS, TABLE_1
 from kd_lab.report.comparisons import compare
 from kd_lab.report.published import PUBLISHED
 from kd_lab.report.runs import Row, Run, read_rows
-from kd_lab.runs.run_folder import run_versions
+from kd_lab.runs.versions import run_versions
 
 PAIRS = (
     ("token_rkl", "token_fkl"),

@@ -7,10 +7,11 @@
 It replaces each file whole, and only if no file of the study is missing.
 """
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
+
+from kd_lab.files import write_bytes
 
 ASSETS = Path("assets")
 
@@ -77,9 +78,6 @@ def publish(name: str, runs: Path) -> list[Path]:
     copies = []
     for file, place in published.files.items():
         copy = ASSETS / place
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        part = copy.with_name(f".{copy.name}.part")
-        shutil.copyfile(runs / file, part)
-        part.replace(copy)
+        write_bytes(copy, (runs / file).read_bytes())
         copies.append(copy)
     return copies

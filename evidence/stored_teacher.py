@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from kd_lab.data.conversations import DataArguments
-from kd_lab.runs.run_folder import run_versions
+from kd_lab.runs.versions import run_versions
 from kd_lab.teacher.cache import CacheArguments, cache_teacher
 
 CONVERSATIONS = 640
@@ -50,7 +50,12 @@ def measured(teacher: Path, conversations: int = CONVERSATIONS) -> dict[str, flo
     found = {}
     for signal in ("hidden", "topk"):
         with tempfile.TemporaryDirectory() as folder:
-            args = CacheArguments(folder, str(teacher), teacher_signal=signal, topk=TOPK)
+            args = CacheArguments(
+                output_dir=folder,
+                teacher_model_name_or_path=str(teacher),
+                teacher_signal=signal,
+                topk=TOPK,
+            )
             data = DataArguments(num_conversations=conversations)
             store = cache_teacher(args, data)
             found[signal] = store.finish()["bytes_per_token"]

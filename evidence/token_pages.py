@@ -25,12 +25,13 @@ from torch import Tensor
 from kd_lab.data.conversations import DataArguments
 from kd_lab.data.toy_language import answers, hallucinated_values, log_prob, understand
 from kd_lab.divergences import forward_kl, reverse_kl
-from kd_lab.evaluation.held_out import TestSet, load_test_set
-from kd_lab.evaluation.models import Model, shared_size
-from kd_lab.evaluation.states import answered_rows, trained_states
+from kd_lab.evaluation.held_out import HeldOut, load_test_set
 from kd_lab.loss.token_log_probs import token_log_probs
 from kd_lab.methods import METHODS
-from kd_lab.runs.run_folder import COMPLETE, run_versions
+from kd_lab.models import Model, shared_size
+from kd_lab.runs.run_files import COMPLETE
+from kd_lab.runs.versions import run_versions
+from kd_lab.states import answered_rows, trained_states
 from kd_lab.study.toy import SECONDS
 
 SEED = 1  # the page shows each method's student of this seed
@@ -101,7 +102,7 @@ def measure(runs: Path, examples: int = EXAMPLES, samples: int = SAMPLES) -> dic
 
 
 def find_contrasts(
-    pair: Sequence[Model], test: TestSet, samples: int, vocab_size: int
+    pair: Sequence[Model], test: HeldOut, samples: int, vocab_size: int
 ) -> list[Contrast]:
     """For each question, the sampled answers with the highest and the lowest score.
 

@@ -19,8 +19,9 @@ from rich.progress import Progress
 
 from evidence.topk_versions import bytes_per_token, compare_topk
 from kd_lab.data.packed_rows import PackedRows
-from kd_lab.evaluation.models import Model, shared_size
-from kd_lab.runs.run_folder import COMPLETE, run_versions
+from kd_lab.models import Model, shared_size
+from kd_lab.runs.run_files import COMPLETE
+from kd_lab.runs.versions import run_versions
 from kd_lab.smollm2 import FOLDER
 from kd_lab.teacher.stored import stored_answers
 

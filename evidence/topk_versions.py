@@ -27,9 +27,8 @@ from torch import Tensor
 from kd_lab.data.packed_rows import PackedRows
 from kd_lab.divergences import Divergence, forward_kl, reverse_kl
 from kd_lab.evaluation.intervals import bootstrap_interval
-from kd_lab.evaluation.states import TOKENS_PER_BATCH, trained_states
-from kd_lab.loss.chunks import LiveDistribution, Projection
 from kd_lab.loss.tiles import by_autograd
+from kd_lab.states import TOKENS_PER_BATCH, both_distributions
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedModel
@@ -37,7 +36,6 @@ if TYPE_CHECKING:  # importing transformers takes seconds
 Floats = NDArray[np.float64]
 Distributions = tuple[Tensor, Tensor]
 
-LOGIT_ENTRIES = 2**20  # of [positions, vocabulary], compared at a time: they stay in cache
 DIRECTIONS: dict[str, Divergence] = {"forward_kl": forward_kl, "reverse_kl": reverse_kl}
 
 
@@ -178,24 +176,18 @@ def compare_topk(
             temperature only.
         advance: called with the number of tokens compared since the last call.
     Raises:
-        ValueError: a k is out of range, or the rows do not fit (``trained_states``).
+        ValueError: a k is out of range, or as ``both_distributions``.
     """
     if not ks or not 1 <= min(ks) <= max(ks) <= vocab_size:
         raise ValueError(f"every k must lie in 1 ... {vocab_size}, and there must be one: {ks}")
-    heads = [model.get_output_embeddings() for model in (student, teacher)]
     measured: list[dict[Any, Tensor]] = []
-    for batch in trained_states((student, teacher), rows, tokens_per_batch):
-        q_side, p_side = (
-            Projection(LiveDistribution(hidden, head.weight, head.bias), vocab_size)
-            for hidden, head in zip(batch.hidden, heads, strict=True)
-        )
-        size = max(1, LOGIT_ENTRIES // vocab_size)
-        for start in range(0, len(batch.tokens), size):
-            some = slice(start, start + size)
-            q = (q_side.logits(some).double() / student_temperature).log_softmax(-1)
-            p = p_side.logits(some).double().log_softmax(-1).to(q.device)
-            measured.append(compare_distributions(p, q, ks) | {"row": batch.row[some]})
-            advance(len(p))
+    for row, _, p, q in both_distributions(
+        student, teacher, rows,
+        vocab_size=vocab_size, tokens_per_batch=tokens_per_batch, dtype=torch.float64,
+    ):  # fmt: skip
+        sharpened = (q / student_temperature).log_softmax(-1)
+        measured.append(compare_distributions(p, sharpened, ks) | {"row": row})
+        advance(len(row))
     return _by_example(measured, len(rows.lengths))
 
 

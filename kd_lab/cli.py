@@ -51,6 +51,16 @@ COMMANDS = {
     "doctor": Command("kd_lab.doctor", "this machine, and what it can run", options=False),
 }
 
+# command -> an option's name in earlier versions -> its name: one option, one name in all commands.
+RENAMED = {
+    "evaluate": {"temperature": "sampling_temperature", "batch_size": "rollout_batch_size"},
+    "generate": {"generation_batch_size": "rollout_batch_size"},
+    "questions": {
+        "question_batch_size": "rollout_batch_size",
+        "max_question_length": "max_new_tokens",
+    },
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
@@ -121,8 +131,9 @@ def parse(command: str, words: Sequence[str], tell: bool = False) -> tuple[Any, 
     if own_arguments.help:
         print(_help(command, types))
         sys.exit(0)
+    renamed = RENAMED.get(command, {})
     if recipe is not None:
-        parser.set_defaults_with_config(**check_recipe(recipe, hints))
+        parser.set_defaults_with_config(**check_recipe(recipe, hints, renamed))
     # Before the values are looked at: a misspelt option is why another seems to be missing.
     options = [
         "--config",
@@ -130,6 +141,8 @@ def parse(command: str, words: Sequence[str], tell: bool = False) -> tuple[Any, 
     ]
     for word in rest:
         option = word.partition("=")[0]
+        if (old := option.removeprefix("--")) in renamed and option.startswith("--"):
+            raise ValueError(f"{option} is now --{renamed[old]}")
         if option.startswith("--") and option not in options:
             raise ValueError(f"unknown option {option!r}{did_you_mean(option, options)}")
     *arguments, left_over = parser.parse_args_into_dataclasses(

@@ -18,7 +18,9 @@ from transformers import (
 from trl import ModelConfig
 
 from kd_lab.data.toy_tokenizer import toy_tokenizer
+from kd_lab.honoured_options import check_honoured
 from kd_lab.model_shapes import TOY_HEAD_ROWS
+from kd_lab.models import Model
 
 
 @dataclass
@@ -38,6 +40,7 @@ class StudentArguments(ModelConfig):
     )
 
     def __post_init__(self) -> None:
+        check_honoured(self)
         super().__post_init__()
         if isinstance(self.model_shape, str):
             self.model_shape = json.loads(self.model_shape)
@@ -48,8 +51,6 @@ class StudentArguments(ModelConfig):
                 f"keep_every is {self.keep_every}: it must be at least 1, and more only with "
                 "model_name_or_path"
             )
-        if self.load_in_4bit or self.load_in_8bit:
-            raise ValueError("load_in_4bit and load_in_8bit: a quantised student is not supported")
 
 
 def load_tokenizer(
@@ -73,6 +74,14 @@ def load_tokenizer(
             raise ValueError(f"eos_token: the student's tokenizer has no token {eos_token!r}")
         tokenizer.eos_token = eos_token
     return tokenizer
+
+
+def head_rows(student: StudentArguments) -> int:
+    """Rows of the student's LM head, padding rows included; no weights are read."""
+    if student.model_name_or_path is None:
+        assert isinstance(student.model_shape, dict)
+        return student.model_shape.get("vocab_size", TOY_HEAD_ROWS)
+    return Model(student.model_name_or_path, student.model_revision).head_rows
 
 
 def load_student(student: StudentArguments, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:

@@ -23,10 +23,10 @@ from matplotlib.patches import FancyBboxPatch
 from PIL import Image, ImageDraw, ImageFont
 from scipy.spatial import cKDTree
 
+from kd_lab.files import whole_file
 from kd_lab.house_style import Figure, house_style
 from toy.mixture import log_density
 from toy.mixture_fit import Trajectory
-from toy.script import whole_file
 
 PAPER, INK, GRID, TARGET, STUDENT = "#FFFFFF", "#000000", "#D9D9D9", "#0072B2", "#D55E00"
 FRAME_SECONDS = 0.1

@@ -12,7 +12,6 @@ A part is a module: its settings, its units, the summary of their results, and i
 """
 
 import argparse
-import hashlib
 import json
 import multiprocessing
 import os
@@ -36,6 +35,7 @@ from rich.progress import (
 )
 
 from kd_lab import divergences
+from kd_lab.files import sha256_of, whole_file, write_text
 from toy import (
     audit_one_gaussian,
     audit_rank_curves,
@@ -45,7 +45,7 @@ from toy import (
     mixture_fit,
     rank_race,
 )
-from toy.script import run_script, whole_file, writable_folder
+from toy.script import run_script, writable_folder
 
 # Each part is a module with FULL and QUICK settings, units(settings), summarise(settings, results),
 # findings(summary), RESULTS (a file name) and PICTURES (file name: function of summary and path);
@@ -84,8 +84,7 @@ def run_part(name: str, out: Path, *, quick: bool, pool: Executor) -> list[str]:
 
     summary = {"quick": quick, **part.summarise(settings, results)}
     written = [out / "results" / part.RESULTS]
-    with whole_file(written[0]) as path:
-        path.write_text(json.dumps(summary), encoding="utf-8")
+    write_text(written[0], json.dumps(summary))
     for file_name, draw in part.PICTURES.items():
         written.append(out / file_name)
         with whole_file(written[-1]) as path:
@@ -148,15 +147,12 @@ def _prepare_worker() -> None:
 
 def _run_and_keep(unit: Callable[[], dict[str, Any]], path: Path) -> None:
     result = unit()
-    with whole_file(path) as part:
-        part.write_text(json.dumps(result), encoding="utf-8")
+    write_text(path, json.dumps(result))
 
 
 def _fingerprint(name: str, settings: object) -> str:
-    digest = hashlib.sha256(repr(settings).encode())
-    for module in PARTS[name]:
-        digest.update(Path(str(module.__file__)).read_bytes())
-    return digest.hexdigest()[:16]
+    code = (Path(str(module.__file__)).read_bytes() for module in PARTS[name])
+    return sha256_of(repr(settings), *code)[:16]
 
 
 def _parser() -> argparse.ArgumentParser:

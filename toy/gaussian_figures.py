@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from kd_lab.divergences import DIVERGENCES
+from kd_lab.files import write_text
 from toy.animation import draw_gif
 from toy.mixture_fit import POST_TARGET, Grid, Mixture, Trajectory, fit
-from toy.script import script_parser, whole_file, writable_folder
+from toy.script import script_parser, writable_folder
 
 POST_NAMES = {"forward_kl": "fwd_kl", "reverse_kl": "rev_kl"}
 
@@ -138,9 +139,8 @@ def fit_and_draw(
             )
             written.append(path)
     if options.json:
-        with whole_file(options.json) as part:
-            text = json.dumps({name: t.to_json() for name, t in fits.items()})
-            part.write_text(text, encoding="utf-8")
+        text = json.dumps({name: t.to_json() for name, t in fits.items()})
+        write_text(options.json, text)
         written.append(options.json)
     for name, trajectory in fits.items():
         last = trajectory.mu[-1, 0], trajectory.sigma[-1, 0]

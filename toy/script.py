@@ -1,11 +1,9 @@
-"""The habits of every script here: refuse in one line, and never leave half a file."""
+"""The habits of every script here: common options, an output folder, refusals in one line."""
 
 import argparse
-import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kd_lab.terminal import take_any_text
@@ -46,17 +44,3 @@ def writable_folder(folder: Path) -> Path:
     except OSError as error:
         raise ValueError(f"cannot write to output folder {folder}: {error.strerror}") from error
     return folder
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place only if the block ends well.
-
-    An interrupted or failed run leaves the old file as it was.
-    """
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

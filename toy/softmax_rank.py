@@ -21,9 +21,10 @@ from rich.console import Console
 from rich.progress import track
 
 from kd_lab.divergences import DIVERGENCES, get_divergence
+from kd_lab.files import whole_file, write_text
 from toy.rank_figures import draw_race
 from toy.rank_race import METRICS, RaceLog, race, teacher_weights
-from toy.script import run_script, script_parser, whole_file, writable_folder
+from toy.script import run_script, script_parser, writable_folder
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -56,8 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             draw_race(log, index, rank, path)
     if arguments.json:
         written.append(arguments.json)
-        with whole_file(arguments.json) as path:
-            path.write_text(json.dumps(_to_json(log, arguments), indent=1), encoding="utf-8")
+        write_text(arguments.json, json.dumps(_to_json(log, arguments), indent=1))
     print(f"wrote {', '.join(str(path) for path in written)}")
 
 

@@ -14,8 +14,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
+from kd_lab.files import whole_file
 from kd_lab.house_style import Figure, house_style
-from toy.script import run_script, script_parser, whole_file, writable_folder
+from toy.script import run_script, script_parser, writable_folder
 
 TEACHER, STUDENT = "#0072B2", "#D55E00"
 INK, QUIET = "#1A1A1A", "#5A5A5A"

@@ -19,8 +19,7 @@ from evidence.gradients.toy_pair import LONGEST, Pair
 from kd_lab.data.toy_language import answers
 from kd_lab.divergences import forward_kl, reverse_kl
 from kd_lab.evaluation.intervals import Interval, bootstrap_interval, paired_difference
-from kd_lab.evaluation.states import answered_rows, trained_states
-from kd_lab.loss.chunks import LiveDistribution, Projection
+from kd_lab.states import answered_rows, both_distributions
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedTokenizerBase
@@ -28,7 +27,6 @@ if TYPE_CHECKING:  # importing transformers takes seconds
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-POSITIONS = 2048  # at a time: as many distributions over the vocabulary exist at once
 ENOUGH = 30  # answers for an interval
 RESAMPLES = 2_000  # a position: each has its own number of answers, and so its own draws
 DIRECTIONS = ("forward", "reverse")
@@ -51,18 +49,13 @@ def kl_by_position(pair: Pair, written: Sequence[Sequence[int]]) -> PositionKL:
     """
     lengths = np.array([len(answer) for answer in written])
     mask = np.arange(LONGEST) < lengths[:, None]
-    models = (pair.student, pair.teacher)
-    heads = [model.get_output_embeddings() for model in models]
-    measured = []
-    for states in trained_states(models, answered_rows(pair.prompts, written)):
-        q_side, p_side = (
-            Projection(LiveDistribution(hidden, head.weight, head.bias), pair.vocab_size)
-            for hidden, head in zip(states.hidden, heads, strict=True)
+    rows = answered_rows(pair.prompts, written)
+    measured = [
+        torch.stack([forward_kl(p, q), reverse_kl(p, q)]).double().cpu()
+        for _, _, p, q in both_distributions(
+            pair.student, pair.teacher, rows, vocab_size=pair.vocab_size
         )
-        for start in range(0, len(states.tokens), POSITIONS):
-            some = slice(start, start + POSITIONS)
-            q, p = (side.logits(some).float().log_softmax(-1).cpu() for side in (q_side, p_side))
-            measured.append(torch.stack([forward_kl(p, q), reverse_kl(p, q)]).double())
+    ]
     forward, reverse = np.zeros(mask.shape), np.zeros(mask.shape)
     forward[mask], reverse[mask] = torch.cat(measured, 1).numpy()
     return PositionKL(forward, reverse, mask)

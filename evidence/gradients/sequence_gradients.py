@@ -31,7 +31,7 @@ from evidence.gradients.gradient_estimators import (
 )
 from evidence.gradients.toy_pair import LONGEST, MIN_MASS, Pair, load_pair
 from kd_lab.evaluation.intervals import bootstrap_interval
-from kd_lab.runs.run_folder import run_versions
+from kd_lab.runs.versions import run_versions
 
 SEEDS = (1, 2, 3)
 QUESTIONS = 4  # of each student, for gradients

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from evidence.gradients.answer_tree import AnswerTree, grow_tree
 from kd_lab.data.conversations import DataArguments
 from kd_lab.evaluation.held_out import load_test_set
-from kd_lab.evaluation.models import Model, shared_size
+from kd_lab.models import Model, shared_size
 from kd_lab.rollout.sampling import Sampling
 from kd_lab.rollout.transformers_engine import write_answers
 

@@ -23,15 +23,13 @@ from torch import Tensor
 
 from kd_lab.data.packed_rows import PackedRows
 from kd_lab.divergences import forward_kl, jensen_shannon, reverse_kl, total_variation
-from kd_lab.evaluation.states import TOKENS_PER_BATCH, trained_states
-from kd_lab.loss.chunks import LiveDistribution, Projection
+from kd_lab.states import TOKENS_PER_BATCH, both_distributions
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedModel
 
 Floats = NDArray[np.float64]
 
-LOGIT_ENTRIES = 2**22  # of [positions, vocabulary], compared at a time
 CALIBRATION_BINS = 15  # of equal width, as in Guo et al. 2017
 
 
@@ -65,9 +63,7 @@ def token_fidelity(
     Args:
         student, teacher: in eval mode.
         rows: n training rows; both models see the same tokens.
-        vocab_size: rows of both heads that are real tokens; both softmaxes run over these
-            (``kd_lab.vocabulary.shared_vocabulary_size``).
-        tokens_per_batch: of a forward pass through a backbone.
+        vocab_size, tokens_per_batch: as in ``both_distributions``.
         advance: called with the number of tokens compared since.
     Returns:
         means over each example's tokens of ``forward_kl``, ``reverse_kl``, ``jensen_shannon``
@@ -75,27 +71,15 @@ def token_fidelity(
         ``teacher_``: ``entropy``, ``nll`` (of the row's own token; nats) and ``calibration_error``
         (see ``calibration_shares``).
     Raises:
-        ValueError: rows that do not fit (``trained_states``), or a token outside the vocabulary.
+        ValueError: as ``both_distributions``.
     """
-    heads = [model.get_output_embeddings() for model in (student, teacher)]
     measured: list[dict[str, Tensor]] = []
-    for batch in trained_states((student, teacher), rows, tokens_per_batch):
-        if int(batch.tokens.max()) >= vocab_size:
-            raise ValueError(
-                f"token {int(batch.tokens.max())} is outside the {vocab_size} that both models have"
-            )
-        q_side, p_side = (
-            Projection(LiveDistribution(hidden, head.weight, head.bias), vocab_size)
-            for hidden, head in zip(batch.hidden, heads, strict=True)
-        )
-        size = max(1, LOGIT_ENTRIES // vocab_size)
-        for start in range(0, len(batch.tokens), size):
-            some = slice(start, start + size)
-            q = _logp(q_side.logits(some))  # [C, V]
-            p = _logp(p_side.logits(some)).to(student.device)
-            chunk = _compare(p, q, batch.tokens[some]) | {"row": batch.row[some]}
-            measured.append({name: value.cpu() for name, value in chunk.items()})
-            advance(len(chunk["row"]))
+    for row, tokens, p, q in both_distributions(
+        student, teacher, rows, vocab_size=vocab_size, tokens_per_batch=tokens_per_batch
+    ):
+        chunk = _compare(p, q, tokens) | {"row": row}
+        measured.append({name: value.cpu() for name, value in chunk.items()})
+        advance(len(row))
     columns = {name: torch.cat([chunk[name] for chunk in measured]).numpy() for name in measured[0]}
     return _by_example(columns, len(rows.lengths))
 
@@ -184,8 +168,3 @@ def _by_example(columns: dict[str, NDArray], n: int) -> TokenFidelity:
     }
     means = {name: np.bincount(example, value, n) / tokens for name, value in columns.items()}
     return TokenFidelity(tokens, means | calibration)
-
-
-def _logp(logits: Tensor) -> Tensor:
-    wide = logits if logits.dtype == torch.float64 else logits.float()
-    return torch.log_softmax(wide, dim=-1)

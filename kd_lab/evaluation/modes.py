@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from kd_lab.data.toy_language import answers, hallucinated_values, log_prob
 from kd_lab.divergences import forward_kl, reverse_kl
-from kd_lab.evaluation.states import TOKENS_PER_BATCH, answered_rows, trained_states
 from kd_lab.loss.token_log_probs import token_log_probs
+from kd_lab.states import TOKENS_PER_BATCH, answered_rows, trained_states
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

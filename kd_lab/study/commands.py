@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kd_lab.data.shards import MANIFEST
 from kd_lab.evaluation.evaluate import RESULT
-from kd_lab.runs.run_folder import COMPLETE
+from kd_lab.runs.run_files import COMPLETE
 from kd_lab.study.schedule import Task
 
 

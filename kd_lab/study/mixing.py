@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from kd_lab.runs.run_folder import read_metrics
+from kd_lab.runs.run_files import read_metrics
 from kd_lab.study.commands import evaluate, train
 from kd_lab.study.schedule import Task
 from kd_lab.study.sweep import (

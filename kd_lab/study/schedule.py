@@ -4,15 +4,14 @@ A task is one ``kd-lab`` command, and what it needs. FOLDER/tasks/TASK.json says
 how many seconds it took once it is done, so that a study which was stopped goes on where it was.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from kd_lab.files import sha256_of, write_text
 from kd_lab.recipe import find_recipe
-from kd_lab.runs.run_folder import write_whole
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Task:
         recipe = ""
         if "--config" in self.words:
             recipe = find_recipe(self.words[self.words.index("--config") + 1]).read_text("utf-8")
-        return hashlib.sha256(json.dumps([self.words, recipe]).encode()).hexdigest()
+        return sha256_of(json.dumps([self.words, recipe]))
 
 
 class Study:
@@ -86,7 +85,7 @@ class Study:
         """Write down that a task was begun (None), or how long it took."""
         path = self._record(task)
         record = {"words": task.words, "fingerprint": task.fingerprint, "seconds": seconds}
-        write_whole(path, json.dumps(record, indent=1) + "\n")
+        write_text(path, json.dumps(record, indent=1) + "\n")
         if seconds is not None:
             self.seconds[task.name] = seconds
 

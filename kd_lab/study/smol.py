@@ -45,7 +45,7 @@ def smol_study(
             "questions", *teacher, "--output_dir", str(place), "--question_seed", part,
             "--num_questions", str(questions // PARTS),
             "--num_test_questions", str(test_questions // PARTS),
-            "--max_question_length", "40",
+            "--max_new_tokens", "40",
         )  # fmt: skip
         tasks.append(Task(f"ask {part}", words, place / MANIFEST, kind="ask", seconds=110))
     asked = [task.name for task in tasks]
@@ -59,7 +59,7 @@ def smol_study(
         )  # fmt: skip
     answers = str(folder / "train_answers")
     rows = ["--dataset", answers, "--test_dataset", str(folder / "test_answers")]
-    scores = [*rows, "--max_new_tokens", str(ANSWER_TOKENS), "--batch_size", "16"]
+    scores = [*rows, "--max_new_tokens", str(ANSWER_TOKENS), "--rollout_batch_size", "16"]
     tasks.append(
         evaluate(
             folder, "teacher", *scores, model=str(FOLDER), seconds=60,

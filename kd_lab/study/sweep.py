@@ -17,7 +17,7 @@ from scipy import stats
 from kd_lab.evaluation.evaluate import RESULT
 from kd_lab.house_style import Figure, house_style, line_style
 from kd_lab.methods import METHODS
-from kd_lab.runs.run_folder import run_versions
+from kd_lab.runs.versions import run_versions
 from kd_lab.study.commands import evaluate, train
 from kd_lab.study.schedule import Task
 from kd_lab.study.toy import scoring

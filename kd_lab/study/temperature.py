@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kd_lab.runs.run_folder import run_versions
+from kd_lab.runs.versions import run_versions
 from kd_lab.study.commands import evaluate, train
 from kd_lab.study.schedule import Task
 from kd_lab.study.smol import kind_at, smol_study

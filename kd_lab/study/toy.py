@@ -30,7 +30,7 @@ def scoring(quick: bool) -> list[str]:
         *("--num_test_conversations", examples),
         *("--answers_per_prompt", answers),
         *("--max_new_tokens", "16"),  # the longest answer has 14
-        *("--batch_size", "256"),
+        *("--rollout_batch_size", "256"),
     ]
 
 

@@ -14,12 +14,14 @@ from transformers.utils import is_torch_bf16_gpu_available
 from trl import SFTConfig
 
 from kd_lab.divergences import Divergence, get_divergence
+from kd_lab.honoured_options import check_honoured
 from kd_lab.machine.nvidia import nvidia_gpus, torch_build, why_unused
 from kd_lab.methods import PREFIX_SOURCES, Point
+from kd_lab.rollout.sampling_arguments import SamplingArguments
 
 
 @dataclass
-class DistilConfig(SFTConfig):
+class DistilConfig(SamplingArguments, SFTConfig):
     """Settings of the three trainers. Raises ValueError, in one line, for what cannot be run."""
 
     divergence: str = field(
@@ -54,18 +56,6 @@ class DistilConfig(SFTConfig):
     )
     max_new_tokens: int = field(
         default=256, metadata={"help": "Longest answer that is written, in tokens."}
-    )
-    sampling_temperature: float = field(
-        default=1.0, metadata={"help": "Temperature of the answers that are written; 0 is greedy."}
-    )
-    top_p: float = field(
-        default=1.0, metadata={"help": "Nucleus of the answers that are written; 1 is all."}
-    )
-    top_k: int = field(
-        default=0, metadata={"help": "The k likeliest tokens to write with; 0 is all."}
-    )
-    rollout_batch_size: int = field(
-        default=64, metadata={"help": "Answers written at the same time, per process."}
     )
     policy_gradient: bool = field(
         default=False,
@@ -103,6 +93,7 @@ class DistilConfig(SFTConfig):
     )
 
     def __post_init__(self) -> None:
+        check_honoured(self)
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha must lie in [0, 1], not {self.alpha}")
         if not self.distil_temperature > 0:

@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file
 
 from kd_lab.recipe import find_recipe
-from kd_lab.runs.run_folder import read_metrics
+from kd_lab.runs.run_files import read_metrics
 from tests.helpers.toy_pair import TOKENIZER, toy_model
 
 STEPS = ["--max_steps", "4", "--logging_steps", "2", "--num_conversations", "256"]

@@ -13,6 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Tokenizer
 
 from kd_lab.cli import main
+from kd_lab.vocabulary import check_same_tokenizer
 from tests.helpers.refusal import SHAPE, refusal
 from tests.helpers.toy_pair import TOKENIZER, toy_model
 
@@ -223,3 +224,16 @@ def test_a_killed_run_goes_on_to_the_same_weights(prefixes, teacher, tmp_path):
     assert (cut / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     steps = [json.loads(line)["step"] for line in (cut / "metrics.jsonl").read_text().splitlines()]
     assert steps == [*range(10, 91, 10), 90]  # none twice; the last is the summary
+
+
+def test_the_two_vocabularies_are_compared_once(teacher, tmp_path, monkeypatch):
+    compared = []
+
+    def counted(*tokenizers):
+        compared.append(tokenizers)
+        return check_same_tokenizer(*tokenizers)
+
+    monkeypatch.setattr("kd_lab.vocabulary.check_same_tokenizer", counted)
+    words = ["--teacher_model_name_or_path", teacher, "--output_dir", str(tmp_path / "run")]
+    assert main(["train", *STUDENT, *QUICK, *words]) == 0
+    assert len(compared) == 1

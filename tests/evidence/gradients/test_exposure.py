@@ -12,7 +12,7 @@ from evidence.gradients.exposure import (
 )
 from evidence.gradients.toy_pair import LONGEST, Pair
 from kd_lab.evaluation.fidelity import token_fidelity
-from kd_lab.evaluation.states import answered_rows
+from kd_lab.states import answered_rows
 from tests.helpers.toy_pair import TOKENIZER, toy_model
 
 QUESTIONS = ["Could you wake Emma at two?", "Please wake Noah at one."]

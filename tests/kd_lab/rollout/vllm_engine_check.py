@@ -108,7 +108,12 @@ def test_the_command_stores_the_same_answers_with_both_engines(teacher, tmp_path
 
     settings = {"max_new_tokens": 40, "sampling_temperature": 0.0, "rows_per_shard": 8}
     data = DataArguments(num_conversations=20, num_test_conversations=5)
-    generate(GenerateArguments(str(tmp_path / "ours"), str(teacher), **settings), data)
+    generate(
+        GenerateArguments(
+            output_dir=str(tmp_path / "ours"), teacher_model_name_or_path=str(teacher), **settings
+        ),
+        data,
+    )
     words = ["--engine", "vllm", "--output_dir", str(tmp_path / "vllm")]
     words += ["--teacher_model_name_or_path", str(teacher)]
     for name, value in {**settings, **vars(data)}.items():

@@ -1,12 +1,12 @@
-"""Which teacher it was: what is stored ahead of time must not be taken for another model's."""
+"""Which model it was: what is stored ahead of time must not be taken for another model's."""
 
-import hashlib
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kd_lab.files import sha256_of, sha256_of_file
 from kd_lab.hub import check_model_at_hand
 from kd_lab.next_step import written_by
 
@@ -33,20 +33,32 @@ def model_identity(name_or_path: str, revision: str | None = None) -> dict[str, 
     Raises:
         ValueError: the folder holds no model, or the hub has none of this name (or is not reached).
     """
+    files = model_files(name_or_path)
+    if files is None:
+        return {"name": name_or_path, "commit": _hub_commit(name_or_path, revision)}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets go of the interpreter
+        digests = pool.map(sha256_of_file, files)
+    named = [(path.name, digest) for path, digest in zip(files, digests, strict=True)]
+    return {"name": Path(name_or_path).resolve().name, "sha256": _hash_of(named)}
+
+
+def model_files(name_or_path: str) -> list[Path] | None:
+    """The files that decide a model's distributions; None for a name on the hub.
+
+    Raises:
+        ValueError: the folder holds no model, or a path leads nowhere.
+    """
     folder = Path(name_or_path)
     if not folder.is_dir():
         if folder.parent.is_dir() and folder.parent != Path():  # a slip in a path, no hub name
             raise ValueError(f"there is no folder {folder}{written_by(folder)}")
-        return {"name": name_or_path, "commit": _hub_commit(name_or_path, revision)}
+        return None
     configs = [folder / name for name in CONFIGS if (folder / name).exists()]
     weights = sorted({path for pattern in WEIGHTS for path in folder.glob(pattern)})
     if not configs or not weights:
         missing = "weights" if configs else "config.json"
         raise ValueError(f"{folder} holds no model: it has no {missing}")
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets go of the interpreter
-        digests = pool.map(_sha256, configs + weights)
-    named = [(path.name, digest) for path, digest in zip(configs + weights, digests, strict=True)]
-    return {"name": folder.resolve().name, "sha256": _hash_of(named)}
+    return configs + weights
 
 
 def check_same_teacher(stored: dict[str, str], now: dict[str, str]) -> None:
@@ -100,9 +112,4 @@ def _describe(identity: dict[str, str]) -> str:
 
 
 def _hash_of(described: object) -> str:
-    return hashlib.sha256(json.dumps(described).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(json.dumps(described))
