@@ -13,7 +13,7 @@ from kd_lab.next_step import written_by
 if TYPE_CHECKING:  # importing transformers takes seconds, and only its type is needed
     from transformers import PreTrainedTokenizerBase
 
-# What decides a model's law; what else lies in the folder (optimizer states, logs) does not.
+# The files that decide a model's distributions; others (optimizer states, logs) do not.
 CONFIGS = ("config.json", "adapter_config.json")
 WEIGHTS = (
     "model*.safetensors",

@@ -34,7 +34,7 @@ def smol_study(
     Args:
         folder, seeds, quick: as those of ``toy_study``.
         methods: of SECONDS.
-        temperature: of both laws in the divergence.
+        temperature: of both distributions in the divergence.
     """
     questions, test_questions, steps = (8, 4, 2) if quick else (QUESTIONS, TEST_QUESTIONS, STEPS)
     teacher = ["--teacher_model_name_or_path", str(FOLDER)]

@@ -22,7 +22,7 @@ from evidence.topk_versions import (
 from kd_lab.data.packed_rows import PackedRows
 from kd_lab.divergences import forward_kl, reverse_kl
 from kd_lab.loss import fused_linear_topk_distillation_loss
-from kd_lab.teacher.signals import topk_law
+from kd_lab.teacher.signals import topk_distribution
 from tests.helpers.loss_problem import problem
 from tests.helpers.toy_pair import TOKENIZER, toy_model, toy_rows
 
@@ -127,7 +127,7 @@ def test_a_k_out_of_range(distributions):
 @pytest.mark.parametrize(("rows", "k"), [(500, 7), (65_536, 3), (65_537, 3)])
 def test_bytes_are_those_of_the_cache(rows, k):
     hidden, head = torch.randn(5, 4), torch.randn(rows, 4)
-    kept = topk_law(hidden, head, None, k=k, temperature=1.0, chunk_size=5)
+    kept = topk_distribution(hidden, head, None, k=k, temperature=1.0, chunk_size=5)
     assert sum(part.nbytes for part in kept.values()) == 5 * bytes_per_token(k, rows)
 
 
