@@ -190,8 +190,8 @@ class _Evaluation:
         ):
             if drawn != Sampling(drawn.max_new_tokens):
                 self.found.missing[f"sequence_{direction}_kl"] = (
-                    "the answers are not drawn from the model's own distribution (temperature 1, top_p 1, "
-                    "top_k 0)"
+                    "the answers are not drawn from the model's own distribution "
+                    "(temperature 1, top_p 1, top_k 0)"
                 )
                 continue
             k = len(written[0])
