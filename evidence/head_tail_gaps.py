@@ -1,9 +1,9 @@
-"""Where a student's law still differs from its teacher's: on the head or on the tail.
+"""Where a student's distribution still differs from its teacher's: on the head or on the tail.
 
-The head is the smallest set of the teacher's likeliest tokens whose mass reaches ``mu``, the tail
-all other tokens: the division of Wu et al. 2024 (arXiv 2404.02657), who weigh forward and reverse
-KL by the gaps Σ|p - q| on the two. Here these gaps are what is measured, and the tail's is split
-once more by its sign: what the student says too much of there, and what it says too little of.
+The head is the smallest set of the teacher's likeliest tokens whose mass reaches ``mu``; the tail
+is all other tokens. Wu et al. 2024 (arXiv 2404.02657) divide so and weight forward and reverse KL
+by the gaps Σ|p - q| on the two. We measure these gaps. We split the tail's gap by its sign: tokens
+that the student overrates, and tokens that it underrates.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # importing transformers takes seconds
 
 
 class Gaps(NamedTuple):
-    """How far q is from p; each [...], or its mean over positions."""
+    """How far q is from p: each is [...], or its mean over positions."""
 
     head: Tensor  # Σ|p - q| over the head
     tail: Tensor  # Σ|p - q| over the tail

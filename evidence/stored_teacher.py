@@ -1,9 +1,9 @@
-"""What a stored teacher takes on disk: measured on the toy teacher, counted for the larger ones.
+"""The size of a stored teacher on disk: measured for the toy teacher, counted for larger ones.
 
     python -m evidence stored_teacher runs/demo     # after `make demo`; seconds
 
-The three ways to keep a teacher out of memory while a student trains: its answers, its 64 likeliest
-tokens at each position, or its hidden states. Measured bytes are those of the files, rows and all,
+There are three ways to keep a teacher out of memory while a student trains. One stores its answers,
+its 64 likeliest tokens at each position, or its hidden states. Measured bytes are the whole files',
 for each trained token. The results go to assets/results/stored_teacher.json.
 """
 
@@ -29,7 +29,7 @@ def measure(runs: Path) -> dict[str, Any]:
     """Store the teacher of the toy study, and count the others.
 
     Raises:
-        ValueError: the teacher is not there.
+        ValueError: the teacher is missing.
     """
     torch.set_num_threads(1)
     return {
@@ -42,7 +42,7 @@ def measure(runs: Path) -> dict[str, Any]:
 
 
 def measured(teacher: Path, conversations: int = CONVERSATIONS) -> dict[str, float]:
-    """Bytes of files for each trained token, by what is stored.
+    """Bytes of files for each trained token, by the stored signal.
 
     Raises:
         ValueError: ``teacher`` holds no model.
@@ -66,8 +66,8 @@ def counted(hidden: int, vocab_size: int) -> dict[str, Any]:
     """Bytes of each trained token, and gigabytes for the post's 20,000 conversations.
 
     Returns:
-        for ``answers`` (a token's id), ``topk`` (64 of them), ``hidden`` (bfloat16) and ``law``
-        (all log-probabilities in float16): ``bytes`` and ``gigabytes``.
+        ``bytes`` and ``gigabytes`` of each store: ``answers`` (a token's id), ``topk`` (64
+        tokens), ``hidden`` (bfloat16) and ``law`` (all log-probabilities in float16).
     """
     token = 2 if vocab_size <= 2**16 else 4
     sizes = {

@@ -15,7 +15,7 @@ from kd_lab.runs.run_files import COMPLETE, CONFIG
 if TYPE_CHECKING:  # importing transformers takes seconds, and only its type is needed
     from transformers import PreTrainedTokenizerBase
 
-# What decides a model's law; what else lies in the folder (optimizer states, logs) does not.
+# The files that decide a model's distributions; others (optimizer states, logs) do not.
 CONFIGS = ("config.json", "adapter_config.json")
 OF_A_RUN = (CONFIG, "trainer_state.json")  # in the folder of a run, and in that of a checkpoint
 WEIGHTS = (

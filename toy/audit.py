@@ -1,14 +1,14 @@
 """Which of the post's toy claims hold: every sweep behind them, in one command.
 
 Results go to OUT/results/*.json, pictures to OUT, the main findings to the screen. A sweep is many
-units of work that know nothing of each other; each is kept as it finishes, under
-OUT/results/.partial, so that an interrupted audit continues where it was.
+independent units of work. Each finished unit is kept under OUT/results/.partial, so an interrupted
+audit continues where it was.
 
     python toy/audit.py                  # everything, into assets/
     python toy/audit.py --only ranks     # one part of it
     python toy/audit.py --quick          # under a minute, the same structure, into build/audit/
 
-A part is a module: its settings, its units, what it makes of their results, and its pictures.
+A part is a module: its settings, its units, the summary of their results, and its pictures.
 """
 
 import argparse
@@ -72,9 +72,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run_part(name: str, out: Path, *, quick: bool, pool: Executor) -> list[str]:
-    """Run what is left of one part, write its results and pictures, and return its findings.
+    """Run the missing units of one part, write its results and pictures, and return its findings.
 
-    The last line says what was written.
+    The last finding names the written files.
     """
     part, *_ = PARTS[name]
     settings = part.QUICK if quick else part.FULL
@@ -98,8 +98,8 @@ def run_part(name: str, out: Path, *, quick: bool, pool: Executor) -> list[str]:
 def run_units(units: Units, folder: Path, pool: Executor, title: str) -> dict[str, dict[str, Any]]:
     """Run the units that ``folder`` does not hold yet and return the results of all.
 
-    Each is written to ``folder``/NAME.json by the process that ran it, as soon as it is done:
-    whatever stops the audit, nothing that was finished is lost.
+    The process that ran a unit writes it to ``folder``/NAME.json at once. So nothing finished is
+    lost, whatever stops the audit.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = {name: folder / f"{name}.json" for name in units}
@@ -160,7 +160,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--quick", action="store_true", help="few seeds and steps: to see that everything works"
+        "--quick", action="store_true", help="few seeds and steps, to see that everything works"
     )
     parser.add_argument(
         "--out",

@@ -1,4 +1,4 @@
-"""What the scripts of the post's Figures 1 and 2 share: their options, the fit and the drawing."""
+"""The options, the fit and the drawing that the scripts of the post's Figures 1 and 2 share."""
 
 import argparse
 import json
@@ -22,7 +22,7 @@ POST_NAMES = {"forward_kl": "fwd_kl", "reverse_kl": "rev_kl"}
 def gaussian_parser(
     description: str | None, mu: Sequence[float], sigma: str, steps: int
 ) -> argparse.ArgumentParser:
-    """The options of both scripts; ``mu``, ``sigma`` and ``steps`` are what the post has there."""
+    """The options of both scripts; ``mu``, ``sigma`` and ``steps`` are the post's values."""
     parser = script_parser(description)
     student = parser.add_argument_group("the student q")
     student.add_argument(
@@ -79,8 +79,8 @@ def gaussian_parser(
     numerics.add_argument(
         "--post-numerics",
         action="store_true",
-        help="the post's arithmetic, float32 with 1e-10 inside the logarithm, in place of exact "
-        "sums in log space; it is what gives the numbers in the post's figures",
+        help="the post's arithmetic: float32 with 1e-10 inside the logarithm. It reproduces the "
+        "post's numbers (default: exact sums in log space)",
     )
     parser.add_argument(
         "--json", type=Path, metavar="PATH", help="also write every step of every fit to PATH"
@@ -91,13 +91,13 @@ def gaussian_parser(
 def fit_and_draw(
     options: argparse.Namespace, default_sigma: Mapping[str, float], suffix: str
 ) -> None:
-    """Fit under each divergence asked for, then write one GIF each and the JSON.
+    """Fit under each chosen divergence, then write one GIF each and the JSON.
 
-    Nothing is written before every fit has gone well.
+    Files are written only after every fit has succeeded.
 
     Args:
         default_sigma: the post's sigma at the start for some divergences; 5 for the others.
-        suffix: what follows the divergence in the file's name.
+        suffix: follows the divergence's name in the file's name.
     """
     folder = writable_folder(options.out)
     if options.json:

@@ -5,7 +5,7 @@
 
 For each seed, ``distil_on_one_page.py`` trains one teacher and one student from answers alone. From
 that student it distils six times: only the divergence and the writer of the prefixes differ. The
-control goes on with plain SFT for as many steps. Intervals are 95% t-intervals over seeds.
+control continues plain SFT for as many steps. Intervals are 95% t-intervals over seeds.
 """
 
 import argparse
@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=6, help="how many (default: 6)")
     parser.add_argument("--quick", action="store_true", help="a few steps, to see that it runs")
-    parser.add_argument("--out", default="assets", help="folder of the picture (default: assets)")
+    parser.add_argument("--out", default="assets", help="the picture's folder (default: assets)")
     options = parser.parse_args(argv)
     if options.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, not {options.seeds}")

@@ -78,7 +78,7 @@ def draw_race(log: RaceLog, teacher: int, rank: int, path: Path) -> None:
 
 
 def draw_verdicts(summary: Mapping[str, Any], path: Path) -> None:
-    """Forward against reverse KL: who is ahead in which cell, and by how many per cent."""
+    """Forward against reverse KL: the leader of each cell, and its lead in per cent."""
     values, divergences = np.array(summary["values"]), list(summary["axes"]["divergence"])
     mean = values.mean(-1)  # [distance, step, sharpness, rank, rate, divergence]
     blocks = [(0, "exact", "sharp"), (0, "epsilon", "sharp + 1e-10"), (1, "exact", "unit")]
@@ -112,7 +112,7 @@ def draw_verdicts(summary: Mapping[str, Any], path: Path) -> None:
 
 
 def draw_leaders(summary: Mapping[str, Any], path: Path) -> None:
-    """All six divergences: which is nearest to the teacher in which cell; pale where not alone."""
+    """All six divergences: the nearest to the teacher in each cell; pale if it is not alone."""
     leader, level = summary["leaders"]["leader"], summary["leaders"]["level"]
 
     def cell(block: int, at: tuple[int, int], rank: int, rate: int) -> tuple[Any, str, str]:
@@ -170,7 +170,7 @@ def _draw_maps(
     title: str,
     path: Path,
 ) -> None:
-    """A panel for each distance and step; in it a column for each rank, a row for each rate.
+    """A panel for each distance and step, with a column for each rank and a row for each rate.
 
     ``cell(block, (distance, step), rank, rate)`` gives the face, the text and its colour.
     """

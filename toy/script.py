@@ -1,4 +1,4 @@
-"""What every script of this folder does alike: options, output folder, refusals in one line."""
+"""The habits of every script here: common options, an output folder, refusals in one line."""
 
 import argparse
 import sys
@@ -22,7 +22,7 @@ def script_parser(description: str | None, out: str = "assets") -> argparse.Argu
 
 
 def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
-    """Run ``main``; what it refuses (ValueError, OSError) is one line on stderr and exit code 2."""
+    """Run ``main``; a refusal (ValueError, OSError) is one line on stderr and exit code 2."""
     take_any_text()
     try:
         main(None)
@@ -32,7 +32,7 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
 
 
 def writable_folder(folder: Path) -> Path:
-    """Make the folder if need be and prove that it can be written, before any work is done.
+    """Make the folder if need be and check that it can be written, before any work is done.
 
     Raises:
         ValueError: it cannot be made or written; the message says why.

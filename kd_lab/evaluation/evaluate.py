@@ -182,16 +182,16 @@ class _Evaluation:
         rows = self.test.rows
         with self.step("fidelity", int(rows.positions_per_row().sum())) as advance:
             measure_references(self.found, compare(rows, advance=advance))
-        own_law = Sampling(self.args.max_new_tokens)
-        theirs = self._answers(teacher, self.args.teacher_answers, own_law)
+        unchanged = Sampling(self.args.max_new_tokens)
+        theirs = self._answers(teacher, self.args.teacher_answers, unchanged)
         for direction, (written, drawn) in (
             ("forward", theirs),
             ("reverse", (answers, sampling)),
         ):
             if drawn != Sampling(drawn.max_new_tokens):
                 self.found.missing[f"sequence_{direction}_kl"] = (
-                    "the answers are not drawn from the model's own law (temperature 1, top_p 1, "
-                    "top_k 0)"
+                    "the answers are not drawn from the model's own distribution "
+                    "(temperature 1, top_p 1, top_k 0)"
                 )
                 continue
             k = len(written[0])

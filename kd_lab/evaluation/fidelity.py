@@ -2,9 +2,9 @@
 
 Both are read off the same pass of the two models over rows:
 
-*On held-out references* each position is one comparison of the two next-token laws p (teacher) and
-q (student): forward and reverse KL, Jensen-Shannon, total variation, how often both have the same
-likeliest token, how certain each is (entropy, nats) and how rightly so (calibration).
+*On held-out references* each position is one comparison of the two next-token distributions p
+(teacher) and q (student): forward and reverse KL, Jensen-Shannon, total variation, how often both
+have the same likeliest token, how certain each is (entropy, nats) and how rightly so (calibration).
 
 *On answers that one of the two has written* the sum over an answer's tokens is a quantity of the
 whole answer. With y drawn from p, log p(y|x) - log q(y|x) is an unbiased estimate of the sequence-
@@ -41,7 +41,7 @@ class TokenFidelity(NamedTuple):
 
 
 class SequenceKL(NamedTuple):
-    """A KL between the laws of whole answers, one estimate an example, [n] each."""
+    """A KL between the distributions of whole answers, one estimate an example, [n] each."""
 
     log_ratio: Floats  # log a(y) - log b(y), nats an answer; the mean is D(a‖b)
     rao_blackwell: Floats  # Σ over y's tokens of the token-level D(a‖b); the mean is the same
@@ -58,7 +58,7 @@ def token_fidelity(
     tokens_per_batch: int = TOKENS_PER_BATCH,
     advance: Callable[[int], object] = lambda done: None,
 ) -> TokenFidelity:
-    """Compare the two models' next-token laws at every trained token of rows.
+    """Compare the two models' next-token distributions at every trained token of rows.
 
     Args:
         student, teacher: in eval mode.
@@ -91,12 +91,12 @@ def sequence_kl(
 
     Args:
         fidelity: of rows whose trained tokens are such answers and nothing else, drawn at
-            temperature 1 and with no top_p or top_k: other samples are from another law.
+            temperature 1 and with no top_p or top_k: other samples are from another distribution.
         direction: "forward", where the teacher wrote them, or "reverse", where the student did.
         samples_per_example: consecutive rows that answer the same prompt; they are averaged.
     Returns:
         a ``SequenceKL``; of an answer cut off at a length only what was written counts, so that
-        this is the KL between the laws of answers cut at that length: a lower bound.
+        this is the KL between the distributions of answers cut at that length: a lower bound.
     Raises:
         ValueError: an unknown direction.
     """

@@ -7,7 +7,7 @@
     sequences   sequence_forward_kl and sequence_reverse_kl, of whole answers; _rao_blackwell, the
                 same with less noise; _per_token, divided by the answers' tokens
     toy modes   precision, hallucination (of the answers written); coverage, outside_mass,
-                grammar_forward_kl, grammar_reverse_kl_inside (of the law, exactly)
+                grammar_forward_kl, grammar_reverse_kl_inside (exact, of whole distributions)
 
 A metric that cannot be had has a reason instead. What each one is stands in the module that
 computes it: metrics.py, overlap.py, bartscore.py, fidelity.py, modes.py.
@@ -24,7 +24,12 @@ from kd_lab.evaluation.bartscore import BartScorer
 from kd_lab.evaluation.fidelity import TokenFidelity, sequence_kl
 from kd_lab.evaluation.intervals import bootstrap_interval
 from kd_lab.evaluation.metrics import METRICS
-from kd_lab.evaluation.modes import exact_modes, grammar_law, model_law, sampled_modes
+from kd_lab.evaluation.modes import (
+    exact_modes,
+    grammar_distribution,
+    model_distribution,
+    sampled_modes,
+)
 from kd_lab.evaluation.overlap import rouge, self_bleu
 from kd_lab.rollout.sampling import Completion
 
@@ -138,18 +143,18 @@ def measure_toy_modes(
     advance: Advance,
 ) -> list[float]:
     """Modes on the toy language; returns the model's mean mass on the r-th likeliest answer."""
-    # The law is of sentences that the tokenizer's own end token ends, and so are these.
+    # The grammar's sentences end with the tokenizer's end token, and so must these.
     end = tokenizer.eos_token_id
     finished = [[answer.tokens[-1] == end for answer in some] for some in answers]
     found.add(sampled_modes(questions, texts, finished))
-    law = model_law(
+    model_logp = model_distribution(
         model, tokenizer, questions, prompts, tokens_per_batch=tokens_per_batch, advance=advance
     )
-    modes = exact_modes(grammar_law(questions), law)
+    modes = exact_modes(grammar_distribution(questions), model_logp)
     for name in ("forward_kl", "reverse_kl_inside"):
         modes[f"grammar_{name}"] = modes.pop(name)
     found.add(modes)
-    return _rounded(np.exp(law).mean(0))
+    return _rounded(np.exp(model_logp).mean(0))
 
 
 def _over_answers(values: Floats, k: int) -> Floats:

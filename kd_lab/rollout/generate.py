@@ -2,7 +2,7 @@
 
     kd-lab generate --teacher_model_name_or_path runs/teacher --output_dir runs/answers
     kd-lab train --config tiny/seqkd --answers runs/answers
-    kd-lab cache --answers runs/answers ...          # with the teacher's law beside each token
+    kd-lab cache --answers runs/answers ...          # with the teacher's distribution at each token
 
 A prompt is a conversation without its last answer. The answers are JSONL shards, one line each:
 

@@ -3,17 +3,17 @@
     kd-lab cache --teacher_model_name_or_path runs/teacher --output_dir runs/cache
     kd-lab train --config tiny/token_fkl --teacher_cache runs/cache
 
-At each position whose next token is trained, one of two things is kept:
+At each position whose next token is trained, it stores one of two signals:
 
-    hidden   the last hidden state in bfloat16, and the head once: the whole law, at any temperature
-             (as KDFlow sends it between machines, arXiv 2603.01875); 2·H bytes a token
-    topk     the k likeliest tokens with their log-probabilities, and the mass of all others: a law
-             of k + 1 outcomes at one temperature; 4·k + 4 bytes a token, or 6·k + 4 where the
-             vocabulary has more than 65,536
+    hidden   the last hidden state in bfloat16, and the LM head once: the whole distribution at any
+             temperature (as KDFlow sends it between machines, arXiv 2603.01875); 2·H bytes a token
+    topk     the k likeliest tokens with their log-probabilities, and the mass of all others: a
+             distribution of k + 1 outcomes at one temperature; 4·k + 4 bytes a token, or 6·k + 4 in
+             a vocabulary of more than 65,536
 
-and 5 bytes for each token of the rows themselves. The answers are those of the conversations, or
-the teacher's own (``kd-lab generate``). A run that is killed goes on with the shard it was at. On
-several GPUs each process takes its share of the shards:
+The token ids take 5 more bytes a token. The answers are those of the conversations, or the
+teacher's own (``kd-lab generate``). A killed run goes on with its last shard. On several GPUs each
+process takes its share of the shards:
 ``accelerate launch --num_processes 8 -m kd_lab cache ...``.
 """
 
@@ -43,7 +43,7 @@ from kd_lab.models import Model
 from kd_lab.next_step import check_folder
 from kd_lab.states import trained_hidden_states
 from kd_lab.teacher.arguments import TeacherArguments, check_teacher_arguments
-from kd_lab.teacher.signals import topk_law
+from kd_lab.teacher.signals import topk_distribution
 from kd_lab.teacher.stored import HEAD, SIGNALS, stored_answers
 
 if TYPE_CHECKING:  # importing transformers takes seconds, and only its types are needed
@@ -59,7 +59,8 @@ class CacheArguments(TeacherArguments):
         metadata={"help": "The teacher: a folder, or a name on the model hub."}
     )
     teacher_signal: str = field(
-        default="hidden", metadata={"help": "hidden (the whole law) or topk (its likeliest part)."}
+        default="hidden",
+        metadata={"help": "hidden (whole distributions) or topk (their likeliest tokens)."},
     )
     topk: int = field(default=64, metadata={"help": "topk only: tokens kept at each position."})
     distil_temperature: float = field(
@@ -229,7 +230,7 @@ def _signal(
     hidden = trained_hidden_states(model, rows, args.tokens_per_batch, advance)
     if args.teacher_signal == "hidden":
         return {"hidden": hidden.bfloat16().cpu()}
-    return topk_law(
+    return topk_distribution(
         hidden,
         head,
         bias,

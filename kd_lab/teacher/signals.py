@@ -1,4 +1,4 @@
-"""What of a teacher's distributions is stored: its likeliest tokens at each position."""
+"""The stored part of a teacher's distributions: its likeliest tokens at each position."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from kd_lab.loss.chunks import LiveDistribution, Projection
 
 
 @torch.inference_mode()
-def topk_law(
+def topk_distribution(
     hidden: Tensor,
     head: Tensor,
     bias: Tensor | None,
@@ -22,10 +22,12 @@ def topk_law(
         hidden: [n, H]
         head, bias: [V, H] and [V] or None, without padding rows: the softmax runs over all V.
         temperature: of the softmax.
-        chunk_size: positions whose logits exist at a time.
+        chunk_size: how many positions have their logits in memory at a time.
     Returns:
-        on the CPU: ``topk_logp`` float16 [n, k], ``topk_tokens`` [n, k] (uint16 where it suffices,
-        else int32), ``topk_tail`` float32 [n] (-inf at k = V). All in nats.
+        on the CPU, in nats:
+        ``topk_logp``: float16 [n, k].
+        ``topk_tokens``: [n, k], uint16 where it suffices, else int32.
+        ``topk_tail``: float32 [n], -inf at k = V.
     """
     narrow = torch.uint16 if len(head) <= 2**16 else torch.int32
     parts = []

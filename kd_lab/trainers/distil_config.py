@@ -46,7 +46,9 @@ class DistilConfig(SamplingArguments, SFTConfig):
     )
     distil_temperature: float = field(
         default=1.0,
-        metadata={"help": "T of both models' laws inside the divergence, which is then times T²."},
+        metadata={
+            "help": "Temperature T of both distributions in the divergence; its value is times T²."
+        },
     )
     chunk_size: int = field(
         default=1024,
@@ -71,7 +73,7 @@ class DistilConfig(SamplingArguments, SFTConfig):
     )
     teacher_mix: float = field(
         default=0.2,
-        metadata={"help": "Policy gradient: the teacher's share in the law that writes."},
+        metadata={"help": "Policy gradient: the teacher's share in the distribution that writes."},
     )
     length_normalised: bool = field(
         default=True,

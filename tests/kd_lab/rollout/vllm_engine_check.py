@@ -79,7 +79,7 @@ def test_an_answer_is_fixed_by_its_seed_and_place(llm):
     assert counted[0] == (24, sum(len(answer.tokens) for answer in first))
 
 
-def test_the_next_token_follows_the_law(llm):
+def test_the_next_token_follows_the_distribution(llm):
     prompt, count = prompts(1)[0], 4000
     sampling = Sampling(1, temperature=0.8, top_k=20, top_p=0.9)
     answers = vllm_engine.write_answers(
