@@ -152,8 +152,8 @@ def mixing_findings(results: Mapping[str, Any]) -> list[str]:
         coverage, precision = (_means(mixes, name, ".3f") for name in ("coverage", "precision"))
         rise, peak = _means(mixes, "divergence_rise", ".2f"), _means(mixes, "gradient_peak", ".1f")
         sentences += [
-            f"From {start_words}, alpha {', '.join(f'{a:g}' for a in ALPHAS)}: of {results['seeds']} "
-            f"students learn the language: {learnt}.",
+            f"From {start_words}, alpha {', '.join(f'{a:g}' for a in ALPHAS)}: "
+            f"of {results['seeds']} students learn the language: {learnt}.",
             f"Their coverage: {coverage} (SFT alone {sft['coverage']['mean']:.3f}); precision: "
             f"{precision} (SFT alone {sft['precision']['mean']:.3f}).",
             f"Standard deviation of coverage between seeds: {spread}.",
