@@ -73,10 +73,16 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     try:
         yield part
         if folder.exists():
+            (folder / LOCK).unlink(missing_ok=True)
             folder.rmdir()
         part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether a folder has no file but its lock; a file of that name is not empty."""
+    return folder.is_dir() and {path.name for path in folder.iterdir()} <= {LOCK}
 
 
 def sha256_of_file(path: Path) -> str:
@@ -149,7 +155,7 @@ def only_one_at_work(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        is_unused = is_new and {path.name for path in folder.iterdir()} <= {LOCK}
+        is_unused = is_new and is_empty(folder)
         lock.release()
         if is_unused:  # what was refused leaves no trace
             (folder / LOCK).unlink(missing_ok=True)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kd_lab.files import sha256_of_file
+from kd_lab.files import check_sealed, sha256_of_file
 
 MANIFEST = "manifest.json"
 KIND = "conversations"  # what the manifest of `kd-lab data` and `kd-lab questions` says it is of
@@ -26,6 +26,7 @@ def check_manifest(folder: Path) -> dict[str, Any] | None:
         raise ValueError(f"{folder / MANIFEST}: not JSON: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
         return None
+    check_sealed(folder / MANIFEST, manifest)
     for name, written in manifest["files"].items():
         file = folder / name
         if not file.exists() or sha256_of_file(file) != written["sha256"]:

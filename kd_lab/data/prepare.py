@@ -30,7 +30,7 @@ from kd_lab.data.conversations import (
 )
 from kd_lab.data.manifest import KIND, MANIFEST, check_manifest
 from kd_lab.data.messages import json_row
-from kd_lab.files import sha256_of_file, whole_folder
+from kd_lab.files import is_empty, only_one_at_work, sealed, sha256_of_file, whole_folder
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,9 @@ ARGUMENTS = (DataArguments, PrepareArguments)
 
 def run(data: DataArguments, prepare: PrepareArguments) -> None:
     """Write the conversations, unless they are there, and say so."""
-    manifest, is_new = prepare_data(data, Path(prepare.output_dir))
+    folder = Path(prepare.output_dir)
+    with only_one_at_work(folder):
+        manifest, is_new = prepare_data(data, folder)
     train, test = (f"{file['conversations']:,}" for file in manifest["files"].values())
     done = "wrote" if is_new else "nothing to do, already there:"
     print(f"{done} {prepare.output_dir} ({train} training and {test} test conversations)")
@@ -65,7 +67,7 @@ def prepare_data(data: DataArguments, folder: Path) -> tuple[dict[str, Any], boo
     """
     check_data_arguments(data)
     wanted = {"settings": asdict(data), "sources": sources(data)}
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not is_empty(folder):
         manifest = check_manifest(folder)
         if manifest is None:
             raise ValueError(f"{folder} holds something else; give another --output_dir")
@@ -94,6 +96,7 @@ def prepare_data(data: DataArguments, folder: Path) -> tuple[dict[str, Any], boo
             "files": files,
             "kd_lab": kd_lab.__version__,
         }
+        manifest = sealed(manifest)
         (part / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return manifest, True
 

@@ -20,7 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kd_lab.files import delete_parts, replace_file, sha256_of, sha256_of_file, write_text
+from kd_lab.files import (
+    check_sealed,
+    delete_parts,
+    replace_file,
+    sealed,
+    sha256_of,
+    sha256_of_file,
+    write_text,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -227,7 +235,7 @@ class ShardStore:
         write_text(_sidecar(path), json.dumps(about) + "\n")
 
     def _save_manifest(self) -> None:
-        text = json.dumps(self.manifest, indent=1, ensure_ascii=False) + "\n"
+        text = json.dumps(sealed(self.manifest), indent=1, ensure_ascii=False) + "\n"
         write_text(self.folder / MANIFEST, text)
 
     def _fingerprint(self) -> str:
@@ -267,6 +275,7 @@ def _read_manifest(folder: Path, kind: str) -> dict[str, Any]:
         written = manifest["kind"]
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} cannot be read ({error}); delete the folder") from error
+    check_sealed(path, manifest)
     if written != kind:
         raise ValueError(
             f"{folder} was written by `{COMMANDS.get(written, written)}`, where what `{command}` "

@@ -45,9 +45,10 @@ from kd_lab.evaluation.measurements import (
     measure_toy_modes,
 )
 from kd_lab.evaluation.speed import measure_speed
-from kd_lab.files import sha256_of, write_text
+from kd_lab.files import only_one_at_work, sha256_of
 from kd_lab.models import Model, shared_size
 from kd_lab.rollout.sampling import Completion, Sampling
+from kd_lab.runs.evaluations import check_may_write, write_evaluation
 from kd_lab.runs.run_files import RESULT, resolved_config
 from kd_lab.runs.versions import run_versions
 from kd_lab.states import answered_rows
@@ -64,9 +65,9 @@ def run(args: EvaluateArguments, data: DataArguments) -> None:
     """Evaluate, write ``evaluation.json`` and print what is in it; see ``evaluate``."""
     started = time.perf_counter()
     path = output_folder(args) / RESULT
-    path.parent.mkdir(parents=True, exist_ok=True)  # a folder that cannot be is refused at once
-    result = evaluate(args, data)
-    write_text(path, json.dumps(result, ensure_ascii=False) + "\n")
+    with only_one_at_work(path.parent):
+        result = evaluate(args, data)
+        write_evaluation(path, result)
     Console().print(_table(result))
     for metric, reason in result["missing"].items():
         print(f"no {metric}: {reason}")
@@ -88,6 +89,7 @@ def evaluate(args: EvaluateArguments, data: DataArguments) -> dict[str, Any]:
     check_data_arguments(data)
     check_not_trained(args.model_name_or_path, data)
     student = Model(args.model_name_or_path, args.model_revision, args.dtype)
+    check_may_write(output_folder(args), student.name, student.identity)
     teacher = teacher_of(args)
     vocab_size = shared_size(student, teacher or student)
     test = load_test_set(data, student.tokenizer, args.max_prompt_length, args.max_length)

@@ -20,6 +20,7 @@ from kd_lab.report.comparisons import Comparison
 from kd_lab.report.runs import Row
 
 FORMATS = ("png", "svg")
+PICTURES = ("differences", "training_curves", "coverage_precision")
 SPARE_MARKERS = "vP<>pdh8"  # for rows that stand at one point of the map
 PLAIN = FuncFormatter(lambda value, _: f"{value:.6g}")  # 0.3 and not 3 × 10⁻¹
 LOGGED = {"forward KL, D(p‖q)": "eval_forward_kl", "reverse KL, D(q‖p)": "eval_reverse_kl"}
@@ -33,12 +34,12 @@ def draw_all(rows: Sequence[Row], comparisons: Sequence[Comparison]) -> dict[str
     Returns:
         name of the picture -> its files: "differences", "training_curves", "coverage_precision".
     """
-    drawn = {
-        "differences": _draw_differences(rows, comparisons),
-        "training_curves": _draw_curves(rows),
-        "coverage_precision": _draw_modes(rows),
+    drawn = (_draw_differences(rows, comparisons), _draw_curves(rows), _draw_modes(rows))
+    return {
+        name: _files(name, figure)
+        for name, figure in zip(PICTURES, drawn, strict=True)
+        if figure is not None
     }
-    return {name: _files(name, figure) for name, figure in drawn.items() if figure is not None}
 
 
 def styles(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:

@@ -6,15 +6,16 @@ Each run is a folder in which ``kd-lab evaluate`` left its ``evaluation.json``. 
 report.md, table.csv and the pictures as PNG and SVG; the main table is printed too.
 """
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 
-from kd_lab.files import write_bytes
+from kd_lab.files import only_one_at_work, whole_file
 from kd_lab.report.comparisons import best_of_columns, differences_to_sft
 from kd_lab.report.document import MAIN, report_markdown
-from kd_lab.report.plots import draw_all
+from kd_lab.report.plots import FORMATS, PICTURES, draw_all
 from kd_lab.report.published import with_published
 from kd_lab.report.runs import read_rows
 from kd_lab.report.table import csv_table, print_table
@@ -41,6 +42,11 @@ def run(args: ReportArguments) -> None:
     Raises:
         ValueError: in one line, what is wrong with a run; an earlier report stays as it was.
     """
+    with only_one_at_work(Path(args.output_dir)):
+        _write(args)
+
+
+def _write(args: ReportArguments) -> None:
     rows = read_rows(args.runs)
     lines = with_published(rows)
     best, num_comparisons = best_of_columns(rows)
@@ -51,8 +57,13 @@ def run(args: ReportArguments) -> None:
     for drawn in pictures.values():
         files |= drawn
     folder = Path(args.output_dir)
-    for name, content in files.items():
-        write_bytes(folder / name, content)
+    with ExitStack() as all_or_none:  # a full disk leaves the earlier report as it was
+        for name, content in files.items():
+            all_or_none.enter_context(whole_file(folder / name)).write_bytes(content)
+    for name in PICTURES:
+        for suffix in FORMATS:
+            if f"{name}.{suffix}" not in files:  # of an earlier report
+                (folder / f"{name}.{suffix}").unlink(missing_ok=True)
     console = Console()
     print_table(console, lines, MAIN, best)
     print(f"wrote {', '.join(files)} to {folder}")

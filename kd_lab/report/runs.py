@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from kd_lab.evaluation.metrics import METRICS
 from kd_lab.methods import METHODS, Point, method_of
+from kd_lab.model_identity import recorded_identity
 from kd_lab.next_step import evaluation_of, written_by
+from kd_lab.runs import run_files
+from kd_lab.runs.evaluations import read_config, read_evaluation
+from kd_lab.runs.marker import check_whole, vouched_files
 from kd_lab.runs.run_files import CONFIG, RESULT, evaluation_settings, read_metrics
 
-PARTS = "metrics", "weights", "missing", "speed", "student", "teacher", "test_set", "settings"
 SEEDS = ("seed", "data_seed")
 # Settings in which the runs of one row may differ.
 NOT_OF_A_ROW = {
@@ -164,33 +165,28 @@ def _read_run(folder: Path) -> Run:
         raise ValueError(f"there is no folder {folder}{written_by(folder)}")
     path = folder / RESULT
     if not path.is_file():
-        raise ValueError(
-            f"{folder} holds no {RESULT}; first run `{evaluation_of(folder, _config(folder))}`"
-        )
-    try:
-        evaluation = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error.msg} in line {error.lineno}") from error
-    if missing := [key for key in PARTS if key not in evaluation]:
-        raise ValueError(f"{path} was not written by kd-lab evaluate: it has no {missing[0]!r}")
+        config = read_config(folder)
+        raise ValueError(f"{folder} holds no {RESULT}; first run `{evaluation_of(folder, config)}`")
+    evaluation = read_evaluation(path)
     # An evaluation may lie apart from the model that it is of.
-    trained = next(
-        (
-            place
-            for place in (folder, Path(evaluation["settings"]["model_name_or_path"]))
-            if (place / CONFIG).is_file()
-        ),
-        None,
-    )
+    places = (folder, Path(str(evaluation["settings"].get("model_name_or_path"))))
+    trained = next((place for place in places if (place / CONFIG).is_file()), None)
     if trained is None:
         return Run(folder, evaluation, {}, [])
-    return Run(folder, evaluation, _config(trained), read_metrics(trained))
+    check_whole(trained, only=(CONFIG, run_files.METRICS))
+    _check_model(path, trained, evaluation["student"])
+    return Run(folder, evaluation, read_config(trained), read_metrics(trained))
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    """The settings of a training; empty where there was none."""
-    path = folder / CONFIG
-    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+def _check_model(path: Path, trained: Path, student: Mapping[str, str]) -> None:
+    """Refuse an evaluation beside another model than the one that it was made of."""
+    if not vouched_files(trained):
+        return  # a run of the first edition, or one without its model
+    if recorded_identity(trained) != student.get("sha256"):
+        raise ValueError(
+            f"{path} is of another model than {trained} holds now: evaluate it again with "
+            f"`{evaluation_of(trained, read_config(trained))}`"
+        )
 
 
 def _check_comparable(runs: Sequence[Run]) -> None:

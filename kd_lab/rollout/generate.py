@@ -34,7 +34,7 @@ from kd_lab.data.examples import say_rows_without_end
 from kd_lab.data.messages import json_row
 from kd_lab.data.row_store import RowStore
 from kd_lab.data.shards import Shard, ShardStore
-from kd_lab.files import sha256_of
+from kd_lab.files import only_one_at_work, sha256_of
 from kd_lab.model_identity import tokenizer_hash
 from kd_lab.models import Model
 from kd_lab.rollout.sampling import Completion, Sampling
@@ -81,6 +81,11 @@ class Job(NamedTuple):
 
 def run(args: GenerateArguments, data: DataArguments) -> None:
     """Write or finish the answers and say what they are; see ``generate``."""
+    with only_one_at_work(Path(args.output_dir)):
+        _run(args, data)
+
+
+def _run(args: GenerateArguments, data: DataArguments) -> None:
     from accelerate import PartialState
 
     started = time.perf_counter()

@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from kd_lab.data.manifest import KIND, MANIFEST, check_manifest
 from kd_lab.data.messages import prompt_key
-from kd_lab.files import sha256_of_file, whole_folder
+from kd_lab.files import is_empty, only_one_at_work, sealed, sha256_of_file, whole_folder
 from kd_lab.models import Model
 from kd_lab.rollout.sampling import Sampling
 from kd_lab.rollout.sampling_arguments import TOP_P, SamplingArguments, sampling_of
@@ -64,6 +64,11 @@ def run(args: QuestionArguments) -> None:
         FloatingPointError: the model's logits are infinite or NaN.
     """
     sampling = check_question_arguments(args)
+    with only_one_at_work(Path(args.output_dir)):
+        _write(args, sampling)
+
+
+def _write(args: QuestionArguments, sampling: Sampling) -> None:
     folder = Path(args.output_dir)
     teacher = Model(args.teacher_model_name_or_path, args.teacher_revision, args.teacher_dtype)
     wanted = {
@@ -71,7 +76,7 @@ def run(args: QuestionArguments) -> None:
         "teacher": teacher.identity,
         "settings": {key: value for key, value in asdict(args).items() if key != "output_dir"},
     }
-    if folder.exists() and any(folder.iterdir()):
+    if not is_empty(folder):
         there = check_manifest(folder) or {}
         if {key: there.get(key) for key in wanted} != wanted:
             raise ValueError(f"{folder} holds something else: give another --output_dir")
@@ -87,7 +92,7 @@ def run(args: QuestionArguments) -> None:
             text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             path.write_text(text, encoding="utf-8")
             files[path.name] = {"conversations": len(rows), "sha256": sha256_of_file(path)}
-        manifest = {**wanted, "written": written, "files": files}
+        manifest = sealed({**wanted, "written": written, "files": files})
         (part / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     print(
         f"{folder}: {len(questions):,} questions, of {written:,} that the model wrote; {cut:,} "

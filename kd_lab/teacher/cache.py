@@ -23,6 +23,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,6 +37,7 @@ from kd_lab.data.examples import say_rows_without_end
 from kd_lab.data.packed_rows import PackedRows
 from kd_lab.data.row_store import RowStore
 from kd_lab.data.shards import Shard, ShardStore
+from kd_lab.files import only_one_at_work
 from kd_lab.loss import CHUNK_SIZE
 from kd_lab.loss.plain_logits import check_plain_logits
 from kd_lab.model_identity import check_same_teacher, tokenizer_hash
@@ -90,6 +92,11 @@ ARGUMENTS = (CacheArguments, DataArguments)
 
 def run(args: CacheArguments, data: DataArguments) -> None:
     """Write or finish the cache and say what it takes; see ``cache_teacher``."""
+    with only_one_at_work(Path(args.output_dir)):
+        _run(args, data)
+
+
+def _run(args: CacheArguments, data: DataArguments) -> None:
     from accelerate import PartialState
 
     started = time.perf_counter()
