@@ -42,6 +42,7 @@ from kd_lab.trainers.row_order import (
     leave_out_repeated,
     real_rows,
 )
+from kd_lab.trainers.saved_model import has_weights, whole_state_dict
 from kd_lab.vocabulary import IGNORED, shared_vocabulary_size
 
 ROW_COLUMNS = ("prompt_length", "cache_row")  # what a row has besides input_ids and labels
@@ -224,7 +225,14 @@ class TokenDistilTrainer(SFTTrainer):
             with teacher.distribution(text, positions) as live:
                 yield live
         elif isinstance(teacher, StoredTeacher) and is_asked and "cache_row" in inputs:
-            yield teacher.distribution(inputs["cache_row"].tolist(), positions.device)
+            stored = teacher.distribution(inputs["cache_row"].tolist(), positions.device)
+            if "is_repeated" in inputs:  # those rows come last, and none of their tokens is trained
+                real = slice(int(positions.sum()))
+                if isinstance(stored, LiveDistribution):
+                    stored = stored._replace(hidden=stored.hidden[real])
+                else:
+                    stored = stored.rows(real)
+            yield stored
         else:
             yield None
 
@@ -294,6 +302,25 @@ class TokenDistilTrainer(SFTTrainer):
             f"{where}: {why}; the run is stopped and its checkpoints are as they were: try a lower "
             "learning_rate or max_grad_norm and resume"
         )
+
+    # ---- what is saved can be loaded
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """The whole model, also where FSDP's own checkpoints are sharded.
+
+        Raises:
+            OSError: no weights were written.
+        """
+        with (
+            whole_state_dict(self.accelerator) if self.is_fsdp_enabled else contextlib.nullcontext()
+        ):
+            super().save_model(output_dir, _internal_call)
+        folder = Path(output_dir or self.args.output_dir or "")
+        if self.args.should_save and not _internal_call and not has_weights(folder):
+            raise OSError(
+                f"{folder} holds no model although it was saved: under ZeRO-3 set "
+                "stage3_gather_16bit_weights_on_model_save to true, and resume"
+            )
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)
