@@ -1,4 +1,4 @@
-"""The curves of ``evidence/heads_and_tails.py``: what is left of a gap, and who is ahead."""
+"""The curves of ``evidence/heads_and_tails.py``: the gap that is left, and the head's lead."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,10 +16,10 @@ NAMES = {"forward_kl": "forward KL", "reverse_kl": "reverse KL", "adaptive_kl": 
 
 
 def left_of(curves: Mapping[str, ArrayLike], part: str) -> Floats:
-    """How much of the start's gap is left, 1 being all of it, [seeds, steps].
+    """The share of the start's gap that is left, [seeds, steps].
 
     Args:
-        curves: of one divergence, metric -> [seeds][steps].
+        curves: one divergence's, metric -> [seeds][steps].
         part: "head" or "tail".
     """
     gap = np.asarray(curves[part], float)
@@ -27,14 +27,14 @@ def left_of(curves: Mapping[str, ArrayLike], part: str) -> Floats:
 
 
 def head_lead(curves: Mapping[str, ArrayLike]) -> Floats:
-    """By how many points more of the head's gap is closed than of the tail's, [seeds, steps]."""
+    """The closed share of the head's gap less that of the tail's, in points [seeds, steps]."""
     return 100 * (left_of(curves, "tail") - left_of(curves, "head"))
 
 
 def draw_curves(
     curves: Mapping[str, Mapping[str, ArrayLike]], at: Sequence[int], divergences: Sequence[str]
 ) -> None:
-    """What is left of both gaps, and by how much the head is ahead: means, 95% t-intervals."""
+    """The shares left of both gaps, and the head's lead: means and 95% t-intervals."""
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.7), layout="constrained")
     for name in divergences:
         style = line_style(line_of(name))

@@ -31,7 +31,7 @@ COLOURS = {
 
 
 def draw_method_map() -> Figure:
-    """The map as a figure: a cell for each pair, in it the methods that lie there."""
+    """The map as a figure: a cell for each pair, with the methods that lie there."""
     cells: dict[tuple[str, str], list[Method]] = defaultdict(list)
     for method in METHODS.values():
         cells[method.point.row, method.point.column].append(method)

@@ -5,7 +5,7 @@
 
 For each seed, ``distil_on_one_page.py`` trains one teacher and one student from answers alone. From
 that student it distils six times: only the divergence and the writer of the prefixes differ. The
-control goes on with plain SFT for as many steps. Intervals are 95% t-intervals over seeds.
+control continues plain SFT for as many steps. Intervals are 95% t-intervals over seeds.
 """
 
 import argparse
@@ -21,10 +21,11 @@ import numpy as np
 from scipy import stats
 
 from kd_lab.divergences import get_divergence
+from kd_lab.files import whole_file, write_text
 from kd_lab.house_style import Figure, house_style, line_style
 from kd_lab.methods import Point
 from toy import distil_on_one_page as page
-from toy.script import run_script, whole_file, writable_folder
+from toy.script import run_script, writable_folder
 
 SOURCES = {"dataset": "the\ndataset", "teacher": "the\nteacher", "student": "the\nstudent"}
 DIVERGENCES = {"forward_kl": "forward KL", "reverse_kl": "reverse KL"}
@@ -112,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=6, help="how many (default: 6)")
     parser.add_argument("--quick", action="store_true", help="a few steps, to see that it runs")
-    parser.add_argument("--out", default="assets", help="folder of the picture (default: assets)")
+    parser.add_argument("--out", default="assets", help="the picture's folder (default: assets)")
     options = parser.parse_args(argv)
     if options.seeds < 1:
         raise ValueError(f"--seeds must be at least 1, not {options.seeds}")
@@ -123,8 +124,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         seeds.append(measure(seed, quick=options.quick))
         print(f"seed {seed} of {options.seeds}", flush=True)
     results = summarise(seeds)
-    with whole_file(file) as part:
-        part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_text(file, json.dumps(results, indent=1) + "\n")
     with whole_file(out / "one_page.png") as part:
         part.write_bytes(draw(results))
     print(f"wrote {file} and {out / 'one_page.png'}")

@@ -45,6 +45,10 @@ def style_of(divergence: str) -> dict[str, Any]:
     return line_style(line_of(divergence.removesuffix("_epsilon")))
 
 
+def _label(divergence: str) -> str:
+    return LABELS.get(divergence, divergence.replace("_", " "))
+
+
 def draw_race(log: RaceLog, teacher: int, rank: int, path: Path) -> None:
     """One picture in the post's form, 640x480: weight distance left, probability distance right."""
     with house_style():
@@ -56,7 +60,7 @@ def draw_race(log: RaceLog, teacher: int, rank: int, path: Path) -> None:
             weight_distance = log.curve("weight_distance", divergence, teacher)
             probability_distance = log.curve("probability_distance", divergence, teacher)
             weights.plot(
-                log.step, weight_distance, linewidth=2.8, label=LABELS[divergence], **style
+                log.step, weight_distance, linewidth=2.8, label=_label(divergence), **style
             )
             probabilities.plot(log.step, probability_distance, linewidth=1, **style)
         weights.set(
@@ -74,7 +78,7 @@ def draw_race(log: RaceLog, teacher: int, rank: int, path: Path) -> None:
 
 
 def draw_verdicts(summary: Mapping[str, Any], path: Path) -> None:
-    """Forward against reverse KL: who is ahead in which cell, and by how many per cent."""
+    """Forward against reverse KL: the leader of each cell, and its lead in per cent."""
     values, divergences = np.array(summary["values"]), list(summary["axes"]["divergence"])
     mean = values.mean(-1)  # [distance, step, sharpness, rank, rate, divergence]
     blocks = [(0, "exact", "sharp"), (0, "epsilon", "sharp + 1e-10"), (1, "exact", "unit")]
@@ -108,7 +112,7 @@ def draw_verdicts(summary: Mapping[str, Any], path: Path) -> None:
 
 
 def draw_leaders(summary: Mapping[str, Any], path: Path) -> None:
-    """All six divergences: which is nearest to the teacher in which cell; pale where not alone."""
+    """All six divergences: the nearest to the teacher in each cell; pale if it is not alone."""
     leader, level = summary["leaders"]["leader"], summary["leaders"]["level"]
 
     def cell(block: int, at: tuple[int, int], rank: int, rate: int) -> tuple[Any, str, str]:
@@ -123,7 +127,7 @@ def draw_leaders(summary: Mapping[str, Any], path: Path) -> None:
         return pale, f"{INITIALS[name]} +{level_with_it}", "black"
 
     legend = [
-        Patch(color=style_of(name)["color"], label=f"{initial}: {LABELS[name]}")
+        Patch(color=style_of(name)["color"], label=f"{initial}: {_label(name)}")
         for name, initial in INITIALS.items()
     ]
     title = "Nearest to the teacher of six (pale, +n: not separated from n others; =: all arrived)"
@@ -142,7 +146,7 @@ def draw_epsilon(summary: Mapping[str, Any], path: Path) -> None:
             for name in ("forward_kl", "reverse_kl"):
                 curve, style = curves["weight_distance"][name + suffix], style_of(name)
                 mean = np.mean(curve["by_seed"], axis=0)  # [N]
-                ax.plot(curves["step"], mean, label=LABELS[name], **style)
+                ax.plot(curves["step"], mean, label=_label(name), **style)
                 ax.fill_between(
                     curves["step"], curve["low"], curve["high"], color=style["color"], alpha=0.25
                 )
@@ -166,7 +170,7 @@ def _draw_maps(
     title: str,
     path: Path,
 ) -> None:
-    """A panel for each distance and step; in it a column for each rank, a row for each rate.
+    """A panel for each distance and step, with a column for each rank and a row for each rate.
 
     ``cell(block, (distance, step), rank, rate)`` gives the face, the text and its colour.
     """

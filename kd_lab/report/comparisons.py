@@ -24,7 +24,7 @@ from kd_lab.evaluation.intervals import (
     paired_difference,
     seed_spread,
 )
-from kd_lab.report.metrics import COMPARED, METRICS, NUM_COMPARED, Metric
+from kd_lab.evaluation.metrics import COMPARED, METRICS, NUM_COMPARED, Metric
 from kd_lab.report.runs import Row
 
 SIGNIFICANT = 0.05

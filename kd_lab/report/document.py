@@ -2,8 +2,8 @@
 
 from collections.abc import Collection, Sequence
 
+from kd_lab.evaluation.metrics import TABLES
 from kd_lab.report.comparisons import SIGNIFICANT, Comparison
-from kd_lab.report.metrics import TABLES
 from kd_lab.report.plots import logged_curves
 from kd_lab.report.published import PublishedRow
 from kd_lab.report.runs import Row
@@ -51,7 +51,7 @@ references' tokens.""",
 All are of the sampled answers.""",
 }
 WITH_GRAMMAR = """
-The first three are exact: the law of the student on all true answers against that of the grammar,
+The first three are exact: the student's distribution on all true answers against the grammar's,
 in nats a question; the second given that the student stays in the grammar. The others are of the
 sampled answers."""
 

@@ -7,8 +7,8 @@ here, the student q is the 1.5B and the teacher p the 7B.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from kd_lab.evaluation.metrics import TABLE_1
 from kd_lab.methods import METHODS, Point, method_of
-from kd_lab.report.metrics import TABLE_1
 from kd_lab.report.runs import NOT_TRAINED, Row
 
 

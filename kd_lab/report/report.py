@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from kd_lab.files import write_bytes
 from kd_lab.report.comparisons import best_of_columns, differences_to_sft
 from kd_lab.report.document import MAIN, report_markdown
 from kd_lab.report.plots import draw_all
@@ -50,11 +51,8 @@ def run(args: ReportArguments) -> None:
     for drawn in pictures.values():
         files |= drawn
     folder = Path(args.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        part = folder / f".{name}.part"
-        part.write_bytes(content)
-        part.replace(folder / name)
+        write_bytes(folder / name, content)
     console = Console()
     print_table(console, lines, MAIN, best)
     print(f"wrote {', '.join(files)} to {folder}")

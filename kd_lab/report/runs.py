@@ -14,12 +14,11 @@ from typing import Any
 
 import yaml
 
+from kd_lab.evaluation.metrics import METRICS
 from kd_lab.methods import METHODS, Point, method_of
 from kd_lab.next_step import evaluation_of, written_by
-from kd_lab.report.metrics import METRICS
-from kd_lab.runs.run_folder import CONFIG, read_metrics
+from kd_lab.runs.run_files import CONFIG, RESULT, evaluation_settings, read_metrics
 
-RESULT = "evaluation.json"
 PARTS = "metrics", "weights", "missing", "speed", "student", "teacher", "test_set", "settings"
 SEEDS = ("seed", "data_seed")
 # Settings in which the runs of one row may differ.
@@ -31,8 +30,8 @@ NOT_OF_A_ROW = {
 BEGINNINGS_NOT_OF_A_ROW = ("logging_", "save_", "eval_", "hub_", "push_to_hub", "trackio_")
 # Settings of an evaluation that decide what its figures mean.
 OF_THE_EVALUATION = (
-    "temperature", "top_p", "top_k", "max_new_tokens", "answers_per_prompt", "max_prompt_length",
-    "max_length", "bart_model",
+    "sampling_temperature", "top_p", "top_k", "max_new_tokens", "answers_per_prompt",
+    "max_prompt_length", "max_length", "bart_model",
 )  # fmt: skip
 NOT_TRAINED = "not trained here"
 
@@ -207,7 +206,7 @@ def _check_comparable(runs: Sequence[Run]) -> None:
                 "evaluate them on the same ones, or report on them apart"
             )
         for key in OF_THE_EVALUATION:
-            mine, other = (each.evaluation["settings"].get(key) for each in (run, first))
+            mine, other = (evaluation_settings(each.evaluation).get(key) for each in (run, first))
             if mine != other:
                 raise ValueError(
                     f"{first.folder} was evaluated with {key} {other} and {run.folder} with {mine}:"

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from kd_lab.evaluation.metrics import METRICS, TABLES, Metric
 from kd_lab.report.comparisons import Comparison, figure
-from kd_lab.report.metrics import METRICS, TABLES, Metric
 from kd_lab.report.published import PublishedRow
 from kd_lab.report.runs import Row, count
 

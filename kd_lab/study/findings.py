@@ -1,21 +1,21 @@
-"""Three sentences of what to look at, computed from a study's runs.
+"""Three sentences on a study's results, computed from its runs.
 
-Each difference stands with its 95% interval over the test examples, and is called significant as in
-the report: by paired bootstrap, after Holm's adjustment, and only if every seed of the one row
-lies beyond every seed of the other.
+Each difference has its 95% interval over the test examples. Significant means what it means in the
+report: by paired bootstrap, after Holm's adjustment, and only if every seed of the one row lies
+beyond every seed of the other.
 """
 
 from collections.abc import Sequence
 
+from kd_lab.evaluation.metrics import METRICS, Metric
 from kd_lab.report.comparisons import Comparison, best_of_columns, compare, figure
-from kd_lab.report.metrics import METRICS, Metric
 from kd_lab.report.runs import Row
 
 BY_NAME = {metric.name: metric for metric in METRICS}
 
 
 def toy_findings(rows: Sequence[Row]) -> list[str]:
-    """What the study on the toy language says of forward and reverse KL."""
+    """The findings of the study on the toy language about forward and reverse KL."""
     by_method = {row.method: row for row in rows}
     forward, reverse, sft = (by_method[key] for key in ("token_fkl", "token_rkl", "sft"))
     precision, coverage, invented = (
@@ -36,7 +36,7 @@ def toy_findings(rows: Sequence[Row]) -> list[str]:
 
 
 def smol_findings(rows: Sequence[Row]) -> list[str]:
-    """What the study on the real model says of forward and reverse KL."""
+    """The findings of the study on the real model about forward and reverse KL."""
     by_column = {row.point.column: row for row in rows if row.point and not row.gives}
     forward, reverse, sft = (by_column[name] for name in ("forward KL", "reverse KL", "none"))
     rouge, forward_kl, reverse_kl = (BY_NAME[m] for m in ("rougeL", "forward_kl", "reverse_kl"))
@@ -65,7 +65,7 @@ def _modes(precision: Comparison, coverage: Comparison) -> str:
 
 
 def _nearest(rows: Sequence[Row]) -> str:
-    """Which student is nearest to the teacher, in each direction of KL."""
+    """The student nearest to the teacher, in each direction of KL."""
     best, _ = best_of_columns(rows)
     students = [row for row in rows if row.p]
     parts = []
@@ -73,8 +73,8 @@ def _nearest(rows: Sequence[Row]) -> str:
         metric = BY_NAME[name]
         first = min(students, key=lambda row: _mean(row, metric))
         doubt = "" if (first.name, name) in best else "; not significantly before all others"
-        told = f"{_mean(first, metric):.3f} nats a token{doubt}"
-        parts.append(f"by {metric.label} it is {_name(first)} ({told})")
+        value = f"{_mean(first, metric):.3f} nats a token{doubt}"
+        parts.append(f"by {metric.label} it is {_name(first)} ({value})")
     return f"Of all students the nearest to the teacher: {', '.join(parts)}."
 
 

@@ -1,8 +1,8 @@
 """A sweep: forward and reverse KL at each of several settings, on the toy language, over seeds.
 
-Runs of one seed share their start and their conversations, so that a gap between two objectives is
-taken within each seed. Its interval is over seeds of all that a run draws at random: the start's
-weights, the conversations and their order, and what is sampled in its evaluation.
+Runs of one seed share their start and their conversations, so we take a gap between two objectives
+within each seed. Its interval is over seeds of all random draws of a run: the start's weights, the
+conversations and their order, and the samples of its evaluation.
 """
 
 import json
@@ -17,7 +17,7 @@ from scipy import stats
 from kd_lab.evaluation.evaluate import RESULT
 from kd_lab.house_style import Figure, house_style, line_style
 from kd_lab.methods import METHODS
-from kd_lab.runs.run_folder import run_versions
+from kd_lab.runs.versions import run_versions
 from kd_lab.study.commands import evaluate, train
 from kd_lab.study.schedule import Task
 from kd_lab.study.toy import scoring
@@ -28,11 +28,11 @@ METRICS = (
     "forward_kl", "reverse_kl", "top1_agreement", "sequence_forward_kl_rao_blackwell",
     "sequence_reverse_kl_rao_blackwell",
 )  # fmt: skip
-# What a sweep compares: SFT is its control.
+# The methods of a sweep; SFT is its control.
 COMPARED = {"sft": "SFT", "token_fkl": "forward KL", "token_rkl": "reverse KL"}
 DIVERGENCES = {key: METHODS[key].point.divergence for key in ("token_fkl", "token_rkl")}
 
-# A picture's panels: metric -> title. A share near 1 is drawn as what it lacks.
+# A picture's panels: metric -> title. A share near 1 is drawn as one minus the share.
 PANELS = {
     "coverage": "1 - coverage",
     "precision": "1 - precision",
@@ -42,7 +42,7 @@ PANELS = {
 
 
 class Sweep(NamedTuple):
-    """What there is to know of a sweep."""
+    """A sweep: its name and the functions that run, read and draw it."""
 
     name: str  # its results are study_NAME.json and study_NAME.png
     tasks: Callable[[Path, int, bool], list[Task]]  # of folder, seeds and quick, as ``toy_study``
@@ -65,7 +65,7 @@ def teacher_tasks(folder: Path, quick: bool) -> list[Task]:
 
 
 def sweep_results(folder: Path, seeds: int) -> dict[str, Any]:
-    """What the results of every sweep begin with: ``seeds``, ``teacher``, how it was measured."""
+    """The beginning of every sweep's results: ``seeds``, ``teacher`` and the settings."""
     teacher = _evaluation(folder, "teacher")
     return {
         "seeds": seeds,
@@ -87,7 +87,7 @@ def read_values(
 
 
 def parameters_of(folder: Path, name: str) -> int:
-    """How many parameters the model of the run NAME has."""
+    """The number of parameters of the run NAME's model."""
     return _evaluation(folder, name)["speed"]["student"]["parameters"]
 
 
@@ -103,9 +103,9 @@ def with_gaps(methods: Mapping[str, Values]) -> dict[str, Any]:
 
 
 def paired(values: Values, against: Values) -> dict[str, dict[str, Any]]:
-    """Each metric's difference, values less against, taken within each seed.
+    """Each metric's difference, values less against, within each seed.
 
-    Beside what ``over_seeds`` gives it has ``above_zero``: in how many seeds it is more than 0.
+    To the figures of ``over_seeds`` it adds ``above_zero``: in how many seeds it is more than 0.
     """
     differences = {metric: np.subtract(x, against[metric]) for metric, x in values.items()}
     return {
@@ -117,7 +117,7 @@ def paired(values: Values, against: Values) -> dict[str, dict[str, Any]]:
 def over_seeds(values: ArrayLike) -> dict[str, Any]:
     """``values``, their ``mean`` and its 95% t-interval over seeds, ``low`` and ``high``.
 
-    With one seed there is no interval, and it is null.
+    With one seed the interval is null.
     """
     x = np.asarray(values, float)
     low = high = None
@@ -127,7 +127,7 @@ def over_seeds(values: ArrayLike) -> dict[str, Any]:
     return {"values": x.tolist(), "mean": x.mean(), "low": low, "high": high}
 
 
-def told(difference: Mapping[str, Any]) -> str:
+def with_interval(difference: Mapping[str, Any]) -> str:
     """A difference with its interval: "+0.030 (+0.010 to +0.050)"."""
     if difference["low"] is None:
         return f"{difference['mean']:+.3f} (one seed)"
@@ -145,12 +145,12 @@ def draw_sweep(
     """A picture, as PNG: four metrics at each setting, a line for each method, a dot for each seed.
 
     Args:
-        settings: of each setting in turn, the figures by method.
-        ticks: what each is called, under the axis.
+        settings: the figures by method of each setting in turn.
+        ticks: the settings' names under the axis.
         label: of that axis.
-        level: metric -> where a horizontal line is drawn, if anywhere.
-        panels: metric -> title; of a title "1 - ..." what the metric lacks to 1 is drawn.
-        of_level: whose lines these are.
+        level: metric -> the height of a horizontal line, for some metrics.
+        panels: metric -> title; a title "1 - ..." draws one minus the metric.
+        of_level: the legend of the horizontal lines.
     """
 
     methods = [method for method in COMPARED if method in settings[0]]
@@ -172,7 +172,7 @@ def draw_sweep(
                 )  # fmt: skip
             if metric in level:
                 at = 1 - level[metric] if lacks else level[metric]
-                axis.axhline(at, color="#7F7F7F", linewidth=1, label=of_level)
+                axis.axhline(at, color="black", linestyle=":", linewidth=1.2, label=of_level)
             low, high = axis.dataLim.intervaly
             if high > 3 * low > 0:  # no less than that has decades to show
                 axis.set_yscale("log")

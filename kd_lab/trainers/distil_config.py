@@ -15,8 +15,10 @@ from transformers.utils import is_torch_bf16_gpu_available
 from trl import SFTConfig
 
 from kd_lab.divergences import Divergence, get_divergence
+from kd_lab.honoured_options import check_honoured
 from kd_lab.machine.nvidia import nvidia_gpus, torch_build, why_unused
 from kd_lab.methods import PREFIX_SOURCES, Point
+from kd_lab.rollout.sampling_arguments import SamplingArguments
 from kd_lab.trainers.figures import LOSSES
 
 # Float16 has too small a range for gradients: it needs a scaled loss.
@@ -27,7 +29,7 @@ NO_FLOAT16 = (
 
 
 @dataclass
-class DistilConfig(SFTConfig):
+class DistilConfig(SamplingArguments, SFTConfig):
     """Settings of the three trainers. Raises ValueError, in one line, for what cannot be run."""
 
     divergence: str = field(
@@ -44,7 +46,9 @@ class DistilConfig(SFTConfig):
     )
     distil_temperature: float = field(
         default=1.0,
-        metadata={"help": "T of both models' laws inside the divergence, which is then times T²."},
+        metadata={
+            "help": "Temperature T of both distributions in the divergence; its value is times T²."
+        },
     )
     chunk_size: int = field(
         default=1024,
@@ -63,25 +67,13 @@ class DistilConfig(SFTConfig):
     max_new_tokens: int = field(
         default=256, metadata={"help": "Longest answer that is written, in tokens."}
     )
-    sampling_temperature: float = field(
-        default=1.0, metadata={"help": "Temperature of the answers that are written; 0 is greedy."}
-    )
-    top_p: float = field(
-        default=1.0, metadata={"help": "Nucleus of the answers that are written; 1 is all."}
-    )
-    top_k: int = field(
-        default=0, metadata={"help": "The k likeliest tokens to write with; 0 is all."}
-    )
-    rollout_batch_size: int = field(
-        default=64, metadata={"help": "Answers written at the same time, per process."}
-    )
     policy_gradient: bool = field(
         default=False,
         metadata={"help": "Sequence-level reverse KL by MiniLLM's policy gradient."},
     )
     teacher_mix: float = field(
         default=0.2,
-        metadata={"help": "Policy gradient: the teacher's share in the law that writes."},
+        metadata={"help": "Policy gradient: the teacher's share in the distribution that writes."},
     )
     length_normalised: bool = field(
         default=True,
@@ -111,6 +103,7 @@ class DistilConfig(SFTConfig):
     )
 
     def __post_init__(self) -> None:
+        check_honoured(self)
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha must lie in [0, 1], not {self.alpha}")
         if not self.distil_temperature > 0:

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from trl.models.utils import unwrap_model_for_generation
 
-from kd_lab.rollout.sampling import Completion, Sampling
+from kd_lab.rollout.sampling import Completion
+from kd_lab.rollout.sampling_arguments import sampling_of
 from kd_lab.rollout.transformers_engine import write_answers
 from kd_lab.teacher.live import LiveTeacher, processes_apart
 from kd_lab.trainers.token_distil import TokenDistilTrainer
@@ -64,9 +65,7 @@ class SeqDistilTrainer(TokenDistilTrainer):
             self._tokenizer.eos_token_id,
             *(ends if isinstance(ends, list) else [ends] if ends is not None else []),
         }
-        self.sampling = Sampling(
-            settings.max_new_tokens, settings.sampling_temperature, settings.top_p, settings.top_k
-        )
+        self.sampling = sampling_of(settings)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device

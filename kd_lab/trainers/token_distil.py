@@ -30,9 +30,9 @@ from kd_lab.loss import (
     Weights,
     distillation_loss,
 )
+from kd_lab.loss.plain_logits import check_plain_head
 from kd_lab.loss.sharded_head import call_with_head
 from kd_lab.teacher.live import LiveTeacher
-from kd_lab.teacher.plain_logits import check_plain_head
 from kd_lab.teacher.stored import StoredTeacher
 from kd_lab.trainers.distil_config import NO_FLOAT16, DistilConfig
 from kd_lab.trainers.figures import LOSSES, SFT_LOSSES, TokenMeans, loss_of
@@ -62,6 +62,7 @@ class TokenDistilTrainer(SFTTrainer):
             teacher is stored.
         processing_class: the student's tokenizer.
         teacher_tokenizer: where it is not the same; the two are compared token by token.
+        vocab_size: how many tokens both models have, where it is known already.
         **others: as SFTTrainer takes them: peft_config, callbacks, optimizers.
 
     Evaluation logs ``eval_cross_entropy`` and, if the teacher is a model, ``eval_divergence``, and
@@ -82,6 +83,7 @@ class TokenDistilTrainer(SFTTrainer):
         eval_dataset: Dataset | None = None,
         processing_class: PreTrainedTokenizerBase,
         teacher_tokenizer: PreTrainedTokenizerBase | None = None,
+        vocab_size: int | None = None,
         **others: Any,
     ) -> None:
         if teacher is None and args.alpha != 0:
@@ -119,20 +121,20 @@ class TokenDistilTrainer(SFTTrainer):
         self._redirect = _ForwardRedirection()
         self._means = {"train": TokenMeans(), "eval": TokenMeans()}
         self.divergence = args.get_divergence()
-        own = processing_class
-        student_rows = model.config.get_text_config().vocab_size
-        self.teacher: LiveTeacher | StoredTeacher | None = None
-        self.vocab_size = shared_vocabulary_size(own, own, student_rows, student_rows)
+        self.teacher: LiveTeacher | StoredTeacher | None
         if isinstance(teacher, PreTrainedModel):
             check_plain_head(teacher)
-            teacher_rows = teacher.config.get_text_config().vocab_size
-            self.vocab_size = shared_vocabulary_size(
-                own, teacher_tokenizer or own, student_rows, teacher_rows
-            )
+            other, other_tokenizer = teacher, teacher_tokenizer or processing_class
             self.teacher = LiveTeacher(teacher, self.accelerator)
-        elif teacher is not None:
-            self.vocab_size = min(self.vocab_size, teacher.manifest["settings"]["vocab_size"])
+        else:
+            other, other_tokenizer = model, processing_class
             self.teacher = teacher
+        if vocab_size is None:
+            rows = [side.config.get_text_config().vocab_size for side in (model, other)]
+            vocab_size = shared_vocabulary_size(processing_class, other_tokenizer, *rows)
+        if isinstance(teacher, StoredTeacher):
+            vocab_size = min(vocab_size, teacher.manifest["settings"]["vocab_size"])
+        self.vocab_size = vocab_size
         args.check_best_figure(LOSSES if isinstance(teacher, PreTrainedModel) else SFT_LOSSES)
         self._sizes = {"vocab_size": self.vocab_size, "chunk_size": args.chunk_size}
 

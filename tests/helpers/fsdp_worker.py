@@ -1,14 +1,11 @@
 """FSDP2 on CPUs: two steps of bfloat16, and a saved model, for test_fsdp.py.
 
-    torchrun --nproc_per_node 2 fsdp_worker.py OUT.json FOLDER
-
 accelerate makes FSDP of two processes with GPUs and DDP of two without; here it is made FSDP of the
 latter too. All else, the state dict's default kind included, is accelerate's.
 """
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +44,12 @@ def use_fsdp_on_cpus() -> None:
     AcceleratorState.__init__ = begin_with_fsdp
 
 
-def main(out: str, folder: str) -> None:
+def train_and_save(out: Path, folder: Path) -> None:
+    """Writes what was trained, beside ``out``, and what was logged; the model to ``folder``."""
     os.environ.update(SETTINGS)
     use_fsdp_on_cpus()
     config = DistilConfig(
-        output_dir=folder, per_device_train_batch_size=4, max_steps=2, logging_steps=1, bf16=True,
+        output_dir=str(folder), per_device_train_batch_size=4, max_steps=2, logging_steps=1, bf16=True,
         use_cpu=True, disable_tqdm=True, save_strategy="no", learning_rate=1e-3,
         train_sampling_strategy="sequential",
     )  # fmt: skip
@@ -61,23 +59,19 @@ def main(out: str, folder: str) -> None:
     )  # fmt: skip
     trainer.train()
     kind = str(trainer.accelerator.state.fsdp_plugin.state_dict_type)
-    trainer.save_model(folder)
+    trainer.save_model(str(folder))
     weights = {
         name: weight.detach().full_tensor() if isinstance(weight, DTensor) else weight.detach()
         for name, weight in trainer.model.named_parameters()
     }
     if dist.get_rank() == 0:
-        torch.save(weights, Path(out).with_suffix(".pt"))
+        torch.save(weights, out.with_suffix(".pt"))
         found = {
             "distributed_type": trainer.accelerator.distributed_type.value,
             "state_dict_type": kind,
             "is_sharded": any(isinstance(w, DTensor) for w in trainer.model.parameters()),
             "steps": [entry for entry in trainer.state.log_history if "grad_norm" in entry],
         }
-        Path(out).write_text(json.dumps(found))
+        out.write_text(json.dumps(found))
     dist.barrier()
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -1,13 +1,10 @@
 """A step or two of each trainer, in processes of their own: for test_invariance.py.
 
-    [torchrun --nproc_per_node 2] one_step_worker.py OUT.json CACHE BATCH ACCUMULATE ZERO_STAGE
-
 The same rows whatever they are split into, and a cache of the teacher for one case. Rank 0 writes
 each step's loss and gradient norm, and the figures of an evaluation.
 """
 
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -122,16 +119,17 @@ def one_case(name: str, folder: Path, cache: str, batch: int, accumulate: int, s
     return found
 
 
-def main(out: str, cache: str, *split: str) -> None:
-    batch, accumulate, stage = map(int, split)
-    folder = Path(out).with_suffix("")
+def write_steps(out: Path, cache: str, batch: int, accumulate: int, stage: int) -> None:
+    """Writes each case's steps as JSON; without an error where gloo is done too early.
+
+    Args:
+        cache: a folder of the teacher's hidden states on rows of the toy language.
+        batch, accumulate, stage: rows of a process at a time, micro-batches of a step, ZeRO stage.
+    """
+    folder = out.with_suffix("")
     steps = {case: one_case(case, folder, cache, batch, accumulate, stage) for case in CASES}
     if not dist.is_initialized() or dist.get_rank() == 0:
-        Path(out).write_text(json.dumps(steps))
+        out.write_text(json.dumps(steps))
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -10,7 +10,7 @@ import yaml
 
 from kd_lab.cli import main, parse
 from kd_lab.recipe import find_recipe, recipes
-from kd_lab.runs.run_folder import read_metrics
+from kd_lab.runs.run_files import read_metrics
 
 METHODS = (
     "sft", "token_fkl", "token_rkl", "token_akl", "token_jsd", "seq_fkl", "seqkd", "seq_rkl", "gkd",

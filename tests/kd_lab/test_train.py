@@ -1,10 +1,7 @@
 """``kd-lab train`` as a user runs it: what it refuses, what it leaves, and a kill -9 on the way."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,8 +12,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Tokenizer
 from kd_lab.cli import main
 from kd_lab.data.conversations import DataArguments
 from kd_lab.student import StudentArguments
-from kd_lab.train import TeacherArguments, run
+from kd_lab.train import TrainTeacherArguments, run
 from kd_lab.trainers.distil_config import DistilConfig, check_one_gpu
+from kd_lab.vocabulary import check_same_tokenizer
+from tests.helpers.forked_processes import one_process
 from tests.helpers.refusal import SHAPE, refusal
 from tests.helpers.toy_pair import TOKENIZER, toy_model
 
@@ -67,7 +66,7 @@ def test_several_gpus_without_a_launcher_are_refused_before_anything_loads(tmp_p
     config = DistilConfig(output_dir=str(tmp_path / "run"), use_cpu=True, alpha=0.0)
     config._n_gpu = 8  # as transformers counts them
     with pytest.raises(ValueError, match=r"^8 GPUs .*--num_processes 8 .*CUDA_VISIBLE_DEVICES=0"):
-        run(StudentArguments("no/such/model"), TeacherArguments(), DataArguments(), config)
+        run(StudentArguments("no/such/model"), TrainTeacherArguments(), DataArguments(), config)
     check_one_gpu(0)  # a CPU
     check_one_gpu(1)
 
@@ -219,22 +218,31 @@ def test_a_killed_run_goes_on_to_the_same_weights(prefixes, teacher, tmp_path):
         "--teacher_model_name_or_path", teacher, "--max_new_tokens", "12",
     ]  # fmt: skip
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "kd_lab", "train", *words, "--output_dir", str(cut)]
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    command = ["train", *words, "--output_dir"]
+    log = tmp_path / "log"
+    process = one_process(main, [*command, str(cut)], log=log)
     while not (cut / "checkpoint-20" / "complete").exists():
-        assert process.poll() is None, "it ended before it could be killed"
+        assert process.is_alive(), log.read_text()
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert not (cut / "model.safetensors").exists()
-    subprocess.run(
-        [*command, "--resume_from_checkpoint", "true"],
-        env=environment, check=True, capture_output=True,
-    )  # fmt: skip
-    subprocess.run([*command[:-1], str(whole)], env=environment, check=True, capture_output=True)
+    assert main([*command, str(cut), "--resume_from_checkpoint", "true"]) == 0
+    assert main([*command, str(whole)]) == 0
     assert (cut / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     steps = [json.loads(line)["step"] for line in (cut / "metrics.jsonl").read_text().splitlines()]
     assert steps == [*range(10, 91, 10), 90]  # none twice; the last is the summary
+
+
+def test_the_two_vocabularies_are_compared_once(teacher, tmp_path, monkeypatch):
+    compared = []
+
+    def counted(*tokenizers):
+        compared.append(tokenizers)
+        return check_same_tokenizer(*tokenizers)
+
+    monkeypatch.setattr("kd_lab.vocabulary.check_same_tokenizer", counted)
+    words = ["--teacher_model_name_or_path", teacher, "--output_dir", str(tmp_path / "run")]
+    assert main(["train", *STUDENT, *QUICK, *words]) == 0
+    assert len(compared) == 1

@@ -6,7 +6,8 @@ from kd_lab.cli import main, parse
 from kd_lab.report.plots import styles
 from kd_lab.report.published import PUBLISHED
 from kd_lab.report.runs import read_rows
-from kd_lab.runs.run_folder import record_run, resolved_config
+from kd_lab.runs.run_files import resolved_config
+from kd_lab.runs.run_folder import record_run
 from tests.helpers.written_runs import FKL, write_run, write_study
 
 
@@ -59,6 +60,9 @@ def test_rows_have_names_of_their_own(tmp_path):
     assert len(set(looks)) == len(looks)
 
 
+NOWHERE = {"model_name_or_path": ""}
+
+
 @pytest.mark.parametrize(
     ("break_it", "told"),
     [
@@ -69,8 +73,10 @@ def test_rows_have_names_of_their_own(tmp_path):
         (lambda run: (run / "evaluation.json").write_text("{"), "is not JSON"),
         (lambda run: (run / "evaluation.json").write_text("{}"), "not written by kd-lab evaluate"),
         (lambda run: write_run(run, {}, test_set={}), "different test prompts"),
-        (lambda run: write_run(run, {}, settings={"model_name_or_path": "", "temperature": 0.0}),
-         "with temperature 1.0 and"),
+        (lambda run: write_run(run, {}, settings={**NOWHERE, "sampling_temperature": 0.0}),
+         "with sampling_temperature 1.0 and"),
+        (lambda run: write_run(run, {}, settings={**NOWHERE, "temperature": 0.0}),
+         "with sampling_temperature 1.0 and"),  # as it was called before
         (lambda run: run.rename(run.with_name("gone")), "there is no folder"),
     ],
 )  # fmt: skip

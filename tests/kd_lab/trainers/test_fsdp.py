@@ -1,33 +1,27 @@
 """FSDP2 as accelerate sets it up by default, on two CPU processes with bfloat16 parameters."""
 
+import contextlib
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from transformers import AutoModelForCausalLM
 
 from kd_lab.trainers.distil_config import DistilConfig
 from kd_lab.trainers.token_distil import TokenDistilTrainer
+from tests.helpers.forked_processes import two_processes
+from tests.helpers.fsdp_worker import train_and_save
 from tests.helpers.toy_pair import TOKENIZER, toy_model, toy_rows
-
-WORKER = Path(__file__).parents[2] / "helpers" / "fsdp_worker.py"
 
 
 @pytest.mark.slow
 def test_a_model_is_saved_and_the_figures_keep_their_digits(tmp_path):
     out, folder = tmp_path / "found.json", tmp_path / "run"
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
-            "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", WORKER, out, folder,
-        ],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert out.exists(), done.stderr[-3000:]
+    # Gloo may abort a process that is already done, so that what was written counts.
+    with contextlib.suppress(ChildFailedError):
+        two_processes(train_and_save, out, folder, logs=tmp_path / "log")
+    assert out.exists(), [file.read_text()[-3000:] for file in tmp_path.rglob("stderr.log")]
     found = json.loads(out.read_text())
     assert found["distributed_type"] == "FSDP"
     assert found["is_sharded"]

@@ -6,19 +6,18 @@ epochs that fill no last batch, the order by length, joined rows, LoRA, a stored
 without trained tokens, and the figures of an evaluation.
 """
 
+import contextlib
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from kd_lab.trainers.figures import LOSSES
 from tests.helpers.cache_problem import cached
+from tests.helpers.forked_processes import one_process, two_processes
+from tests.helpers.one_step_worker import write_steps
 from tests.helpers.toy_pair import TOKENIZER, toy_model
-
-WORKER = Path(__file__).parents[2] / "helpers" / "one_step_worker.py"
 
 # name: (processes, batch, accumulated micro-batches, ZeRO stage)
 SPLITS = {
@@ -42,20 +41,15 @@ def cache(tmp_path_factory) -> str:
 
 def cases_of(split: str, folder: Path, cache: str) -> dict[str, dict]:
     processes, *settings = SPLITS[split]
-    out = folder / f"{split}.json"
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
-        launcher += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"]
-    done = subprocess.run(
-        [*launcher, str(WORKER), str(out), cache, *map(str, settings)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    # Gloo may abort a process that is already done, so that what was written counts.
-    assert out.exists(), done.stderr[-3000:]
+    out, log = folder / f"{split}.json", folder / "log"
+    if processes == 1:
+        one_process(write_steps, out, cache, *settings, log=log).join()
+        assert out.exists(), log.read_text()[-3000:]
+    else:
+        # Gloo may abort a process that is already done, so that what was written counts.
+        with contextlib.suppress(ChildFailedError):
+            two_processes(write_steps, out, cache, *settings, logs=log)
+        assert out.exists(), [file.read_text()[-3000:] for file in log.rglob("stderr.log")]
     return json.loads(out.read_text())
 
 

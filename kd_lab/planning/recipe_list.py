@@ -12,8 +12,8 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
 from kd_lab.methods import PREFIX_SOURCES
+from kd_lab.model_shapes import model_shape
 from kd_lab.next_step import Step, hub_models, needs, steps
-from kd_lab.planning.model_shapes import model_shape
 from kd_lab.planning.planned_run import Job, PlanArguments, make_job, plan_time
 from kd_lab.recipe import recipes
 
@@ -36,7 +36,7 @@ DEFAULTS: dict[str, Any] = {
     "eval_steps": None, "logging_steps": 10, "eval_on_start": False, "use_cpu": False,
 }  # fmt: skip
 # Of the two commands that store what a teacher gives.
-STORING = {"max_new_tokens": 512, "generation_batch_size": 64, "teacher_signal": "hidden"}
+STORING = {"max_new_tokens": 512, "rollout_batch_size": 64, "teacher_signal": "hidden"}
 
 
 class Cost(NamedTuple):
@@ -146,7 +146,7 @@ def _storing(step: Step) -> tuple[float, float]:
     if step.kind == "cache":
         heads = answers if settings["teacher_signal"] == "topk" else 0
         return teacher.forward_flops(rows * length, length, heads), 0
-    batches = math.ceil(rows / settings["generation_batch_size"])
+    batches = math.ceil(rows / settings["rollout_batch_size"])
     waits = batches * settings["max_new_tokens"] * teacher.layers * plan.layer_ms / 1000
     return teacher.forward_flops(rows * length, length, answers), waits
 
