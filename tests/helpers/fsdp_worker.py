@@ -49,8 +49,8 @@ def train_and_save(out: Path, folder: Path) -> None:
     os.environ.update(SETTINGS)
     use_fsdp_on_cpus()
     config = DistilConfig(
-        output_dir=str(folder), per_device_train_batch_size=4, max_steps=2, logging_steps=1, bf16=True,
-        use_cpu=True, disable_tqdm=True, save_strategy="no", learning_rate=1e-3,
+        output_dir=str(folder), per_device_train_batch_size=4, max_steps=2, logging_steps=1,
+        bf16=True, use_cpu=True, disable_tqdm=True, save_strategy="no", learning_rate=1e-3,
         train_sampling_strategy="sequential",
     )  # fmt: skip
     trainer = TokenDistilTrainer(
