@@ -8,7 +8,7 @@ optimizer step, whatever it is split into: micro-batches, processes, shards.
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,19 +34,17 @@ from kd_lab.loss.plain_logits import check_plain_head
 from kd_lab.loss.sharded_head import call_with_head
 from kd_lab.teacher.live import LiveTeacher
 from kd_lab.teacher.stored import StoredTeacher
+from kd_lab.trainers.batches import (
+    NOT_FOR_THE_MODEL,
+    ROW_COLUMNS,
+    collate_rows,
+    count_each_row_once,
+)
 from kd_lab.trainers.distil_config import NO_FLOAT16, DistilConfig
 from kd_lab.trainers.figures import LOSSES, SFT_LOSSES, TokenMeans, loss_of
-from kd_lab.trainers.row_order import (
-    LengthGroupedByEpoch,
-    TellEpoch,
-    leave_out_repeated,
-    real_rows,
-)
+from kd_lab.trainers.row_order import LengthGroupedByEpoch, TellEpoch
 from kd_lab.trainers.saved_model import has_weights, whole_state_dict
 from kd_lab.vocabulary import IGNORED, shared_vocabulary_size
-
-ROW_COLUMNS = ("prompt_length", "cache_row")  # what a row has besides input_ids and labels
-NOT_FOR_THE_MODEL = ("labels", "by_student", "row_lengths", "is_repeated", *ROW_COLUMNS)
 
 
 class TokenDistilTrainer(SFTTrainer):
@@ -263,15 +261,8 @@ class TokenDistilTrainer(SFTTrainer):
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], *args: Any, **settings: Any
     ) -> Any:
-        self._count_each_row_once(inputs)
+        count_each_row_once(inputs, self.accelerator)
         return super().prediction_step(model, inputs, *args, **settings)
-
-    def _count_each_row_once(self, batch: dict[str, Any]) -> None:
-        """Leave out the rows that only fill a last batch."""
-        count = len(batch["row_lengths"])
-        real = real_rows(count, self.accelerator)
-        if real < count:
-            leave_out_repeated(batch, real)
 
     # ---- a step that goes wrong stops the run before it can spoil the weights
 
@@ -281,7 +272,7 @@ class TokenDistilTrainer(SFTTrainer):
         self._micro_batch = 0
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches and self.accelerator.gradient_state.end_of_dataloader:
-            self._count_each_row_once(batches[-1])
+            count_each_row_once(batches[-1], self.accelerator)
             num_items = self._get_num_items_in_batch(batches, device)
         return batches, num_items
 
@@ -354,13 +345,3 @@ class TokenDistilTrainer(SFTTrainer):
     def _set_signature_columns_if_needed(self) -> None:
         columns: Any = ["input_ids", "labels", "seq_lengths", *ROW_COLUMNS]
         self._signature_columns = columns
-
-
-def collate_rows(collate: Callable, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """TRL's batch of rows, the rows' lengths, and the columns of ours besides."""
-    batch = collate([{k: v for k, v in row.items() if k not in ROW_COLUMNS} for row in rows])
-    batch["row_lengths"] = torch.tensor([len(row["input_ids"]) for row in rows])
-    for name in ROW_COLUMNS:
-        if name in rows[0]:
-            batch[name] = torch.tensor([row[name] for row in rows])
-    return batch
