@@ -1,4 +1,4 @@
-"""A run's folder: what was asked, with what it was run, what came of it, and which parts are whole.
+"""A run's folder: its settings, versions and metrics, its models, and which of them are whole.
 
     config.yaml          every setting, resolved: a recipe that is this run again
     versions.json        Python, libraries, git commit, seed, devices, processes, per start
@@ -8,8 +8,8 @@
                          `complete` once all of it is there
     model.safetensors    the final model, with its README.md and its `complete`
 
-A process that is killed leaves no marker on what it was writing, so that half a checkpoint is never
-taken for a whole one:
+A killed process leaves no marker on the part it was writing. So half a checkpoint is never taken
+for a whole one:
 
     start_from = start_run(folder, resume_from_checkpoint)       # before any model is loaded
     trainer = ...(callbacks=[MetricsWriter(folder), MarkWholeCheckpoints()])
@@ -39,11 +39,11 @@ from kd_lab.runs.versions import run_versions
 
 
 def start_run(folder: str | Path, resume_from_checkpoint: str | bool | None) -> Path | None:
-    """Where training goes on: a whole checkpoint, or None for the first step.
+    """The checkpoint from which training goes on; None for the first step.
 
     Args:
-        resume_from_checkpoint: "true" takes the last whole checkpoint of ``folder``, and starts
-            from the first step where there is none yet; a path takes that one.
+        resume_from_checkpoint: "true" takes the last whole checkpoint of ``folder``, or the first
+            step if there is none yet; a path takes that checkpoint.
     Raises:
         ValueError: the folder already holds a run and nothing is to be resumed, or the checkpoint
             is missing or was never finished.
@@ -95,10 +95,10 @@ def finish_run(folder: str | Path) -> None:
 
 
 class MetricsWriter(TrainerCallback):
-    """metrics.jsonl: a line per log event, ``{"step", "seconds", ...}``, and at the end a summary.
+    """metrics.jsonl: a line per log event, ``{"step", "seconds", ...}``, and a summary at the end.
 
-    ``seconds`` is time spent in training, over all starts. Lines after the step at which a run goes
-    on are dropped, since those steps are done again.
+    ``seconds`` is time spent in training, over all starts. A resumed run drops the lines after its
+    first step, since it repeats those steps.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -141,7 +141,7 @@ class MetricsWriter(TrainerCallback):
 class MarkWholeCheckpoints(TrainerCallback):
     """Marks each checkpoint once it is whole, and only then removes those beyond the limit.
 
-    The Trainer itself removes the old checkpoint before the new one is known to be whole, so that
+    The Trainer would remove the old checkpoint before the new one is known to be whole. So
     ``save_total_limit`` is taken from it.
     """
 
@@ -153,7 +153,7 @@ class MarkWholeCheckpoints(TrainerCallback):
     ) -> None:
         self._limit, args.save_total_limit = args.save_total_limit, None
         if state.is_world_process_zero and args.output_dir is not None:
-            # What lies beyond this step is written again, and is not whole while that happens.
+            # Checkpoints beyond this step are written again, and are not whole meanwhile.
             for marker in Path(args.output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*/{COMPLETE}"):
                 if _step(marker.parent) > state.global_step:
                     marker.unlink()
@@ -204,7 +204,7 @@ def _wait_for_everyone() -> None:
 
 
 def _peak_memory() -> dict[str, float]:
-    """The most that this process has held, in GiB: resident, and on its GPU."""
+    """The largest memory that this process has held, in GiB: resident, and on its GPU."""
     peak = {"peak_memory_gib": own_peak() / 2**30}
     if torch.cuda.is_available():
         peak["peak_gpu_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
