@@ -74,9 +74,9 @@ tiny: $(VENV)/.demo  ## every distillation method once, on the toy language, int
 smol: $(VENV)/.demo  ## fetch SmolLM2-135M-Instruct once, into models/ (93 MB)
 	$(PY) -m kd_lab.smollm2
 
-test: $(VENV)/.dev  ## all tests, then all notebooks
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(CORES) --dist loadfile tests
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(CORES) --nbmake --nbmake-timeout=600 notebooks
+test: $(VENV)/.dev  ## all notebooks and all tests
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder \
+		--nbmake --nbmake-timeout=600 notebooks tests
 
 test-vllm: $(VLLM_VENV)/.ready  ## vLLM's answers against transformers' (4 GB more; no GPU needed)
 	VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=0-1 \

@@ -122,8 +122,8 @@ def parse(command: str, words: Sequence[str], tell: bool = False) -> tuple[Any, 
     with telling if tell else nullcontext():
         types = _command_module(command).ARGUMENTS
         hints = {
-            field.name: get_type_hints(of)[field.name]
-            for of in types
+            field.name: types_of[field.name]
+            for of, types_of in zip(types, map(get_type_hints, types), strict=True)
             for field in dataclasses.fields(of)
             if field.init
         }

@@ -1,12 +1,18 @@
-"""A file or a folder is there whole, or it is not there; and the SHA-256 of what is in it."""
+"""A file or a folder is there whole, or it is not there; who writes in it; and its SHA-256."""
 
 import hashlib
+import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
+
+SEAL = "sha256"  # the key of a JSON file's own digest
+LOCK = ".lock"
 
 
 @contextmanager
@@ -19,11 +25,11 @@ def whole_file(path: Path) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
     try:
         yield part
-        _force_to_disk(part)
+        force_to_disk(part)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-    _force_to_disk(path.parent)
+    force_to_disk(path.parent)
 
 
 def replace_file(path: Path, save: Callable[[Path], Any]) -> None:
@@ -87,9 +93,64 @@ def sha256_of(*parts: str | bytes) -> str:
     return whole.hexdigest()
 
 
-def _force_to_disk(path: Path) -> None:
+def force_to_disk(path: Path) -> None:
+    """Wait until a file, or a folder's list of files, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The same value with ``sha256``, the digest of all else in it, as its last key."""
+    return {**value, SEAL: _digest(value)}
+
+
+def check_sealed(path: Path, value: Mapping[str, Any]) -> None:
+    """Refuse a value that was changed after it was sealed; one without a seal is older, and passes.
+
+    Raises:
+        ValueError: names the file.
+    """
+    if value.get(SEAL, _digest(value)) != _digest(value):
+        raise ValueError(f"{path} is not what was written: its checksum differs")
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    content = {key: item for key, item in value.items() if key != SEAL}
+    return sha256_of(json.dumps(content, sort_keys=True, ensure_ascii=False))
+
+
+@contextmanager
+def only_one_at_work(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; the system lets go of it when the process ends, however it ends.
+
+    Of the processes of one launcher the first holds it for all.
+
+    Raises:
+        ValueError: another process holds it; names the folder.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    is_new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK)
+        lock.acquire(timeout=0)
+    except Timeout as busy:
+        raise ValueError(
+            f"another process is at work in {folder}: wait for it, stop it, or choose another "
+            "output_dir"
+        ) from busy
+    except OSError as error:
+        raise ValueError(f"cannot write to {folder}: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        is_unused = is_new and {path.name for path in folder.iterdir()} <= {LOCK}
+        lock.release()
+        if is_unused:  # what was refused leaves no trace
+            (folder / LOCK).unlink(missing_ok=True)
+            folder.rmdir()

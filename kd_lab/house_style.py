@@ -33,9 +33,9 @@ GREY = "#6E6E6E"
 
 
 def line_style(line: int | None) -> dict[str, Any]:
-    """``color`` and ``linestyle`` of a line of the style's cycle; grey and solid for None."""
+    """``color`` and ``linestyle`` of a line of the style's cycle; grey and dash-dotted for None."""
     if line is None:
-        return {"color": GREY, "linestyle": "-"}
+        return {"color": GREY, "linestyle": "-."}
     with house_style():
         cycle = list(matplotlib.rcParams["axes.prop_cycle"])
     return cycle[line % len(cycle)]

@@ -7,6 +7,7 @@ import torch
 
 from kd_lab.hub import check_model_at_hand
 from kd_lab.model_identity import model_files, model_identity
+from kd_lab.model_loading import load_causal_lm, load_config, load_tokenizer
 from kd_lab.vocabulary import shared_vocabulary_size
 
 if TYPE_CHECKING:  # importing transformers takes seconds
@@ -48,15 +49,11 @@ class Model:
 
     @cached_property
     def config(self) -> Any:
-        from transformers import AutoConfig
-
-        return AutoConfig.from_pretrained(self.name, revision=self.revision)
+        return load_config(self.name, self.revision)
 
     @cached_property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
-        from transformers import AutoTokenizer
-
-        return AutoTokenizer.from_pretrained(self.name, revision=self.revision)
+        return load_tokenizer(self.name, self.revision)
 
     @property
     def head_rows(self) -> int:
@@ -81,11 +78,7 @@ class Model:
 
     def load(self) -> "PreTrainedModel":
         """Its weights, in its dtype, frozen and in eval mode, where transformers puts them."""
-        from transformers import AutoModelForCausalLM
-
-        model = AutoModelForCausalLM.from_pretrained(
-            self.name, revision=self.revision, dtype=self.dtype
-        )
+        model = load_causal_lm(self.name, self.revision, dtype=self.dtype)
         return model.requires_grad_(False).eval()
 
     @cached_property

@@ -8,17 +8,17 @@ from typing import Any
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Qwen2Config,
 )
 from trl import ModelConfig
 
+from kd_lab import model_loading
 from kd_lab.data.toy_tokenizer import toy_tokenizer
 from kd_lab.honoured_options import check_honoured
+from kd_lab.model_loading import load_causal_lm, load_config
 from kd_lab.model_shapes import TOY_HEAD_ROWS
 from kd_lab.models import Model
 
@@ -66,9 +66,7 @@ def load_tokenizer(
     if student.model_name_or_path is None:
         tokenizer: PreTrainedTokenizerBase = toy_tokenizer()
     else:
-        tokenizer = AutoTokenizer.from_pretrained(
-            student.model_name_or_path, revision=student.model_revision
-        )
+        tokenizer = model_loading.load_tokenizer(student.model_name_or_path, student.model_revision)
     if eos_token is not None:
         if eos_token not in tokenizer.get_vocab():
             raise ValueError(f"eos_token: the student's tokenizer has no token {eos_token!r}")
@@ -102,10 +100,10 @@ def load_student(student: StudentArguments, tokenizer: PreTrainedTokenizerBase) 
         return AutoModelForCausalLM.from_config(config, **loading)
     revision, path = student.model_revision, student.model_name_or_path
     if student.keep_every == 1:
-        return AutoModelForCausalLM.from_pretrained(path, revision=revision, **loading)
+        return load_causal_lm(path, revision, **loading)
     with _unsharded():
-        whole = AutoModelForCausalLM.from_pretrained(path, revision=revision, **loading)
-        config = AutoConfig.from_pretrained(path, revision=revision)
+        whole = load_causal_lm(path, revision, **loading)
+        config = load_config(path, revision)
         kept = range(0, config.num_hidden_layers, student.keep_every)
         config.num_hidden_layers = len(kept)
         if getattr(config, "layer_types", None):

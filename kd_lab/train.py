@@ -21,22 +21,18 @@ from kd_lab.data.packed_rows import PackedRows
 from kd_lab.data.row_store import RowStore
 from kd_lab.data.shards import ShardStore
 from kd_lab.data.trained_turns import NO_ANSWER
+from kd_lab.files import only_one_at_work
 from kd_lab.hub import check_model_at_hand
 from kd_lab.model_identity import check_same_teacher, tokenizer_hash
 from kd_lab.models import Model
 from kd_lab.next_step import check_folder, check_model_path
+from kd_lab.runs.resuming import start_run
 from kd_lab.runs.run_files import resolved_config
-from kd_lab.runs.run_folder import (
-    MarkWholeCheckpoints,
-    MetricsWriter,
-    finish_run,
-    record_run,
-    start_run,
-)
+from kd_lab.runs.run_folder import MarkWholeCheckpoints, MetricsWriter, finish_run, record_run
 from kd_lab.student import StudentArguments, head_rows, load_student, load_tokenizer
 from kd_lab.teacher.arguments import TeacherArguments, check_teacher_arguments, teacher_of
 from kd_lab.teacher.stored import StoredTeacher, answers_end_tokens, stored_answers
-from kd_lab.trainers.distil_config import DistilConfig
+from kd_lab.trainers.distil_config import NO_FLOAT16, DistilConfig, check_one_gpu
 from kd_lab.trainers.token_distil import TokenDistilTrainer
 from kd_lab.vocabulary import shared_vocabulary_size
 
@@ -70,14 +66,26 @@ def run(
         ValueError, OSError: what is wrong with the arguments, in one line; nothing was trained.
         FloatingPointError: the loss or a gradient was not finite; the checkpoints are kept.
     """
+    check_one_gpu(config.n_gpu)
     check_arguments(student, teacher, data, config)
     check_model_at_hand("model_name_or_path", student.model_name_or_path, student.model_revision)
     check_model_at_hand(
         "teacher_model_name_or_path", teacher.teacher_model_name_or_path, teacher.teacher_revision
     )
-    asked = resolved_config(student, teacher, data, config)
     folder = Path(config.output_dir or "")
-    resume_from = start_run(folder, config.resume_from_checkpoint)
+    with only_one_at_work(folder):
+        _train(student, teacher, data, config, folder)
+
+
+def _train(
+    student: StudentArguments,
+    teacher: TrainTeacherArguments,
+    data: DataArguments,
+    config: DistilConfig,
+    folder: Path,
+) -> None:
+    asked = resolved_config(student, teacher, data, config)
+    resume_from = start_run(folder, config.resume_from_checkpoint, asked)
     tokenizer = load_tokenizer(student, config.eos_token)
     teacher_model = teacher_of(teacher)
     vocab_size = check_vocabularies(student, tokenizer, teacher_model)
@@ -125,6 +133,8 @@ def check_arguments(
     check_folder("teacher_cache", teacher.teacher_cache, "cache")
     check_folder("answers", teacher.answers, "generate")
     check_data_arguments(data)
+    if student.dtype == "float16":
+        raise ValueError(f"dtype is float16, and {NO_FLOAT16}: say --dtype float32 or bfloat16")
     has_model = teacher.teacher_model_name_or_path is not None
     if config.alpha > 0 and not has_model and teacher.teacher_cache is None:
         raise ValueError(

@@ -14,6 +14,7 @@ FLOORS = (
     "loss smollm2 runs",
     "next_step",
     "data model_identity model_shapes",
+    "model_loading",
     "models states",
     "student teacher",
     "rollout",

@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import tomllib
-import venv
 import zipfile
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from uv import find_uv_bin
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -122,10 +122,9 @@ def test_make_installs_into_its_environment_whatever_pip_is_set_to(tmp_path):
 
 @pytest.mark.slow  # a minute: the demo runs in the new environment
 def test_the_wheel_is_whole_without_the_checkout(tmp_path):
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    own = ["--no-deps", "--no-index"]
-    build = [*pip, "wheel", *own, "--no-build-isolation", "--wheel-dir", str(tmp_path), str(ROOT)]
-    subprocess.run(build, check=True)
+    uv = [find_uv_bin(), "--quiet", "--offline", "--no-config"]
+    build = [*uv, "build", "--wheel", "--no-build-isolation", "--python", sys.executable]
+    subprocess.run([*build, "--out-dir", str(tmp_path), str(ROOT)], check=True)
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
@@ -134,9 +133,10 @@ def test_the_wheel_is_whole_without_the_checkout(tmp_path):
     assert names == files
 
     environment = tmp_path / "environment"
-    venv.create(environment, with_pip=False)
+    subprocess.run([*uv, "venv", "--python", sys.executable, str(environment)], check=True)
     python = environment / "bin" / "python"
-    subprocess.run([*pip, "--python", str(python), "install", *own, str(wheel)], check=True)
+    install = [*uv, "pip", "install", "--no-deps", "--python", str(python), str(wheel)]
+    subprocess.run(install, check=True)
     (packages,) = environment.glob("lib/python*/site-packages")
     # The dependencies are those of this environment; what its own .pth files name is not followed.
     borrowed = [path for path in sys.path if Path(path).name == "site-packages"]

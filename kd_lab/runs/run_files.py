@@ -9,19 +9,22 @@ from typing import Any
 
 CONFIG, VERSIONS, METRICS, COMPLETE = "config.yaml", "versions.json", "metrics.jsonl", "complete"
 RESULT = "evaluation.json"  # of kd-lab evaluate
+SECRETS = ("hub_token", "push_to_hub_token")
 
 
 def resolved_config(*arguments: Any) -> dict[str, Any]:
     """All settings of the argument dataclasses in one dict of plain values, as YAML has them.
 
-    Names that end in ``_token`` are secrets and left out.
+    Secrets are left out.
     """
     config: dict[str, Any] = {}
     for of in arguments:
         values = of.to_dict() if hasattr(of, "to_dict") else asdict(of)
         names = {field.name for field in fields(of) if field.init}
+        # transformers takes every name that ends so for a secret, and writes <EOS_TOKEN>.
+        values |= {name: getattr(of, name) for name in names if name.endswith("_token")}
         config |= {name: _plain(value) for name, value in values.items() if name in names}
-    return {name: value for name, value in config.items() if not name.endswith("_token")}
+    return {name: value for name, value in config.items() if name not in SECRETS}
 
 
 def evaluation_settings(evaluation: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """A run's folder: its settings, versions and metrics, its models, and which of them are whole.
 
     config.yaml          every setting, resolved: a recipe that is this run again
-    versions.json        Python, libraries, git commit, seed, devices, processes, per start
+    versions.json        Python, libraries, git commit, seed, devices, processes, per start; and
+                         what an earlier start had otherwise
     metrics.jsonl        one line per log event, in the order of the steps, none twice
     evaluation.json      what kd-lab evaluate measured of the final model
     checkpoint-N/        as transformers writes it, README.md (how it was distilled), and the marker
@@ -11,9 +12,10 @@
 A killed process leaves no marker on the part it was writing. So half a checkpoint is never taken
 for a whole one:
 
-    start_from = start_run(folder, resume_from_checkpoint)       # before any model is loaded
+    settings = resolved_config(*arguments)
+    start_from = start_run(folder, resume_from_checkpoint, settings)   # before any model is loaded
     trainer = ...(callbacks=[MetricsWriter(folder), MarkWholeCheckpoints()])
-    record_run(folder, resolved_config(*arguments))
+    record_run(folder, settings)
     trainer.train(resume_from_checkpoint=start_from)
     trainer.save_model(folder)
     finish_run(folder)
@@ -33,45 +35,11 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from kd_lab.files import write_text
 from kd_lab.machine.peak_memory import own_peak
+from kd_lab.runs.marker import mark_whole
 from kd_lab.runs.model_card import model_card
+from kd_lab.runs.resuming import changes, step_of
 from kd_lab.runs.run_files import COMPLETE, CONFIG, METRICS, VERSIONS, read_metrics
 from kd_lab.runs.versions import run_versions
-
-
-def start_run(folder: str | Path, resume_from_checkpoint: str | bool | None) -> Path | None:
-    """The checkpoint from which training goes on; None for the first step.
-
-    Args:
-        resume_from_checkpoint: "true" takes the last whole checkpoint of ``folder``, or the first
-            step if there is none yet; a path takes that checkpoint.
-    Raises:
-        ValueError: the folder already holds a run and nothing is to be resumed, or the checkpoint
-            is missing or was never finished.
-    """
-    folder = Path(folder)
-    resume = str(resume_from_checkpoint or "false")
-    if resume.lower() == "true":
-        return last_whole_checkpoint(folder)
-    if resume.lower() != "false":
-        checkpoint = Path(resume)
-        if not checkpoint.is_dir():
-            raise ValueError(f"no such checkpoint: {checkpoint}")
-        if not (checkpoint / COMPLETE).exists():
-            raise ValueError(f"{checkpoint} is not whole: the run was cut off while it was written")
-        return checkpoint
-    if (folder / CONFIG).exists() or any(folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
-        what = "a finished run" if (folder / COMPLETE).exists() else "a run"
-        raise ValueError(
-            f"{folder} already holds {what}: give another --output_dir, or go on with "
-            "--resume_from_checkpoint true"
-        )
-    return None
-
-
-def last_whole_checkpoint(folder: str | Path) -> Path | None:
-    """The checkpoint of the highest step that was written to its end; None if there is none."""
-    whole = [path.parent for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*/{COMPLETE}")]
-    return max(whole, key=_step, default=None)
 
 
 def record_run(folder: str | Path, config: Mapping[str, Any]) -> None:
@@ -84,7 +52,9 @@ def record_run(folder: str | Path, config: Mapping[str, Any]) -> None:
     path = folder / VERSIONS
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
-        versions["earlier_starts"] = [*before.pop("earlier_starts", []), before]
+        earlier = before.pop("earlier_starts", [])
+        before["settings"] = {key: old for key, (old, _) in changes(folder, config).items()}
+        versions["earlier_starts"] = [*earlier, before]
     write_text(path, json.dumps(versions, indent=2) + "\n")
     write_text(folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=True, allow_unicode=True))
 
@@ -155,7 +125,7 @@ class MarkWholeCheckpoints(TrainerCallback):
         if state.is_world_process_zero and args.output_dir is not None:
             # Checkpoints beyond this step are written again, and are not whole meanwhile.
             for marker in Path(args.output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*/{COMPLETE}"):
-                if _step(marker.parent) > state.global_step:
+                if step_of(marker.parent) > state.global_step:
                     marker.unlink()
             (Path(args.output_dir) / COMPLETE).unlink(missing_ok=True)
 
@@ -180,10 +150,6 @@ class MarkWholeCheckpoints(TrainerCallback):
         args.save_total_limit = self._limit
 
 
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])
-
-
 def _mark_complete(model_folder: Path, *, run_folder: Path) -> None:
     _wait_for_everyone()  # each process writes a part
     if _is_main_process():
@@ -191,7 +157,7 @@ def _mark_complete(model_folder: Path, *, run_folder: Path) -> None:
         versions = json.loads((run_folder / VERSIONS).read_text(encoding="utf-8"))
         card = model_card(config, versions, read_metrics(run_folder))
         write_text(model_folder / "README.md", card)
-        (model_folder / COMPLETE).touch()
+        mark_whole(model_folder)
 
 
 def _is_main_process() -> bool:

@@ -145,15 +145,15 @@ def mixing_results(folder: Path, seeds: int) -> dict[str, Any]:
 def mixing_findings(results: Mapping[str, Any]) -> list[str]:
     """Which runs learnt, how far seeds lie apart, and how steady the loss was."""
     sentences = []
-    for start, place in STARTS.items():
+    for start, start_words in STARTS.items():
         mixes, sft = (results["starts"][start][key] for key in ("mixes", "sft"))
         learnt = _listed(mixes, lambda mix, method: f"{mix['learnt'][method]}")
         spread = _listed(mixes, lambda mix, method: _two_digits(mix["spread"][method]["coverage"]))
         coverage, precision = (_means(mixes, name, ".3f") for name in ("coverage", "precision"))
         rise, peak = _means(mixes, "divergence_rise", ".2f"), _means(mixes, "gradient_peak", ".1f")
         sentences += [
-            f"From {place}, alpha {', '.join(f'{a:g}' for a in ALPHAS)}: of {results['seeds']} "
-            f"students learn the language: {learnt}.",
+            f"From {start_words}, alpha {', '.join(f'{a:g}' for a in ALPHAS)}: "
+            f"of {results['seeds']} students learn the language: {learnt}.",
             f"Their coverage: {coverage} (SFT alone {sft['coverage']['mean']:.3f}); precision: "
             f"{precision} (SFT alone {sft['precision']['mean']:.3f}).",
             f"Standard deviation of coverage between seeds: {spread}.",

@@ -172,7 +172,7 @@ def draw_sweep(
                 )  # fmt: skip
             if metric in level:
                 at = 1 - level[metric] if lacks else level[metric]
-                axis.axhline(at, color="#7F7F7F", linewidth=1, label=of_level)
+                axis.axhline(at, color="black", linestyle=":", linewidth=1.2, label=of_level)
             low, high = axis.dataLim.intervaly
             if high > 3 * low > 0:  # no less than that has decades to show
                 axis.set_yscale("log")

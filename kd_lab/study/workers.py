@@ -28,10 +28,10 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from kd_lab.files import only_one_at_work
 from kd_lab.machine.peak_memory import largest_child_peak
 from kd_lab.study.schedule import Schedule, Task
 
@@ -53,7 +53,7 @@ def run_study(folder: str | Path, tasks: Sequence[Task], workers: int | None = N
     """
     schedule = Schedule(Path(folder), tasks)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    with _only_one_at_work(schedule.folder):
+    with only_one_at_work(schedule.folder):
         schedule.look()
         if schedule.waiting:
             done_before, started = len(schedule.seconds), time.perf_counter()
@@ -164,6 +164,7 @@ def _run_command(words: Sequence[str], log: Path) -> tuple[str, float]:
     print("kd-lab", *words, flush=True)
     from kd_lab import cli, train  # noqa: F401  # seconds, once, which are no task's own
 
+    gc.freeze()  # or each collection would walk through all that was imported
     before, started = log.stat().st_size, time.perf_counter()
     try:
         failed = cli.main(words) != 0
@@ -178,17 +179,3 @@ def _run_command(words: Sequence[str], log: Path) -> tuple[str, float]:
         return "", seconds
     said = log.read_bytes()[before:].decode("utf-8", "replace").strip().splitlines()
     return said[-1].removeprefix("kd-lab: error: ") if said else "it failed silently", seconds
-
-
-@contextmanager
-def _only_one_at_work(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")  # let go of by the system, however this ends
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as busy:
-        raise ValueError(f"another process is running in {folder}") from busy
-    try:
-        yield
-    finally:
-        lock.release()

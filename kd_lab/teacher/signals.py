@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from kd_lab.loss.chunks import LiveDistribution, Projection
+
 
 @torch.inference_mode()
 def topk_distribution(
@@ -29,8 +31,10 @@ def topk_distribution(
     """
     narrow = torch.uint16 if len(head) <= 2**16 else torch.int32
     parts = []
-    for some in hidden.split(chunk_size):
-        logits = torch.nn.functional.linear(some, head, bias).float().div_(temperature)  # [C, V]
+    projection = Projection(LiveDistribution(hidden, head, bias), len(head))
+    for start in range(0, len(hidden), chunk_size):
+        logits = projection.logits(slice(start, start + chunk_size)).float()  # [C, V]
+        logits.div_(temperature)
         log_sum = logits.logsumexp(-1, keepdim=True)
         top, tokens = logits.topk(k, dim=-1)  # [C, k]
         others = logits.scatter_(-1, tokens, -torch.inf).logsumexp(-1, keepdim=True)

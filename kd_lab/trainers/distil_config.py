@@ -7,6 +7,7 @@ DeepSpeed, checkpoints, logging) is TRL's SFTConfig and transformers' TrainingAr
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,13 @@ from kd_lab.honoured_options import check_honoured
 from kd_lab.machine.nvidia import nvidia_gpus, torch_build, why_unused
 from kd_lab.methods import PREFIX_SOURCES, Point
 from kd_lab.rollout.sampling_arguments import SamplingArguments
+from kd_lab.trainers.figures import LOSSES
+
+# Float16 has too small a range for gradients: it needs a scaled loss.
+NO_FLOAT16 = (
+    "the loss makes its gradients in the forward pass, before float16's loss scaling could keep "
+    "them from becoming 0"
+)
 
 
 @dataclass
@@ -120,6 +128,15 @@ class DistilConfig(SamplingArguments, SFTConfig):
             )
         if self.policy_gradient:
             self._check_policy_gradient()
+        if self.metric_for_best_model is not None:
+            self.check_best_figure(LOSSES)
+            if self.greater_is_better is None:  # transformers: wherever no "loss" ends the name
+                self.greater_is_better = False
+        if self.fp16:
+            raise ValueError(
+                f"fp16 is true, and {NO_FLOAT16}: say --fp16 false and --bf16 true, or neither on "
+                "a GPU without bfloat16"
+            )
         if self.bf16 and not self.use_cpu and not is_torch_bf16_gpu_available():
             gpus = nvidia_gpus()
             why = why_unused(gpus, torch_build()) if gpus else ""
@@ -158,6 +175,21 @@ class DistilConfig(SamplingArguments, SFTConfig):
         if not 0 < self.ratio_clip < 1:
             raise ValueError(f"ratio_clip must lie in (0, 1), not {self.ratio_clip}")
 
+    def check_best_figure(self, known: Sequence[str]) -> None:
+        """Refuse a ``metric_for_best_model`` that evaluation does not measure.
+
+        Args:
+            known: the figures that it measures, without the prefix eval_.
+        Raises:
+            ValueError: lists the known ones.
+        """
+        best = self.metric_for_best_model
+        if best is not None and best.removeprefix("eval_") not in known:
+            raise ValueError(
+                f"metric_for_best_model is {best}, which evaluation does not measure here (it "
+                f"measures: {', '.join(known)})"
+            )
+
     def get_divergence(self) -> Divergence:
         """The function that ``divergence`` and its settings name."""
         settings = self.divergence_settings or {}
@@ -173,3 +205,19 @@ class DistilConfig(SamplingArguments, SFTConfig):
     def written_share(self) -> float:
         """Share of rows that the student writes: 1 on-policy, 0 never."""
         return self.point.student_share
+
+
+def check_one_gpu(visible: int) -> None:
+    """A process trains on one GPU: where it sees several, no launcher started it.
+
+    Args:
+        visible: GPUs that this process would use, ``TrainingArguments.n_gpu``.
+    Raises:
+        ValueError: more than one; says how to use all of them, or one.
+    """
+    if visible > 1:
+        raise ValueError(
+            f"{visible} GPUs are visible to one process: use all of them with accelerate launch "
+            f"--num_processes {visible} -m kd_lab train ..., or one of them with "
+            "CUDA_VISIBLE_DEVICES=0 kd-lab train ..."
+        )

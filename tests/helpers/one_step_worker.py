@@ -1,12 +1,9 @@
 """One optimizer step of each trainer, in processes of their own: for test_invariance.py.
 
-    [torchrun --nproc_per_node 2] one_step_worker.py OUT.json BATCH ACCUMULATE ZERO_STAGE
-
 The same eight rows whatever they are split into; rank 0 writes each step's loss and gradient norm.
 """
 
 import json
-import sys
 from pathlib import Path
 
 import torch.distributed as dist
@@ -68,16 +65,12 @@ def one_step(case: str, folder: Path, batch: int, accumulate: int, stage: int) -
     return step
 
 
-def main(out: str, *split: str) -> None:
-    batch, accumulate, stage = map(int, split)
-    folder = Path(out).with_suffix("")
+def write_steps(out: Path, batch: int, accumulate: int, stage: int) -> None:
+    """Writes each trainer's step as JSON; without an error where gloo is done too early."""
+    folder = out.with_suffix("")
     steps = {case: one_step(case, folder, batch, accumulate, stage) for case in CASES}
     if not dist.is_initialized() or dist.get_rank() == 0:
-        Path(out).write_text(json.dumps(steps))
+        out.write_text(json.dumps(steps))
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -1,12 +1,9 @@
 """One process of test_sharded_head.py: a student whose head is sharded by ZeRO-3 or FSDP2.
 
-    torchrun --nproc_per_node 2 sharded_head_worker.py zero3 OUT.json
-
 Each process takes half of the tokens; rank 0 writes the loss and the whole model's gradients.
 """
 
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -40,7 +37,8 @@ class Student(nn.Module):
             return call_with_head(self.lm_head, loss, torch.tanh(self.backbone(inputs)))
 
 
-def main(how: str, path: str) -> None:
+def write_loss_and_gradients(how: str, path: Path) -> None:
+    """Writes them as JSON; how: zero3 or fsdp2."""
     dist.init_process_group("gloo")
     rank, world = dist.get_rank(), dist.get_world_size()
     torch.manual_seed(0)
@@ -79,10 +77,6 @@ def main(how: str, path: str) -> None:
     dist.all_reduce(loss := loss.detach())
     if rank == 0:
         values = {name: gradient.tolist() for name, gradient in gradients.items()}
-        Path(path).write_text(json.dumps({"loss": loss.item() / world, "gradients": values}))
+        path.write_text(json.dumps({"loss": loss.item() / world, "gradients": values}))
     dist.barrier()
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -1,5 +1,6 @@
 """A tiny recipe as `accelerate launch` runs it: two processes, ZeRO-2 and ZeRO-3, one result."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from kd_lab.cli import main
 from kd_lab.recipe import find_recipe
 from kd_lab.runs.run_files import read_metrics
 from tests.helpers.toy_pair import TOKENIZER, toy_model
@@ -15,11 +17,14 @@ from tests.helpers.toy_pair import TOKENIZER, toy_model
 STEPS = ["--max_steps", "4", "--logging_steps", "2", "--num_conversations", "256"]
 
 
-def train(folder: Path, out: str, batch: int, *launcher: str) -> None:
-    words = ["train", "--config", "tiny/token_fkl", *STEPS, "--output_dir", out]
+def words(out: str, batch: int) -> list[str]:
     batches = ["--per_device_train_batch_size", str(batch)]
+    return ["train", "--config", "tiny/token_fkl", *STEPS, *batches, "--output_dir", out]
+
+
+def launch(folder: Path, out: str, *launcher: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", *launcher, "kd_lab", *words, *batches],
+        [sys.executable, "-m", *launcher, "kd_lab", *words(out, batch=8)],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -37,7 +42,8 @@ def alone(tmp_path_factory) -> Path:
     for name, model in (("teacher", toy_model(64, 2, seed=2)), ("start", toy_model(32, 1, seed=1))):
         model.save_pretrained(folder / "runs/tiny" / name)
         TOKENIZER.save_pretrained(folder / "runs/tiny" / name)
-    train(folder, "runs/alone", 16)
+    with contextlib.chdir(folder):
+        assert main(words("runs/alone", batch=16)) == 0
     return folder
 
 
@@ -46,7 +52,7 @@ def alone(tmp_path_factory) -> Path:
 def test_two_processes_end_where_one_does(config, alone):
     path = str(find_recipe(f"accelerate/{config}"))
     launcher = ["accelerate.commands.launch", "--config_file", path, "--num_processes", "2", "-m"]
-    train(alone, f"runs/{config}", 8, *launcher)
+    launch(alone, f"runs/{config}", *launcher)
     ours, theirs = (read_metrics(alone / "runs" / name) for name in (config, "alone"))
     for name in ("loss", "grad_norm", "divergence"):
         for line, other in zip(ours[:2], theirs[:2], strict=True):

@@ -1,21 +1,18 @@
 """Two processes with a sharded head give the loss and gradients of one process with a whole one."""
 
+import contextlib
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from kd_lab.divergences import forward_kl
 from kd_lab.loss.sharded_head import call_with_head, gathered_head
-
-WORKER = Path(__file__).parents[2] / "helpers" / "sharded_head_worker.py"
-TOKENS, VOCAB, WIDTH = 32, 53, 8  # as in the worker
+from tests.helpers.forked_processes import two_processes
+from tests.helpers.sharded_head_worker import TOKENS, VOCAB, WIDTH, write_loss_and_gradients
 
 
 def in_one_process() -> tuple[float, dict[str, torch.Tensor]]:
@@ -39,14 +36,11 @@ def in_one_process() -> tuple[float, dict[str, torch.Tensor]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["zero3", "fsdp2"])
 def test_two_processes_with_a_sharded_head(how, tmp_path):
-    path = tmp_path / "result.json"
-    ended = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone",
-         str(WORKER), how, str(path)],
-        capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    path, logs = tmp_path / "result.json", tmp_path / "logs"
     # Gloo can abort a process that leaves while its peer still talks; the result stands by then.
-    assert path.exists(), ended.stderr
+    with contextlib.suppress(ChildFailedError):
+        two_processes(write_loss_and_gradients, how, path, logs=logs)
+    assert path.exists(), [file.read_text() for file in logs.rglob("stderr.log")]
     result = json.loads(path.read_text())
     loss, gradients = in_one_process()
     assert result["loss"] == pytest.approx(loss, rel=1e-5)

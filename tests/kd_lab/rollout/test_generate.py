@@ -2,14 +2,13 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
 import pytest
 from transformers import GenerationConfig
 
+from kd_lab.cli import main
 from kd_lab.data.conversations import DataArguments, load_conversations
 from kd_lab.data.examples import generation_prompts
 from kd_lab.rollout.generate import GenerateArguments, check_generate_arguments, generate, run
@@ -17,6 +16,7 @@ from kd_lab.rollout.sampling import Sampling
 from kd_lab.rollout.transformers_engine import write_answers
 from kd_lab.teacher.stored import stored_answers
 from kd_lab.vocabulary import IGNORED
+from tests.helpers.forked_processes import one_process, two_processes
 from tests.helpers.toy_pair import ROWS, TOKENIZER, toy_model
 
 DATA = DataArguments(num_conversations=30, num_test_conversations=20, two_turn_share=0.3)
@@ -98,16 +98,17 @@ def test_a_kill_loses_no_finished_shard_and_changes_no_answer(teacher, tmp_path)
     settings = {"rows_per_shard": 4, "max_new_tokens": 40}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     generate(arguments(teacher, whole, **settings), data)
-    command = [sys.executable, "-m", "kd_lab", "generate", "--output_dir", str(killed)]
-    command += ["--teacher_model_name_or_path", str(teacher), "--rollout_batch_size", "5"]
-    command += ["--num_conversations", "140", "--num_test_conversations", "20"]
-    command += ["--two_turn_share", "0.3"]
-    command += [word for name, value in settings.items() for word in (f"--{name}", str(value))]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        while len(list(killed.glob("*.sidecar"))) < 3 and process.poll() is None:
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+    words = ["generate", "--output_dir", str(killed)]
+    words += ["--teacher_model_name_or_path", str(teacher), "--rollout_batch_size", "5"]
+    words += ["--num_conversations", "140", "--num_test_conversations", "20"]
+    words += ["--two_turn_share", "0.3"]
+    words += [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    process = one_process(main, words, log=tmp_path / "log")
+    while len(list(killed.glob("*.sidecar"))) < 3 and process.is_alive():
+        time.sleep(0.002)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, (tmp_path / "log").read_text()
     finished = {
         path.name: path.stat().st_mtime_ns
         for path in killed.glob("*.jsonl")
@@ -123,13 +124,12 @@ def test_a_kill_loses_no_finished_shard_and_changes_no_answer(teacher, tmp_path)
 @pytest.mark.slow
 def test_two_processes_share_the_shards_and_write_the_same(teacher, tmp_path):
     generate(arguments(teacher, tmp_path / "one"), DATA)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-    command += ["--standalone", "-m", "kd_lab", "generate", "--output_dir", str(tmp_path / "two")]
+    words = ["generate", "--output_dir", str(tmp_path / "two")]
     settings = {"max_new_tokens": 40, "rows_per_shard": 7} | vars(DATA)
     settings |= {"teacher_model_name_or_path": teacher}
     for name, value in settings.items():
-        command += [f"--{name}", str(value)] if value is not None else []
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        words += [f"--{name}", str(value)] if value is not None else []
+    output = two_processes(main, words, logs=tmp_path / "logs")
     assert "16 of 16 answers" in output  # the first process's: shards 0, 2 and 4
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
 

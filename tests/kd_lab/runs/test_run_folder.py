@@ -9,14 +9,13 @@ from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM, Tr
 from transformers.trainer_utils import set_seed
 
 from kd_lab.cli import parse
+from kd_lab.runs.resuming import last_whole_checkpoint, start_run
 from kd_lab.runs.run_files import read_metrics, resolved_config
 from kd_lab.runs.run_folder import (
     MarkWholeCheckpoints,
     MetricsWriter,
     finish_run,
-    last_whole_checkpoint,
     record_run,
-    start_run,
 )
 
 ROWS = [{"input_ids": [i, i + 1, i + 2], "labels": [i, i + 1, i + 2]} for i in range(12)]
@@ -58,7 +57,7 @@ class TrainerCutOffWhileSaving(Trainer):
 
 def train(folder, cut_at=None, resume=None, **settings):
     of = arguments(folder, **settings)
-    start_from = start_run(folder, resume)
+    start_from = start_run(folder, resume, resolved_config(*of))
     set_seed(0)
     model = Qwen2ForCausalLM(
         Qwen2Config(
@@ -122,7 +121,7 @@ def test_a_checkpoint_written_again_is_not_whole_meanwhile(tmp_path):
 def test_nothing_to_resume_starts_from_the_first_step(tmp_path):
     with pytest.raises(CutOff):
         train(tmp_path, cut_at=2)
-    assert start_run(tmp_path, "true") is None
+    assert start_run(tmp_path, "true", {}) is None
     train(tmp_path, resume="true")
     assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2, 3, 4, 5, 6, 6]
 
@@ -142,15 +141,15 @@ def test_a_folder_that_holds_a_run_is_refused(tmp_path, finished):
             train(tmp_path, cut_at=2)
     what = "a finished run" if finished else "a run"
     with pytest.raises(ValueError, match=f"already holds {what}: give another --output_dir"):
-        start_run(tmp_path, None)
+        start_run(tmp_path, None, {})
 
 
 def test_a_checkpoint_that_is_missing_or_cut_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no such checkpoint"):
-        start_run(tmp_path, str(tmp_path / "checkpoint-2"))
+        start_run(tmp_path, str(tmp_path / "checkpoint-2"), {})
     (tmp_path / "checkpoint-2").mkdir()
     with pytest.raises(ValueError, match="is not whole"):
-        start_run(tmp_path, str(tmp_path / "checkpoint-2"))
+        start_run(tmp_path, str(tmp_path / "checkpoint-2"), {})
 
 
 def test_the_resolved_config_is_a_recipe_of_the_same_run(tmp_path, whole_run):

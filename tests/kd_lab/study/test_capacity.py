@@ -75,4 +75,4 @@ def test_the_picture_has_a_line_for_each_method(evaluated):
     picture = Image.open(io.BytesIO(draw_capacity(capacity_results(evaluated, seeds=3))))
     assert picture.format == "PNG"
     colours = {colour for _, colour in picture.convert("RGB").getcolors(2**24)}
-    assert {(0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00), (0x00, 0x9E, 0x73)} <= colours
+    assert {(0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00), (0x6E, 0x6E, 0x6E)} <= colours

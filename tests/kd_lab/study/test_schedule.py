@@ -27,7 +27,7 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     runs = "teacher", "start", "token_fkl-1"
     tasks = [task for task in toy_study(folder, seeds=1, quick=True) if task.name.endswith(runs)]
-    run_study(folder, tasks, workers=2)
+    run_study(folder, tasks, workers=int(sys.argv[2]))
 """
 DONE = [
     "evaluate-start", "evaluate-teacher", "evaluate-token_fkl-1",
@@ -122,8 +122,8 @@ def test_wrong_arguments_are_refused(wrong, tmp_path):
 class Process:
     """A study in a process of its own, and the workers that it starts."""
 
-    def __init__(self, script: Path, folder: Path) -> None:
-        command = [sys.executable, "-W", "ignore", str(script), str(folder)]
+    def __init__(self, script: Path, folder: Path, workers: int) -> None:
+        command = [sys.executable, "-W", "ignore", str(script), str(folder), str(workers)]
         self.folder = folder
         self.process = subprocess.Popen(
             command,
@@ -159,12 +159,12 @@ def test_a_study_that_is_stopped_goes_on_where_it_was(tmp_path):
         records = {path.stem: path.read_bytes() for path in folder.glob("tasks/*.json")}
         return {name: text for name, text in records.items() if json.loads(text)["seconds"]}
 
-    study = Process(script, folder)
+    study = Process(script, folder, workers=2)
     study.wait_until((folder / "logs/train-teacher.log").exists)
     study.stop(os.killpg, signal.SIGINT)  # as Ctrl-C does: everyone hears it
     assert done() == {}
 
-    study = Process(script, folder)
+    study = Process(script, folder, workers=1)  # two would import torch and TRL twice
     study.wait_until(lambda: "train-teacher" in done() and "train-start" in done())
     study.stop(os.kill, signal.SIGKILL)
     finished = done()
@@ -173,7 +173,7 @@ def test_a_study_that_is_stopped_goes_on_where_it_was(tmp_path):
     }
     assert len(finished) < len(DONE)
 
-    study = Process(script, folder)
+    study = Process(script, folder, workers=1)
     _, said = study.process.communicate(timeout=300)
     assert study.process.returncode == 0, said
     assert sorted(done()) == DONE

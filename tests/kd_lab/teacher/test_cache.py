@@ -2,11 +2,8 @@
 
 import json
 import logging
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
@@ -14,12 +11,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
+from kd_lab.cli import main
 from kd_lab.data.shards import ShardStore
 from kd_lab.data.toy_tokenizer import toy_tokenizer
 from kd_lab.rollout.generate import GenerateArguments, generate
 from kd_lab.teacher.cache import cache_teacher, run
 from kd_lab.teacher.stored import StoredTeacher, stored_answers
 from tests.helpers.cache_problem import DATA, HEAD_ROWS, arguments, cached, save_teacher
+from tests.helpers.forked_processes import one_process, two_processes
 
 
 @pytest.fixture(scope="module")
@@ -49,15 +48,12 @@ def test_killed_in_the_middle(teacher, tmp_path):
     folder = tmp_path / "killed"
     given = {**vars(arguments(teacher, folder, **small)), **vars(data)}
     options = [f"--{key}={value}" for key, value in given.items() if value is not None]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "kd_lab", "cache", *options],
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
-        stderr=subprocess.PIPE,
-    )
-    while process.poll() is None and not (folder / "shard-00004.safetensors.sidecar").exists():
+    process = one_process(main, ["cache", *options], log=tmp_path / "log")
+    while process.is_alive() and not (folder / "shard-00004.safetensors.sidecar").exists():
         time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, process.stderr.read()
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, (tmp_path / "log").read_text()
     store = ShardStore.create(folder, "cache", *settings_of(tmp_path / "at_once"))
     finished = [s for s in store.shards() if s not in store.missing()]
     assert 5 <= len(finished) < 60
@@ -213,12 +209,8 @@ def test_the_teachers_own_answers(teacher, tokenizer, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_share_the_work(teacher, hidden_cache, tmp_path):
-    given = {**vars(arguments(teacher, tmp_path)), **vars(DATA)}
+    folder = tmp_path / "cache"
+    given = {**vars(arguments(teacher, folder)), **vars(DATA)}
     options = [f"--{key}={value}" for key, value in given.items() if value is not None]
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
-    subprocess.run(
-        [sys.executable, *launch, "-m", "kd_lab", "cache", *options],
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
-        check=True,
-    )
-    assert contents(tmp_path) == contents(hidden_cache)
+    two_processes(main, ["cache", *options], logs=tmp_path / "logs")
+    assert contents(folder) == contents(hidden_cache)

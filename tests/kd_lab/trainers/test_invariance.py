@@ -4,15 +4,15 @@ Eight rows of different lengths: one batch, four accumulated micro-batches, two 
 ZeRO-2 and ZeRO-3 (student and teacher sharded), for each of the three trainers.
 """
 
+import contextlib
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-WORKER = Path(__file__).parents[2] / "helpers" / "one_step_worker.py"
+from tests.helpers.forked_processes import one_process, two_processes
+from tests.helpers.one_step_worker import write_steps
 
 # name: (processes, batch, accumulated micro-batches, ZeRO stage)
 SPLITS = {
@@ -26,20 +26,15 @@ SPLITS = {
 
 def steps_of(split: str, folder: Path) -> dict[str, dict]:
     processes, *settings = SPLITS[split]
-    out = folder / f"{split}.json"
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
-        launcher += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"]
-    done = subprocess.run(
-        [*launcher, str(WORKER), str(out), *map(str, settings)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    # Gloo may abort a process that is already done, so that what was written counts.
-    assert out.exists(), done.stderr[-3000:]
+    out, log = folder / f"{split}.json", folder / "log"
+    if processes == 1:
+        one_process(write_steps, out, *settings, log=log).join()
+        assert out.exists(), log.read_text()[-3000:]
+    else:
+        # Gloo may abort a process that is already done, so that what was written counts.
+        with contextlib.suppress(ChildFailedError):
+            two_processes(write_steps, out, *settings, logs=log)
+        assert out.exists(), [file.read_text()[-3000:] for file in log.rglob("stderr.log")]
     return json.loads(out.read_text())
 
 

@@ -161,6 +161,14 @@ def test_a_teacher_keeps_its_dtype_and_gets_no_gradient(config):
     assert not teacher.training
 
 
+def test_float16_is_for_teachers_alone(config):
+    with pytest.raises(ValueError, match=r"the student's dtype is float16, .*--dtype float32"):
+        trained(config(), model=toy_model(32, 1, seed=1).half())
+    trainer = trained(config(), teacher=toy_model(64, 2, seed=2).half())
+    expected = dense_loss(toy_rows(8), "forward_kl", 0.5, 1.0)
+    assert logged(trainer, "loss")[0] == pytest.approx(expected, rel=1e-3)
+
+
 def test_without_a_teacher_only_sft_is_possible(config):
     with pytest.raises(ValueError, match=r"alpha is 0\.5, so a teacher is needed"):
         trained(config(), teacher=None)

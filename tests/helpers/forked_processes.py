@@ -1,0 +1,71 @@
+"""Processes of their own that do not import torch and TRL anew, ten seconds each.
+
+A server imports them once and is forked for each process; it is clean of what tests do.
+"""
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+import torch
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+SERVER = multiprocessing.get_context("forkserver")
+# Where a GPU is, DeepSpeed asks it what it is, and CUDA once asked bears no fork.
+SERVER.set_forkserver_preload(
+    ["kd_lab.train", *([] if torch.cuda.is_available() else ["deepspeed"])]
+)
+
+
+def one_process(function: Callable, *arguments: object, log: Path) -> ForkServerProcess:
+    """Calls a function in a process, whose exit code is what it returns; nobody waits for it.
+
+    Args:
+        log: gets what it prints.
+    """
+    work = (torch.get_num_threads(), log, function, *arguments)
+    process = SERVER.Process(target=_logged, args=work)
+    process.start()
+    return process
+
+
+def two_processes(function: Callable, *arguments: object, logs: Path) -> str:
+    """Calls a function in two processes that know each other, as torchrun starts them.
+
+    Args:
+        logs: a folder; gets what both print.
+    Returns:
+        What the first one printed.
+    Raises:
+        ChildFailedError: a process failed.
+    """
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=2,
+        run_id=logs.name,
+        start_method=SERVER.get_start_method(),
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        logs_specs=DefaultLogsSpecs(str(logs), redirects=Std.ALL),
+    )
+    elastic_launch(config, _with_threads)(torch.get_num_threads(), function, *arguments)
+    (first,) = logs.rglob("0/stdout.log")
+    return first.read_text()
+
+
+def _logged(threads: int, log: Path, function: Callable, *arguments: object) -> None:
+    with log.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.exit(_with_threads(threads, function, *arguments))
+
+
+def _with_threads(threads: int, function: Callable, *arguments: object) -> object:
+    """With as many threads as the tests have: their number decides the last bits."""
+    torch.set_num_threads(threads)
+    return function(*arguments)
