@@ -140,14 +140,14 @@ def trained_states(
         check_plain_logits(model, torch.from_numpy(rows.input_ids[:8]).long())
     device = models[0].device
     for start in range(0, len(rows.lengths), ROWS_AT_A_TIME):
-        some = rows.select(range(start, min(start + ROWS_AT_A_TIME, len(rows.lengths))))
-        whose = start + np.repeat(np.arange(len(some.lengths)), some.positions_per_row())
-        tokens = some.input_ids[1:][some.predicts_trained()[:-1]]
+        part = rows.select(range(start, min(start + ROWS_AT_A_TIME, len(rows.lengths))))
+        whose = start + np.repeat(np.arange(len(part.lengths)), part.positions_per_row())
+        tokens = part.input_ids[1:][part.predicts_trained()[:-1]]
         yield TrainedStates(
             torch.from_numpy(whose).to(device),
             torch.from_numpy(tokens).long().to(device),
             tuple(
-                trained_hidden_states(model, some, tokens_per_batch, lambda tokens: None)
+                trained_hidden_states(model, part, tokens_per_batch, lambda tokens: None)
                 for model in models
             ),
         )
@@ -186,9 +186,9 @@ def both_distributions(
             for hidden, head in zip(batch.hidden, heads, strict=True)
         ]
         for start in range(0, len(batch.tokens), size):
-            some = slice(start, start + size)
-            q, p = (_log_softmax(side.logits(some), dtype) for side in sides)
-            yield BothDistributions(batch.row[some], batch.tokens[some], p.to(q.device), q)
+            block = slice(start, start + size)
+            q, p = (_log_softmax(side.logits(block), dtype) for side in sides)
+            yield BothDistributions(batch.row[block], batch.tokens[block], p.to(q.device), q)
 
 
 def _log_softmax(logits: Tensor, dtype: torch.dtype) -> Tensor:
