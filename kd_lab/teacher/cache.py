@@ -147,7 +147,7 @@ def cache_teacher(args: CacheArguments, data: DataArguments) -> ShardStore:
 
     check_cache_arguments(args)
     check_data_arguments(data)
-    # Without a GPU and unless told so, accelerate would take each of several processes for the only
+    # Without a GPU, accelerate would by default take each of several processes for the only
     # one. They wait for each other at the end, up to a shard's time.
     process = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=1))
     with process.main_process_first():
