@@ -21,7 +21,7 @@ import numpy as np
 from scipy import stats
 
 from kd_lab.divergences import get_divergence
-from kd_lab.files import write_text
+from kd_lab.files import write_bytes, write_text
 from kd_lab.house_style import Figure, house_style, line_style
 from kd_lab.methods import Point
 from toy import distil_on_one_page as page

@@ -1,14 +1,14 @@
 """From a tile of logits to the loss at each position and the gradient of the logits, in place.
 
-``tile_loss`` gets the student's logits of some tokens, [C, V], and leaves the gradient of the loss
-in their place. It goes through the tile one block of positions at a time: one row of 151,936
-float32 logits is 0.6 MB, so a handful of rows stays in a CPU's cache through the twenty passes that
-a divergence takes, and the tile itself is read and written once.
+``tile_loss`` gets the student's logits of C tokens, [C, V], and leaves the gradient of the loss in
+their place. It goes through the tile one block of positions at a time. The 151,936 float32 logits
+of one position are 0.6 MB. So a small block stays in a CPU's cache through the twenty passes of a
+divergence, and the tile itself is read and written once.
 
-Each exponential is taken once a model. With t and z the two models' logits, log-ratios are taken as
-(t - z) - (log Σexp t - log Σexp z), the two sums in float64 where the device has it: where teacher
-and student nearly agree the difference of the logits is exact, and no digit is lost to the size of
-a log-probability.
+Each exponential is computed once a model. With t and z the two models' logits, a log-ratio is (t -
+z) - (log Σexp t - log Σexp z), with both sums in float64 where the device has it. Where teacher and
+student nearly agree, the difference of the logits is exact. So no digit is lost to the size of a
+log-probability.
 """
 
 from dataclasses import dataclass, replace
@@ -25,18 +25,18 @@ CPU_BLOCK_ENTRIES = 2**20
 
 
 class StoredDistribution(NamedTuple):
-    """What was kept of a teacher: log-probabilities of k tokens; all others are one bucket."""
+    """The stored part of a teacher: log-probabilities of k tokens; all others are one bucket."""
 
     logp: Tensor  # [n, k]
     tokens: Tensor  # [n, k]
     tail: Tensor  # of all others together, [n]
 
-    def rows(self, some: slice) -> "StoredDistribution":
-        return StoredDistribution(*(part[some] for part in self))
+    def at(self, block: slice) -> "StoredDistribution":
+        return StoredDistribution(*(part[block] for part in self))
 
 
 class Weights(NamedTuple):
-    """What multiplies the two parts of the loss: a number for all positions, or one each, [n].
+    """The weights of the loss's two parts: a number for all positions, or one each, [n].
 
     Numbers are alpha and 1 - alpha; a policy gradient has its own weight at each position.
     """
@@ -44,8 +44,8 @@ class Weights(NamedTuple):
     divergence: Tensor | float
     cross_entropy: Tensor | float
 
-    def rows(self, some: slice) -> "Weights":
-        return Weights(*(part[some] if isinstance(part, Tensor) else part for part in self))
+    def at(self, block: slice) -> "Weights":
+        return Weights(*(part[block] if isinstance(part, Tensor) else part for part in self))
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class Objective:
     temperature: float = 1.0
     num_items: float = 1.0
 
-    def rows(self, some: slice) -> "Objective":
-        return replace(self, weights=self.weights.rows(some))
+    def at(self, block: slice) -> "Objective":
+        return replace(self, weights=self.weights.at(block))
 
 
 class TileLoss(NamedTuple):
@@ -101,15 +101,15 @@ def tile_loss(
     scratch = Scratch(min(block_size, count), vocab_size, student.dtype, student.device)
     parts = []
     for start in range(0, count, block_size):
-        rows = slice(start, start + block_size)
+        block = slice(start, start + block_size)
         compared = teacher
         if isinstance(compared, StoredDistribution):
-            compared = compared.rows(rows)
+            compared = compared.at(block)
         elif compared is not None:
-            compared = compared[rows]
-        here = objective.rows(rows)
+            compared = compared[block]
+        here = objective.at(block)
         parts.append(
-            _block_loss(student[rows], compared, targets[rows], here, want_gradient, scratch)
+            _block_loss(student[block], compared, targets[block], here, want_gradient, scratch)
         )
     return TileLoss(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
@@ -118,18 +118,18 @@ class Scratch:
     """The few block-sized buffers that all blocks of a tile share."""
 
     def __init__(
-        self, rows: int, vocab_size: int, dtype: torch.dtype, device: torch.device
+        self, height: int, vocab_size: int, dtype: torch.dtype, device: torch.device
     ) -> None:
-        self.rows, self.vocab_size, self.dtype, self.device = rows, vocab_size, dtype, device
+        self.height, self.vocab_size, self.dtype, self.device = height, vocab_size, dtype, device
         self.buffers: dict[str, Tensor] = {}
 
-    def take(self, name: str, rows: int) -> Tensor:
-        """An uninitialised [rows, V]; the same memory each time for the same name."""
+    def take(self, name: str, size: int) -> Tensor:
+        """An uninitialised [size, V]; the same memory each time for the same name."""
         if name not in self.buffers:
             self.buffers[name] = torch.empty(
-                self.rows, self.vocab_size, dtype=self.dtype, device=self.device
+                self.height, self.vocab_size, dtype=self.dtype, device=self.device
             )
-        return self.buffers[name][:rows]
+        return self.buffers[name][:size]
 
 
 def _block_loss(

@@ -231,7 +231,7 @@ class TokenDistilTrainer(SFTTrainer):
                 if isinstance(stored, LiveDistribution):
                     stored = stored._replace(hidden=stored.hidden[real])
                 else:
-                    stored = stored.rows(real)
+                    stored = stored.at(real)
             yield stored
         else:
             yield None
