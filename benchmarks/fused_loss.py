@@ -37,8 +37,9 @@ from trl.experimental.gkd import GKDTrainer
 from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 
 from kd_lab.divergences import DIVERGENCES, Divergence, forward_kl
+from kd_lab.files import whole_file, write_text
 from kd_lab.loss import CHUNK_SIZE, fused_linear_distillation_loss
-from toy.script import run_script, whole_file
+from toy.script import run_script
 
 STUDENT_WIDTH, TEACHER_WIDTH = 896, 1536  # Qwen2.5-0.5B and 1.5B
 CONTENDERS = ("floor", "ours", "liger", "trl_kernel", "trl_gkd", "dense", "dense_kl_div")
@@ -321,8 +322,7 @@ def main(argv: list[str] | None = None) -> None:
         draw_memory(peaks, arguments.vocab, path)
         print(f"wrote {path}")
     if arguments.json:
-        with whole_file(arguments.json) as part:
-            part.write_text(json.dumps(result, indent=1) + "\n")
+        write_text(arguments.json, json.dumps(result, indent=1) + "\n")
         print(f"wrote {arguments.json}")
 
 

@@ -23,7 +23,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from toy.script import run_script, whole_file
+from kd_lab.files import write_text
+from toy.script import run_script
 
 METHODS = (
     "sft", "token_fkl", "token_rkl", "token_akl", "token_jsd", "seq_fkl", "seqkd", "seq_rkl", "gkd",
@@ -104,8 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "seconds": seconds,
             "methods": results,
         }
-        with whole_file(options.json) as part:
-            part.write_text(json.dumps(report, indent=2) + "\n")
+        write_text(options.json, json.dumps(report, indent=2) + "\n")
         print(f"wrote {options.json}")
 
 

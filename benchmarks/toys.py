@@ -30,10 +30,11 @@ from plain_rank import run_plain
 from rich.console import Console
 from rich.progress import Progress
 
+from kd_lab.files import write_text
 from toy.animation import draw_gif
 from toy.mixture_fit import POST_TARGET, fit
 from toy.rank_race import race, teacher_weights
-from toy.script import run_script, whole_file
+from toy.script import run_script
 
 RANKS = (2, 4, 8, 16, 32, 64)
 RANK_STEPS = 2_000  # of the study's 10,000; the cost of a step is the same throughout
@@ -162,8 +163,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     print(f"all figures: {seconds:.0f} s")
     if arguments.json:
-        with whole_file(arguments.json) as part:
-            part.write_text(json.dumps(result, indent=1) + "\n")
+        write_text(arguments.json, json.dumps(result, indent=1) + "\n")
         print(f"wrote {arguments.json}")
 
 

@@ -34,10 +34,11 @@ from rich.progress import Progress
 from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from kd_lab.files import write_text
 from kd_lab.rollout.sampling import Sampling
 from kd_lab.rollout.transformers_engine import write_answers
 from kd_lab.smollm2 import FOLDER as SMOLLM2
-from toy.script import run_script, whole_file
+from toy.script import run_script
 
 WORKER = Path(__file__).with_name("one_trainer.py")
 PAIRS = ("qwen_vocab", "smol")
@@ -219,8 +220,7 @@ def main(argv: list[str] | None = None) -> None:
             **{name: version(name) for name in ("torch", "transformers", "trl")},
         }
         result["detail"] = detail
-        with whole_file(arguments.json) as part:
-            part.write_text(json.dumps(result, indent=1) + "\n")
+        write_text(arguments.json, json.dumps(result, indent=1) + "\n")
         print(f"wrote {arguments.json}")
 
 

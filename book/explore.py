@@ -1,7 +1,7 @@
 """Sliders over a picture, for the notebooks.
 
-``ipywidgets.interact`` would do, but for one thing: its output area makes nbclient, which runs the
-notebooks for ``make test``, hang now and then (nbclient issue 312). A picture of our own does not.
+``make test`` runs the notebooks with nbclient. The output area of ``ipywidgets.interact`` makes
+nbclient hang now and then (nbclient issue 312), so the picture here has its own widget.
 """
 
 from collections.abc import Callable
@@ -12,11 +12,11 @@ from kd_lab.house_style import Figure
 
 
 def explore(draw: Callable[..., Figure], **sliders: Widget) -> VBox:
-    """The picture ``draw(name=value, ...)``, drawn again whenever one of its sliders moves.
+    """The picture ``draw(name=value, ...)``, redrawn whenever one of its sliders moves.
 
     Args:
-        draw: returns a Figure; bind what no slider moves with ``functools.partial``.
-        sliders: a widget with a ``value`` for each of the other arguments, under their names.
+        draw: returns a Figure; bind arguments without a slider with ``functools.partial``.
+        sliders: a widget with a ``value`` for each other argument, under its name.
     """
     picture = Image(format="png")
 

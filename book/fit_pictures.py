@@ -1,6 +1,6 @@
-"""What notebook 2 shows of fits: frames side by side, divergence over steps, landscapes with paths.
+"""Pictures of notebook 2: frames side by side, divergence over steps, landscapes with paths.
 
-As in ``book.pictures``, each function returns a Figure that pyplot does not know about.
+As in ``book.pictures``, each function returns a Figure that pyplot does not know.
 """
 
 import math
@@ -46,7 +46,7 @@ def fit_at_step(forward: Trajectory, reverse: Trajectory, step: int = 0) -> Figu
 
 @house_style()
 def divergence_curves(fits: Mapping[str, Trajectory], threshold: float = 0.01) -> Figure:
-    """Divergence against step for each named fit, and the threshold at which it counts as there."""
+    """Divergence against step for each named fit, and the threshold of arrival."""
     figure = Figure(figsize=(7.5, 4), layout="constrained")
     ax = figure.subplots()
     for name, fit in fits.items():
@@ -59,9 +59,10 @@ def divergence_curves(fits: Mapping[str, Trajectory], threshold: float = 0.01) -
 
 @house_style()
 def twin_landscapes(forward: Mapping[str, Trajectory], reverse: Mapping[str, Trajectory]) -> Figure:
-    """Both KLs over all students of two equal Gaussians at ±d, with the paths of some fits.
+    """Both KLs over all students of two equal Gaussians at ±d, with the paths of given fits.
 
-    A student that starts so (means ∓d, one sigma) stays so, hence the plane holds whole fits.
+    A student that starts symmetric (means ∓d, one sigma) stays so. Hence the plane holds whole
+    fits.
     """
     d = torch.linspace(0, 4, 81, dtype=torch.float64)
     log_sigma = torch.linspace(math.log(0.2), math.log(6), 81, dtype=torch.float64)

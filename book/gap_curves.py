@@ -1,4 +1,4 @@
-"""The curves of ``evidence/heads_and_tails.py``: what is left of a gap, and who is ahead."""
+"""The curves of ``evidence/heads_and_tails.py``: the gap that is left, and the head's lead."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,22 +6,20 @@ import matplotlib.pyplot as plt
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from kd_lab.house_style import line_style
+from kd_lab.methods import line_of
 from kd_lab.study.sweep import over_seeds
 
 Floats = NDArray[np.float64]
 
-LINES = {
-    "forward_kl": ("forward KL", "#0072B2", "-"),
-    "reverse_kl": ("reverse KL", "#D55E00", "--"),
-    "adaptive_kl": ("adaptive KL", "#009E73", "-."),
-}
+NAMES = {"forward_kl": "forward KL", "reverse_kl": "reverse KL", "adaptive_kl": "adaptive KL"}
 
 
 def left_of(curves: Mapping[str, ArrayLike], part: str) -> Floats:
-    """How much of the start's gap is left, 1 being all of it, [seeds, steps].
+    """The share of the start's gap that is left, [seeds, steps].
 
     Args:
-        curves: of one divergence, metric -> [seeds][steps].
+        curves: one divergence's, metric -> [seeds][steps].
         part: "head" or "tail".
     """
     gap = np.asarray(curves[part], float)
@@ -29,17 +27,17 @@ def left_of(curves: Mapping[str, ArrayLike], part: str) -> Floats:
 
 
 def head_lead(curves: Mapping[str, ArrayLike]) -> Floats:
-    """By how many points more of the head's gap is closed than of the tail's, [seeds, steps]."""
+    """The closed share of the head's gap less that of the tail's, in points [seeds, steps]."""
     return 100 * (left_of(curves, "tail") - left_of(curves, "head"))
 
 
 def draw_curves(
     curves: Mapping[str, Mapping[str, ArrayLike]], at: Sequence[int], divergences: Sequence[str]
 ) -> None:
-    """What is left of both gaps, and by how much the head is ahead: means, 95% t-intervals."""
+    """The shares left of both gaps, and the head's lead: means and 95% t-intervals."""
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.7), layout="constrained")
     for name in divergences:
-        label, colour, style = LINES[name]
+        style = line_style(line_of(name))
         drawn = {
             "left of the head's gap": left_of(curves[name], "head"),
             "left of the tail's gap": left_of(curves[name], "tail"),
@@ -48,9 +46,9 @@ def draw_curves(
         for ax, (title, values) in zip(axes, drawn.items(), strict=True):
             figures = [over_seeds(of_step) for of_step in values.T]
             low, mean, high = ([f[key] for f in figures] for key in ("low", "mean", "high"))
-            ax.plot(at, mean, label=label, color=colour, linestyle=style)
+            ax.plot(at, mean, label=NAMES[name], **style)
             if low[0] is not None:
-                ax.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
+                ax.fill_between(at, low, high, color=style["color"], alpha=0.15, linewidth=0)
             ax.set(title=title, xlabel="step")
     axes[2].axhline(0, color="0.5", linewidth=1)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)

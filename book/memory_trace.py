@@ -1,4 +1,4 @@
-"""Which tensors are alive, operation by operation: where the memory of a piece of code goes.
+"""Which tensors are alive after each operation: where the memory of a piece of code goes.
 
     with MemoryTrace() as trace:
         loss = ...
@@ -6,10 +6,10 @@
     trace.peak().total               # bytes
     trace.peak().by_operation        # {"mm": ..., "exp": ...}: who made what is alive at the peak
 
-Counted are the storages that PyTorch operations allocate inside the block, each once, from the
-operation that made it until nothing holds it. Unlike a process's resident memory the count is the
-same on every machine; but what a kernel allocates and frees within one operation is not seen, nor
-what an allocator keeps for later. Tested on CPUs only.
+It counts the storages that PyTorch operations allocate inside the block. Each counts once, from the
+operation that made it until nothing holds it. Unlike a process's resident memory, the count is the
+same on every machine. It does not see memory that a kernel allocates and frees within one
+operation, nor memory that an allocator keeps. It is tested on CPUs only.
 """
 
 import weakref
@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class Moment(NamedTuple):
-    """What is alive right after one operation."""
+    """The bytes alive right after one operation."""
 
     operation: str  # its name in ATen, such as "mm"
     by_operation: dict[str, int]  # bytes alive, by the operation that allocated them
@@ -71,7 +71,7 @@ class MemoryTrace(TorchDispatchMode):
         self._alive[name] -= size
 
     def peak(self) -> Moment:
-        """The first moment at which most is alive.
+        """The first moment with the most bytes alive.
 
         Raises:
             ValueError: nothing was recorded.
@@ -81,5 +81,5 @@ class MemoryTrace(TorchDispatchMode):
         return max(self.moments, key=lambda moment: moment.total)
 
     def count(self, *operations: str) -> int:
-        """How often any of some operations ran: ``trace.count("mm", "addmm")``."""
+        """How many operations of these names ran: ``trace.count("mm", "addmm")``."""
         return sum(moment.operation in operations for moment in self.moments)

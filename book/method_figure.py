@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from kd_lab.house_style import house_style
-from kd_lab.method_map import DIVERGENCES, METHODS, PREFIXES, Method
+from kd_lab.methods import COLUMNS, METHODS, ROWS, Method
 
 HEADINGS = {
     "none": "the answer's own\nlikelihood (SFT)",
@@ -16,7 +16,7 @@ HEADINGS = {
     "in between": "in between: JSD,\nskew, adaptive, TVD",
     "reverse KL": "reverse KL\nD(q‖p)",
 }
-ROWS = {
+SOURCES = {
     "dataset": "the dataset",
     "teacher": "the teacher",
     "dataset and student": "dataset\nand student, λ",
@@ -31,16 +31,16 @@ COLOURS = {
 
 
 def draw_method_map() -> Figure:
-    """The map as a figure: a cell for each pair, in it the methods that lie there."""
+    """The map as a figure: a cell for each pair, with the methods that lie there."""
     cells: dict[tuple[str, str], list[Method]] = defaultdict(list)
-    for method in METHODS:
-        cells[method.prefixes, method.divergence].append(method)
+    for method in METHODS.values():
+        cells[method.point.row, method.point.column].append(method)
     with house_style():
         figure, ax = plt.subplots(figsize=(8, 6), layout="constrained")
         ax.set(xlim=(-0.5, 3.5), ylim=(3.5, -0.5))
-        ax.set_xticks(range(4), [HEADINGS[name] for name in DIVERGENCES], size=12)
-        ax.set_yticks(range(4), [ROWS[name] for name in PREFIXES], size=12)
-        ax.set_xlabel("what compares the next-token laws of teacher and student", size=12)
+        ax.set_xticks(range(4), [HEADINGS[name] for name in COLUMNS], size=12)
+        ax.set_yticks(range(4), [SOURCES[name] for name in ROWS], size=12)
+        ax.set_xlabel("what compares the next-token distributions of teacher and student", size=12)
         ax.set_ylabel("who wrote the answer up to there", size=12)
         ax.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
         ax.xaxis.set_label_position("top")
@@ -49,14 +49,14 @@ def draw_method_map() -> Figure:
         for border in (0.5, 1.5, 2.5):
             ax.axhline(border, color="#D9D9D9", linestyle="-", linewidth=1)
             ax.axvline(border, color="#D9D9D9", linestyle="-", linewidth=1)
-        for (prefixes, divergence), methods in cells.items():
-            column, row = DIVERGENCES.index(divergence), PREFIXES.index(prefixes)
+        for (source, heading), methods in cells.items():
+            column, row = COLUMNS.index(heading), ROWS.index(source)
             for i, method in enumerate(methods):
                 name = textwrap.fill(method.name, 17)
                 # A name of two lines begins higher, so that its cell's texts lie lower.
                 y = row + 0.42 * (i - (len(methods) - 1) / 2) + 0.1 * ("\n" in name)
-                place: dict[str, Any] = {"ha": "center", "color": COLOURS[divergence]}
-                shift = 0.02 if method.source else -0.06
+                place: dict[str, Any] = {"ha": "center", "color": COLOURS[heading]}
+                shift = 0.02 if method.author else -0.06
                 ax.text(column, y - shift, name, va="bottom", size=12, weight="bold", **place)
-                ax.text(column, y + 0.02, method.source, va="top", size=10, **place)
+                ax.text(column, y + 0.02, method.author, va="top", size=10, **place)
     return figure

@@ -1,7 +1,7 @@
-"""What the notebooks show: pictures of two laws and of what each KL makes of them.
+"""What the notebooks show: pictures of two distributions and of what each KL makes of them.
 
 Every function takes plain numbers or log-probabilities and returns a Figure. pyplot does not know
-the figure, so that a notebook shows it once, as a cell's value or under a slider.
+the figure. So a notebook shows it once, as a cell's value or under a slider.
 """
 
 from collections.abc import Sequence
@@ -21,12 +21,14 @@ FORWARD_NAME, REVERSE_NAME = r"forward KL, $D(p\,\Vert\,q)$", r"reverse KL, $D(q
 
 
 @house_style()
-def laws_and_terms(words: Sequence[str], teacher_logp: Tensor, student_logp: Tensor) -> Figure:
-    """Two laws as bars, and beside them what each word adds to each KL; both laws [V]."""
+def distributions_and_terms(
+    words: Sequence[str], teacher_logp: Tensor, student_logp: Tensor
+) -> Figure:
+    """Two distributions [V] as bars, and beside them what each word adds to each KL."""
     p, q = teacher_logp.exp(), student_logp.exp()
-    figure, (laws, terms) = _panels(2)
-    _pairs_of_bars(laws, words, p, q, ("teacher p", "student q"))
-    laws.set(title="two laws of the next word", ylabel="probability")
+    figure, (distributions, terms) = _panels(2)
+    _pairs_of_bars(distributions, words, p, q, ("teacher p", "student q"))
+    distributions.set(title="two distributions of the next word", ylabel="probability")
     forward, reverse = (
         forward_kl(teacher_logp, student_logp),
         reverse_kl(teacher_logp, student_logp),
@@ -68,7 +70,7 @@ def two_coins(p: float = 0.5, q: float = 0.9) -> Figure:
 
 @house_style()
 def logit_pushes(words: Sequence[str], teacher_logp: Tensor, student_logp: Tensor) -> Figure:
-    """One arrow a word: where a step of gradient descent moves its logit; both laws [V]."""
+    """One arrow a word: where gradient descent moves its logit; both distributions are [V]."""
     p, q = teacher_logp.exp(), student_logp.exp()
     by_forward = (p - q).numpy()
     reverse = reverse_kl(teacher_logp, student_logp)
@@ -106,8 +108,10 @@ def descents(
 ) -> Figure:
     """Teacher and student after some steps under each KL, on a logarithmic axis.
 
-    teacher_logp is [V], sorted from likely to unlikely; a path holds the student's log q at every
-    step, [steps, V].
+    Args:
+        teacher_logp: [V], sorted from likely to unlikely.
+        forward_path, reverse_path: the student's log q at every step, [steps, V].
+        step: the step that is drawn.
     """
     rank = np.arange(1, len(teacher_logp) + 1)
     figure, axes = _panels(2, sharey=True)

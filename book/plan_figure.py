@@ -1,4 +1,4 @@
-"""Planned memory as a picture: what fills a GPU, one bar for each way to run the same recipe."""
+"""Planned memory as a picture: one bar for each way to run the same recipe on a GPU."""
 
 from collections.abc import Mapping
 
@@ -24,7 +24,7 @@ GROUPS = (
 
 
 def draw_memory(jobs: Mapping[str, Job]) -> Figure:
-    """One bar a job, its name beside it; the line is where the GPU's memory ends."""
+    """One bar for each job, with its name; a line marks the GPU's memory."""
     with house_style():
         figure, ax = plt.subplots(figsize=(9, 1.4 + 0.45 * len(jobs)), layout="constrained")
         left = [0.0] * len(jobs)

@@ -18,14 +18,14 @@ ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # a terminal's colours and curs
 
 
 def kd_lab(line: str, *, more: str = "", lines: int = 1) -> None:
-    """Run a command in this process; print it, and the last lines of what it says.
+    """Run a command in this process; print it, and the last lines of its output.
 
     Args:
-        line: all after ``kd-lab``, quoted as in a shell.
-        more: further options, for which three dots are printed.
-        lines: how many to print.
+        line: the words after ``kd-lab``, quoted as in a shell.
+        more: further options, printed as three dots.
+        lines: how many lines to print.
     Raises:
-        RuntimeError: the command failed; with what it says about it.
+        RuntimeError: the command failed; the message is the command's last line.
     """
     told, errors = io.StringIO(), io.StringIO()
     with redirect_stdout(told), redirect_stderr(errors), _outside_of_a_notebook():
@@ -38,7 +38,7 @@ def kd_lab(line: str, *, more: str = "", lines: int = 1) -> None:
 
 @contextmanager
 def _outside_of_a_notebook() -> Iterator[None]:
-    """Hide ``get_ipython``, by which rich tells that it is in a notebook and shows widgets."""
+    """Hide ``get_ipython``: where rich finds it, rich shows widgets."""
     found = vars(builtins).pop("get_ipython", None)
     try:
         yield

@@ -1,11 +1,11 @@
-"""``python -m evidence``: finished runs in, results in assets/ out, and the page written from them.
+"""``python -m evidence`` measures finished runs, and writes the pages from the results.
 
     python -m evidence                       # lists the measurements
     python -m evidence NAME RUNS             # measures finished runs: assets/results/NAME.json
     python -m evidence publish STUDY RUNS    # copies a study's own report into assets/
     python -m evidence claims                # writes CLAIMS.md from assets/results/
 
-Run it in the project's own folder. ``make evidence`` does all of it.
+Run it in the project's folder. ``make evidence`` runs all of them.
 """
 
 import argparse

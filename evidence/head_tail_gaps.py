@@ -1,9 +1,9 @@
-"""Where a student's law still differs from its teacher's: on the head or on the tail.
+"""Where a student's distribution still differs from its teacher's: on the head or on the tail.
 
-The head is the smallest set of the teacher's likeliest tokens whose mass reaches ``mu``, the tail
-all other tokens: the division of Wu et al. 2024 (arXiv 2404.02657), who weigh forward and reverse
-KL by the gaps Σ|p - q| on the two. Here these gaps are what is measured, and the tail's is split
-once more by its sign: what the student says too much of there, and what it says too little of.
+The head is the smallest set of the teacher's likeliest tokens whose mass reaches ``mu``; the tail
+is all other tokens. Wu et al. 2024 (arXiv 2404.02657) divide so and weight forward and reverse KL
+by the gaps Σ|p - q| on the two. We measure these gaps. We split the tail's gap by its sign: tokens
+that the student overrates, and tokens that it underrates.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,17 +13,14 @@ from torch import Tensor
 
 from kd_lab.data.packed_rows import PackedRows
 from kd_lab.divergences import forward_kl, head_mask, reverse_kl
-from kd_lab.evaluation.states import TOKENS_PER_BATCH, trained_states
-from kd_lab.loss.chunks import LiveDistribution, Projection
+from kd_lab.states import TOKENS_PER_BATCH, both_distributions
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedModel
 
-LOGIT_ENTRIES = 2**22  # of [positions, vocabulary], compared at a time
-
 
 class Gaps(NamedTuple):
-    """How far q is from p; each [...], or its mean over positions."""
+    """How far q is from p: each is [...], or its mean over positions."""
 
     head: Tensor  # Σ|p - q| over the head
     tail: Tensor  # Σ|p - q| over the tail
@@ -64,25 +61,17 @@ def measure_gaps(
     Args:
         student, teacher: in eval mode.
         vocab_size: rows of both heads that are real tokens.
-        mu, tokens_per_batch: as in ``head_and_tail_gaps`` and ``trained_states``.
+        mu, tokens_per_batch: as in ``head_and_tail_gaps`` and ``both_distributions``.
     Returns:
         the gaps, ``forward_kl`` and ``reverse_kl`` (nats).
     """
-    heads = [model.get_output_embeddings() for model in (student, teacher)]
     sums: list[Tensor] = []
-    size = max(1, LOGIT_ENTRIES // vocab_size)
     count = 0
-    for batch in trained_states((student, teacher), rows, tokens_per_batch):
-        sides = [
-            Projection(LiveDistribution(hidden, head.weight, head.bias), vocab_size)
-            for hidden, head in zip(batch.hidden, heads, strict=True)
-        ]
-        count += len(batch.tokens)
-        for start in range(0, len(batch.tokens), size):
-            q, p = (
-                side.logits(slice(start, start + size)).float().log_softmax(-1) for side in sides
-            )
-            measured = [*head_and_tail_gaps(p, q, mu), forward_kl(p, q), reverse_kl(p, q)]
-            sums.append(torch.stack(measured).double().sum(-1))  # [6]
+    for row, _, p, q in both_distributions(
+        student, teacher, rows, vocab_size=vocab_size, tokens_per_batch=tokens_per_batch
+    ):
+        measured = [*head_and_tail_gaps(p, q, mu), forward_kl(p, q), reverse_kl(p, q)]
+        sums.append(torch.stack(measured).double().sum(-1))  # [6]
+        count += len(row)
     means = torch.stack(sums).sum(0) / count
     return dict(zip([*Gaps._fields, "forward_kl", "reverse_kl"], means.tolist(), strict=True))

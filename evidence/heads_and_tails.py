@@ -5,10 +5,10 @@
     kd-lab demo --study smol           # on the real model
     python -m evidence heads_and_tails runs/demo-smol
 
-Wu et al. 2024 (arXiv 2404.02657) report that early in training forward KL fits the head of the
-teacher's law first, reverse KL its tail. Of each seed all divergences go on from one start, which
-SFT has brought near enough to the teacher that reverse KL can work, and see the same batches; the
-gaps are measured on held-out rows.
+Wu et al. 2024 (arXiv 2404.02657) report: early in training forward KL fits the head of the
+teacher's distribution first, reverse KL its tail. All divergences of a seed go on from one start
+and see the same batches. SFT has brought that start near enough to the teacher for reverse KL to
+work. We measure the gaps on held-out rows.
 """
 
 import copy
@@ -29,7 +29,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from evidence.head_tail_gaps import measure_gaps
 from kd_lab.data.packed_rows import PackedRows
-from kd_lab.runs.run_folder import run_versions
+from kd_lab.runs.versions import run_versions
 from kd_lab.smollm2 import FOLDER
 from kd_lab.student import StudentArguments, load_student
 from kd_lab.teacher.stored import stored_answers
@@ -51,16 +51,16 @@ class WatchGaps(TrainerCallback):
 
     Args:
         teacher: in eval mode.
-        rows: held out.
-        vocab_size: rows of both heads that are real tokens.
-        at: steps, 0 being the start.
+        rows: held-out rows.
+        vocab_size: how many vocabulary rows of both LM heads are real tokens.
+        at: the steps at which to measure; 0 is the start.
     """
 
     def __init__(
         self, teacher: PreTrainedModel, rows: PackedRows, vocab_size: int, at: Sequence[int]
     ) -> None:
         self.teacher, self.rows, self.vocab_size, self.at = teacher, rows, vocab_size, at
-        self.found: list[dict[str, float]] = []  # of each step in ``at``; see ``measure_gaps``
+        self.gaps: list[dict[str, float]] = []  # at each step in ``at``; see ``measure_gaps``
 
     def on_train_begin(
         self,
@@ -80,7 +80,7 @@ class WatchGaps(TrainerCallback):
     ) -> None:
         if state.global_step in self.at:
             model = others["model"].eval()
-            self.found.append(
+            self.gaps.append(
                 measure_gaps(model, self.teacher, self.rows, vocab_size=self.vocab_size)
             )
             model.train()
@@ -104,7 +104,7 @@ def fit(
     Args:
         rows: training rows (kd_lab/data/examples.py).
         seed: of the order of the rows.
-        teacher: without one it is SFT, with one the divergence alone.
+        teacher: the loss is the divergence from it; without a teacher the loss is SFT's.
     """
     # Not a deep copy: a trainer leaves a forward() on its model that is bound to that very model.
     model = type(student)(copy.deepcopy(student.config))
@@ -177,7 +177,7 @@ def smol_curves(
     shallow = load_student(
         StudentArguments(model_name_or_path=str(FOLDER), keep_every=2), tokenizer
     )
-    found: dict[str, list[list[dict[str, float]]]] = {name: [] for name in DIVERGENCES}
+    gaps_of: dict[str, list[list[dict[str, float]]]] = {name: [] for name in DIVERGENCES}
     for seed in range(1, seeds + 1):
         start = fit(
             shallow, rows, tokenizer, steps=start_steps, learning_rate=LEARNING_RATE, seed=seed,
@@ -189,8 +189,8 @@ def smol_curves(
                 start, rows, tokenizer, steps=at[-1], learning_rate=LEARNING_RATE, seed=seed,
                 batch_size=ROWS, teacher=teacher, divergence=name, watch=watch,
             )  # fmt: skip
-            found[name].append(watch.found)
-            gaps = ", ".join(f"{part} {watch.found[-1][part]:.3f}" for part in ("head", "tail"))
+            gaps_of[name].append(watch.gaps)
+            gaps = ", ".join(f"{part} {watch.gaps[-1][part]:.3f}" for part in ("head", "tail"))
             print(f"seed {seed}, {name}: {gaps} after {at[-1]} steps", flush=True)
     return {
         "at": list(at),
@@ -199,19 +199,19 @@ def smol_curves(
         "learning_rate": LEARNING_RATE,
         "batch_size": ROWS,
         "test_tokens": int(held_out.positions_per_row().sum()),
-        "curves": by_metric(found),
+        "curves": by_metric(gaps_of),
         "versions": run_versions({}),
     }
 
 
 def by_metric(
-    found: dict[str, list[list[dict[str, float]]]],
+    gaps_of: dict[str, list[list[dict[str, float]]]],
 ) -> dict[str, dict[str, list[list[float]]]]:
-    """From divergence -> [seeds][steps] of ``measure_gaps`` to divergence -> metric -> numbers."""
+    """Divergence -> metric -> numbers, from divergence -> [seeds][steps] of ``measure_gaps``."""
     return {
         name: {
             metric: [[point[metric] for point in curve] for curve in curves]
             for metric in curves[0][0]
         }
-        for name, curves in found.items()
+        for name, curves in gaps_of.items()
     }

@@ -1,13 +1,13 @@
-"""What the post's two code listings do when they are run, on the toy language.
+"""The post's two code listings, run on the toy language.
 
     python -m evidence listing runs/demo     # after `make demo`; half a minute
 
-The faulty calls of the listings are expressed here once more, as briefly as they can be, and beside
-each stands what was meant. Everything runs on true batches of conversations, with the teacher of
-the study and the student that all its methods start from. A share over rows or batches has a 95%
-bootstrap interval. The results go to assets/results/listing.json.
+We repeat the faulty calls of the listings, each beside the call that was meant. They run on true
+batches of conversations, with the toy study's teacher and the student that all its methods start
+from. A share over rows or batches has a 95% bootstrap interval. The results go to
+assets/results/listing.json.
 
-The batches are as TRL's collator makes them: rows padded on the right, labels -100 on prompts and
+The batches are those of TRL's collator: rows padded on the right, labels -100 on prompts and
 padding.
 """
 
@@ -34,7 +34,7 @@ from kd_lab.data.examples import training_examples
 from kd_lab.data.toy_language import conversations, log_prob
 from kd_lab.divergences import forward_kl, reverse_kl
 from kd_lab.evaluation.intervals import bootstrap_interval
-from kd_lab.runs.run_folder import run_versions
+from kd_lab.runs.versions import run_versions
 from kd_lab.vocabulary import IGNORED
 
 ROWS = 64  # of a batch, as in tiny/token_fkl
@@ -45,7 +45,7 @@ NEW_TOKENS = 16  # the longest answer has 14
 
 
 class ToyBatch(NamedTuple):
-    """Rows of one batch; questions in words for whoever marks the answers."""
+    """Rows of one batch, and their questions in words, by which answers are marked."""
 
     input_ids: Tensor  # [B, T], padded on the right
     labels: Tensor  # [B, T], -100 on prompts and padding
@@ -62,7 +62,7 @@ def measure(runs: Path) -> dict[str, Any]:
     """Measure with the teacher and the start of the toy study.
 
     Raises:
-        ValueError: one of them is not there.
+        ValueError: one of them is missing.
     """
     for name in ("teacher", "start"):
         if not (runs / name / "config.json").is_file():
@@ -84,7 +84,7 @@ def audit(
     tokenizer: PreTrainedTokenizerBase,
     count: int = BATCHES,
 ) -> dict[str, Any]:
-    """Every measurement, by the call that it is about."""
+    """Every measurement, under the name of the call that it tests."""
     batches = [toy_batch(tokenizer, ROWS, seed) for seed in range(count)]
     return {
         "settings": {"batches": count, "rows": ROWS, "common_length": COMMON_LENGTH},
@@ -98,7 +98,7 @@ def audit(
 
 
 def toy_batch(tokenizer: PreTrainedTokenizerBase, rows: int, seed: int) -> ToyBatch:
-    """Conversations of the training split, as a collator hands them to the loss."""
+    """A batch of the training split's conversations, as a collator makes it."""
     talks = Dataset.from_list(conversations(rows, seed))
     examples = training_examples(talks, tokenizer).rows
     ids, labels = (
@@ -118,8 +118,8 @@ def toy_batch(tokenizer: PreTrainedTokenizerBase, rows: int, seed: int) -> ToyBa
 
 
 def keyword() -> dict[str, str]:
-    """What ``log_teacher=True`` does, and what leaving it out does instead of renaming it."""
-    teacher_logp, student_logp = _random_laws()
+    """The effect of ``log_teacher=True``, and of leaving it out instead of renaming it."""
+    teacher_logp, student_logp = _random_distributions()
     try:
         F.kl_div(student_logp, teacher_logp, reduction="batchmean", log_teacher=True)  # type: ignore[call-arg]
     except TypeError as error:
@@ -134,8 +134,8 @@ def keyword() -> dict[str, str]:
 
 
 def direction() -> dict[str, float]:
-    """The listing's call, its keyword mended, against both divergences; nats, per row."""
-    teacher_logp, student_logp = _random_laws()
+    """The listing's call, its keyword corrected, against both divergences; nats, per row."""
+    teacher_logp, student_logp = _random_distributions()
     mended = F.kl_div(student_logp, teacher_logp, reduction="batchmean", log_target=True)
     return {
         "kl_div": float(mended),
@@ -144,7 +144,7 @@ def direction() -> dict[str, float]:
     }
 
 
-def _random_laws() -> tuple[Tensor, Tensor]:
+def _random_distributions() -> tuple[Tensor, Tensor]:
     """Log-probabilities of a teacher and a student, [4, 8] each, in float64."""
     draw = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 4, 8, generator=draw, dtype=torch.float64)
@@ -152,21 +152,21 @@ def _random_laws() -> tuple[Tensor, Tensor]:
     return teacher_logp, student_logp
 
 
-# ---- the token-level listing: what it sums over, and what it divides by
+# ---- the token-level listing: its sum and its divisor
 
 
 @torch.no_grad()
 def loss_of_batches(
     teacher: PreTrainedModel, student: PreTrainedModel, batches: Sequence[ToyBatch]
 ) -> dict[str, Any]:
-    """The listing's loss, its keyword mended, against the mean over trained tokens.
+    """The listing's loss, its keyword corrected, against the mean over trained tokens.
 
     Returns:
-        ``share``: of the listing's sum, from the prompt, the answer and padding;
-        ``tokens``: likewise of the batch's positions;
-        ``divisor``: how many times smaller the answers' part of it is than their mean, divided by
-        the batch's longest row (``longest_row``) or by 2,048 (``common_length``);
-        ``longest_row_range``: the smallest and largest of the first over the batches.
+        ``share``: the shares of prompt, answer and padding in the listing's sum.
+        ``tokens``: their shares of the batch's positions.
+        ``divisor``: the answers' mean over their part of the listing's loss, which divides by the
+            batch's longest row (``longest_row``) or by 2,048 (``common_length``).
+        ``longest_row_range``: the smallest and largest ``longest_row`` over the batches.
     """
     shares, tokens, divisors = [], [], []
     for batch in batches:
@@ -198,14 +198,14 @@ def _logp(model: PreTrainedModel, batch: ToyBatch) -> Tensor:
 
 
 def _parts(batch: ToyBatch) -> dict[str, Tensor]:
-    """Where the next token is of the answer, of the prompt, or none at all: [B, T] each."""
+    """Masks [B, T] of the positions whose next token is an answer's, a prompt's or padding."""
     place = torch.arange(batch.input_ids.shape[1])
     prompt = place < batch.prompt_lengths[:, None] - 1
     within = place < batch.lengths[:, None] - 1
     return {"prompt": prompt, "answer": within & ~prompt, "padding": ~within}
 
 
-# ---- the sequence-level listing: what it takes for the prompt, and how it is padded
+# ---- the sequence-level listing: its prompts and their padding
 
 
 def prompts_of_batches(batches: Sequence[ToyBatch]) -> dict[str, Any]:
@@ -213,8 +213,9 @@ def prompts_of_batches(batches: Sequence[ToyBatch]) -> dict[str, Any]:
 
     Returns:
         ``with_answer``: the share of rows whose "prompt" holds words of the answer, since padding
-        is -100 too; ``whole_answer``: the share in which it holds all of it; ``answer_tokens``: how
-        many of the answer's tokens, on average over all rows.
+            is -100 too.
+        ``whole_answer``: the share of rows whose "prompt" holds the whole answer.
+        ``answer_tokens``: how many of the answer's tokens it holds, on average over all rows.
     """
     leaked, whole = [], []
     for batch in batches:
@@ -234,13 +235,14 @@ def generation(
 ) -> dict[str, Any]:
     """Prompts padded on the right before ``generate``, as in the listing, and on the left.
 
-    The prompts are the true ones, so that only the side differs. "Correct": the grammar can make
-    the answer.
+    Both sides get the true prompts. An answer is correct if the grammar can make it.
 
     Returns:
-        ``padded``: the share of prompts with any padding; ``changed``: the share of greedy answers
-        that the side changes, and ``changed_padded`` among those with padding; ``correct``: of
-        answers sampled as the listing samples them, for ``right`` and ``left``.
+        ``padded``: the share of prompts with any padding.
+        ``changed``: the share of greedy answers that the side changes.
+        ``changed_padded``: that share among the prompts with padding.
+        ``correct``: the share of correct answers, sampled as in the listing, for ``right`` and
+            ``left``.
     """
     padded: list[bool] = []
     changed: list[bool] = []
@@ -273,7 +275,7 @@ def sampling_without_do_sample(
 ) -> dict[str, Any]:
     """Different answers to one question in many calls of ``generate``, without and with sampling.
 
-    The post's first listing calls it without, and says that it samples.
+    The post's first listing calls it without sampling, and says that it samples.
     """
     found = {}
     for name, seeds in (("plain", [None] * calls), ("do_sample", list(range(calls)))):
@@ -289,7 +291,7 @@ def _answers(
     side: str,
     seed: int | None,
 ) -> list[str]:
-    """What the model answers, in words; None: as ``generate`` does when it is told nothing."""
+    """The model's answers, in words; seed None keeps the defaults of ``generate``."""
     prompts = [
         ids[:length] for ids, length in zip(batch.input_ids, batch.prompt_lengths, strict=True)
     ]

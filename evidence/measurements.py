@@ -1,8 +1,8 @@
 """Every measurement: its name, its function, and the finished runs that it reads.
 
-A measurement takes a folder of finished runs, which it only reads, and returns what belongs into
-``assets/results/NAME.json``. NAME is the name of its module. ``method_pairs`` measures two studies,
-whose names follow its own.
+A measurement reads a folder of finished runs and returns the content of
+``assets/results/NAME.json``. NAME is the name of its module. ``method_pairs`` measures two studies
+and adds their names to its own.
 """
 
 import json
@@ -10,11 +10,13 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
+from kd_lab.files import write_text
+
 RESULTS = Path("assets/results")
 
 
 class Measurement(NamedTuple):
-    """A function of a folder of runs, and what one must know to call it."""
+    """A function of a folder of runs, and the study that wrote them."""
 
     function: str  # MODULE:NAME of ``(runs: Path) -> dict``; imported only when it is called
     study: str  # of `kd-lab demo --study`, whose runs it reads
@@ -64,15 +66,11 @@ def take(name: str, runs: Path) -> Path:
     Returns:
         the path of the JSON.
     Raises:
-        ValueError, OSError: the runs are not there or not finished; nothing is written.
+        ValueError, OSError: runs are missing or not finished; nothing is written.
     """
-    from kd_lab.runs.run_folder import (
-        write_whole,  # imports transformers, which CLAIMS.md can spare
-    )
-
     measurement = MEASUREMENTS[name]
     found = resolve_name(measurement.function)(runs)
     layout: dict[str, Any] = {"separators": (",", ":")} if measurement.compact else {"indent": 1}
     path = RESULTS / f"{name}.json"
-    write_whole(path, json.dumps(found, ensure_ascii=False, **layout) + "\n")
+    write_text(path, json.dumps(found, ensure_ascii=False, **layout) + "\n")
     return path

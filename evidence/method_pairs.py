@@ -1,17 +1,17 @@
-"""What the audit asks of a study's evaluations and its report does not say: pairs of methods.
+"""Pairs of methods: the audit's questions that a study's own report does not answer.
 
     python -m evidence method_pairs_toy runs/demo          # after `make demo`
     python -m evidence method_pairs_smol runs/demo-smol    # after `make demo-smol`
 
-Measured are:
+It measures
 
-- differences between methods, example by example, with 95% intervals over the test examples; the
-  p-values of all of them are adjusted together (Holm), and significant is only what also holds of
-  every seed against every seed, as in the report;
-- equation 4 of the post: the divergence of whole answers, by the sum of the tokens' divergences
-  along the dataset's answers and along sampled ones;
-- Table 1 of the post: how many test examples its differences would need to leave the 95% interval
-  of a paired comparison, if answers there scatter as they do here.
+- differences between methods, example by example, with 95% intervals over the test examples. Holm's
+  method adjusts all p-values together. A difference is significant only if it also holds between
+  every two seeds, as in the report.
+- equation 4 of the post: the divergence of whole answers, as the sum of the tokens' divergences
+  along the dataset's answers and along sampled ones.
+- Table 1 of the post: how many test examples its differences need to be told from 0 in a paired
+  comparison. We assume the scatter of our own answers.
 """
 
 import math
@@ -25,11 +25,11 @@ from scipy.stats import norm
 from kd_lab.demo import STUDIES
 from kd_lab.evaluation.evaluate import RESULT
 from kd_lab.evaluation.intervals import bootstrap_interval, paired_difference
+from kd_lab.evaluation.metrics import METRICS, TABLE_1
 from kd_lab.report.comparisons import compare
-from kd_lab.report.metrics import METRICS, TABLE_1
 from kd_lab.report.published import PUBLISHED
-from kd_lab.report.runs import Recipe, Run, read_recipes
-from kd_lab.runs.run_folder import run_versions
+from kd_lab.report.runs import Row, Run, read_rows
+from kd_lab.runs.versions import run_versions
 
 PAIRS = (
     ("token_rkl", "token_fkl"),
@@ -68,13 +68,13 @@ def measure_smol(runs: Path) -> dict[str, Any]:
 def finished_runs(name: str, folder: Path) -> list[Path]:
     """The folders of a study's evaluated runs.
 
-    Another study may have gone on in the same folder, with methods and seeds of its own.
+    Another study may have added other methods and seeds to the same folder.
 
     Args:
         name: of a study of ``kd-lab demo``.
-        folder: where it is.
+        folder: the study's folder.
     Raises:
-        ValueError: a run is not evaluated.
+        ValueError: a run has no evaluation.
     """
     study = STUDIES[name]
     tasks = study.tasks(folder, study.seeds, False)
@@ -87,7 +87,7 @@ def finished_runs(name: str, folder: Path) -> list[Path]:
 
 
 def pairs_of_study(runs: Sequence[Path]) -> dict[str, Any]:
-    """All three, of the runs of one study (folders NAME-SEED).
+    """All three measurements on the runs of one study (folders NAME-SEED).
 
     Returns:
         ``examples`` and ``seeds``; ``differences``: "a less b" -> metric -> mean, low, high, p,
@@ -95,36 +95,34 @@ def pairs_of_study(runs: Sequence[Path]) -> dict[str, Any]:
     Raises:
         ValueError: the runs cannot be compared.
     """
-    recipes = {
-        recipe.runs[0].folder.name.rpartition("-")[0]: recipe
-        for recipe in read_recipes(runs)
-        if not recipe.is_teacher
+    rows = {
+        row.runs[0].folder.name.rpartition("-")[0]: row
+        for row in read_rows(runs)
+        if not row.is_teacher
     }
-    first = recipes["token_fkl"]
+    first = rows["token_fkl"]
     return {
         "examples": first.runs[0].evaluation["test_set"]["examples"],
         "seeds": len(first.runs),
-        "differences": differences(recipes),
-        "equation_4": {
-            name: equation_4(recipe.runs) for name, recipe in recipes.items() if recipe.p
-        },
-        "table_1": published_differences(recipes),
+        "differences": differences(rows),
+        "equation_4": {name: equation_4(row.runs) for name, row in rows.items() if row.p},
+        "table_1": published_differences(rows),
     }
 
 
-def differences(recipes: Mapping[str, Recipe]) -> dict[str, dict[str, Any]]:
-    """Every pair that the study has, on every metric that both have."""
+def differences(rows: Mapping[str, Row]) -> dict[str, dict[str, Any]]:
+    """The difference of every pair of methods in the study, on every common metric."""
     asked = [
-        (recipes[a], recipes[b], metric)
+        (rows[a], rows[b], metric)
         for a, b in PAIRS
-        if a in recipes and b in recipes
+        if a in rows and b in rows
         for metric in METRICS
-        if recipes[a].has(metric.name) and recipes[b].has(metric.name)
+        if rows[a].has(metric.name) and rows[b].has(metric.name)
     ]
-    names = {recipe.name: name for name, recipe in recipes.items()}
+    names = {row.name: name for name, row in rows.items()}
     found: dict[str, dict[str, Any]] = {}
     for each in compare(asked):
-        pair = f"{names[each.recipe.name]} less {names[each.against.name]}"
+        pair = f"{names[each.row.name]} less {names[each.against.name]}"
         mean, low, high, _ = each.difference
         found.setdefault(pair, {})[each.metric.name] = {
             "mean": mean,
@@ -137,15 +135,17 @@ def differences(recipes: Mapping[str, Recipe]) -> dict[str, dict[str, Any]]:
 
 
 def equation_4(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
-    """Σₜ of the tokens' divergences in nats an answer, by whose prefixes they are summed along.
+    """The sum of the tokens' divergences in nats an answer, by the source of the prefixes.
 
-    The chain rule makes D(p‖q) of whole answers their expectation along answers of p, and D(q‖p)
-    along answers of q. Equation 4 names no expectation; a token-level loss sums along the dataset.
+    By the chain rule D(p‖q) of whole answers is the expectation of that sum over answers of p, and
+    D(q‖p) that over answers of q. Equation 4 names no expectation. A token-level loss sums along
+    the dataset's answers.
 
     Returns:
-        for "forward" and "reverse": ``dataset``, ``sampled`` and ``ratio`` (the second by the
-        first), each a mean over the seeds' means, with an interval over examples for the first two;
-        ``difference``: the second less the first, paired.
+        for "forward" and "reverse", as means over the seeds' means:
+        ``dataset``, ``sampled``: the sum along these answers, with an interval over examples.
+        ``ratio``: ``sampled`` over ``dataset``.
+        ``difference``: ``sampled`` less ``dataset``, paired.
     """
     found = {}
     for direction in ("forward", "reverse"):
@@ -163,29 +163,30 @@ def equation_4(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
 
 
 def _summed(run: Run, metric: str) -> np.ndarray:
-    """A mean over tokens times their number: nats an answer, [n]."""
+    """The mean over tokens times the number of tokens: nats an answer, [n]."""
     tokens = run.weights(metric)
     assert tokens is not None
     return np.multiply(run.evaluation["metrics"][metric]["values"], tokens)
 
 
-def published_differences(recipes: Mapping[str, Recipe]) -> dict[str, Any]:
+def published_differences(rows: Mapping[str, Row]) -> dict[str, Any]:
     """Table 1's differences in ROUGE, and the examples it would take to tell them from 0.
 
-    What scatters is the difference between one run of forward KL and one of reverse KL on one
-    example; its deviation is that of this study.
+    The deviation is that of this study: of the difference on one example between a run of forward
+    KL and a run of reverse KL.
 
     Returns:
-        ``deviation``: metric -> of that difference; ``seeds``: metric -> the largest standard
-        deviation between seeds of a method, and ``seeds_apart``: how far two runs of it can lie
-        apart by seed alone (95%); ``pairs``: words -> metric -> ``difference`` and ``examples``;
-        ``test_sft_rows``; ``resolved``: metric -> the smallest difference that so many examples
-        tell from 0.
+        ``deviation``: metric -> that deviation.
+        ``seeds``: metric -> the largest standard deviation between seeds of a method.
+        ``seeds_apart``: metric -> how far two seeds of a method can lie apart (95%).
+        ``pairs``: words -> metric -> ``difference`` and ``examples``.
+        ``test_sft_rows``: the size of UltraChat-200k's split.
+        ``resolved``: metric -> the smallest difference that so many examples tell from 0.
     """
-    one, other = recipes["token_fkl"].runs, recipes["token_rkl"].runs
-    metrics = [metric for metric in TABLE_1 if recipes["token_fkl"].has(metric.name)]
+    one, other = rows["token_fkl"].runs, rows["token_rkl"].runs
+    metrics = [metric for metric in TABLE_1 if rows["token_fkl"].has(metric.name)]
     deviation = {metric.name: _deviation(one, other, metric.name) for metric in metrics}
-    seeds = {metric.name: _largest_seed_deviation(recipes, metric.name) for metric in metrics}
+    seeds = {metric.name: _largest_seed_deviation(rows, metric.name) for metric in metrics}
     pairs: dict[str, dict[str, Any]] = {}
     for words, (a, b) in PUBLISHED_PAIRS.items():
         for metric in metrics:
@@ -213,7 +214,7 @@ def published_differences(recipes: Mapping[str, Recipe]) -> dict[str, Any]:
 
 
 def _deviation(one: Sequence[Run], other: Sequence[Run], metric: str) -> float:
-    """Of the difference on one example between two runs, over all pairs of runs."""
+    """The deviation of the difference on one example, over all pairs of two methods' runs."""
     variances = [
         np.var(
             np.subtract(*(run.evaluation["metrics"][metric]["values"] for run in (a, b))), ddof=1
@@ -224,10 +225,10 @@ def _deviation(one: Sequence[Run], other: Sequence[Run], metric: str) -> float:
     return float(np.sqrt(np.mean(variances)))
 
 
-def _largest_seed_deviation(recipes: Mapping[str, Recipe], metric: str) -> float | None:
+def _largest_seed_deviation(rows: Mapping[str, Row], metric: str) -> float | None:
     deviations = [
-        float(np.std([run.evaluation["metrics"][metric]["mean"] for run in recipe.runs], ddof=1))
-        for recipe in recipes.values()
-        if len(recipe.runs) > 1
+        float(np.std([run.evaluation["metrics"][metric]["mean"] for run in row.runs], ddof=1))
+        for row in rows.values()
+        if len(row.runs) > 1
     ]
     return max(deviations, default=None)

@@ -1,29 +1,30 @@
-"""What a finished study has written itself, copied to where README, CLAIMS.md and site read it.
+"""Copy a finished study's own results to where README, CLAIMS.md and site read them.
 
     python -m evidence publish toy runs/demo               # to assets/results/toy_study/
     python -m evidence publish capacity runs/capacity      # to assets/results/ and assets/
     python -m evidence publish smol_token_fkl runs/smol/token_fkl    # the metrics of one run
 
-A file is replaced whole, and only when all files of the study are there.
+It replaces each file whole, and only if no file of the study is missing.
 """
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
+
+from kd_lab.files import write_bytes
 
 ASSETS = Path("assets")
 
 
 class Published(NamedTuple):
-    """The files of a study that are published."""
+    """The files of a study that this command copies."""
 
     command: str  # makes them
     files: Mapping[str, str]  # a file in the folder of runs -> its place in assets/
 
 
 def _report(study: str, *files: str) -> Published:
-    """A study whose report is kept whole."""
+    """A study whose whole report is copied."""
     return Published(
         f"kd-lab demo --study {study}",
         {file: f"results/{study}_study/{Path(file).name}" for file in files},
@@ -77,9 +78,6 @@ def publish(name: str, runs: Path) -> list[Path]:
     copies = []
     for file, place in published.files.items():
         copy = ASSETS / place
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        part = copy.with_name(f".{copy.name}.part")
-        shutil.copyfile(runs / file, part)
-        part.replace(copy)
+        write_bytes(copy, (runs / file).read_bytes())
         copies.append(copy)
     return copies

@@ -1,9 +1,9 @@
-"""What a stored teacher takes on disk: measured on the toy teacher, counted for the larger ones.
+"""The size of a stored teacher on disk: measured for the toy teacher, counted for larger ones.
 
     python -m evidence stored_teacher runs/demo     # after `make demo`; seconds
 
-The three ways to keep a teacher out of memory while a student trains: its answers, its 64 likeliest
-tokens at each position, or its hidden states. Measured bytes are those of the files, rows and all,
+There are three ways to keep a teacher out of memory while a student trains. One stores its answers,
+its 64 likeliest tokens at each position, or its hidden states. Measured bytes are the whole files',
 for each trained token. The results go to assets/results/stored_teacher.json.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from kd_lab.data.conversations import DataArguments
-from kd_lab.runs.run_folder import run_versions
+from kd_lab.runs.versions import run_versions
 from kd_lab.teacher.cache import CacheArguments, cache_teacher
 
 CONVERSATIONS = 640
@@ -29,7 +29,7 @@ def measure(runs: Path) -> dict[str, Any]:
     """Store the teacher of the toy study, and count the others.
 
     Raises:
-        ValueError: the teacher is not there.
+        ValueError: the teacher is missing.
     """
     torch.set_num_threads(1)
     return {
@@ -42,7 +42,7 @@ def measure(runs: Path) -> dict[str, Any]:
 
 
 def measured(teacher: Path, conversations: int = CONVERSATIONS) -> dict[str, float]:
-    """Bytes of files for each trained token, by what is stored.
+    """Bytes of files for each trained token, by the stored signal.
 
     Raises:
         ValueError: ``teacher`` holds no model.
@@ -50,7 +50,12 @@ def measured(teacher: Path, conversations: int = CONVERSATIONS) -> dict[str, flo
     found = {}
     for signal in ("hidden", "topk"):
         with tempfile.TemporaryDirectory() as folder:
-            args = CacheArguments(folder, str(teacher), teacher_signal=signal, topk=TOPK)
+            args = CacheArguments(
+                output_dir=folder,
+                teacher_model_name_or_path=str(teacher),
+                teacher_signal=signal,
+                topk=TOPK,
+            )
             data = DataArguments(num_conversations=conversations)
             store = cache_teacher(args, data)
             found[signal] = store.finish()["bytes_per_token"]
@@ -61,8 +66,8 @@ def counted(hidden: int, vocab_size: int) -> dict[str, Any]:
     """Bytes of each trained token, and gigabytes for the post's 20,000 conversations.
 
     Returns:
-        for ``answers`` (a token's id), ``topk`` (64 of them), ``hidden`` (bfloat16) and ``law``
-        (all log-probabilities in float16): ``bytes`` and ``gigabytes``.
+        ``bytes`` and ``gigabytes`` of each store: ``answers`` (a token's id), ``topk`` (64
+        tokens), ``hidden`` (bfloat16) and ``law`` (all log-probabilities in float16).
     """
     token = 2 if vocab_size <= 2**16 else 4
     sizes = {

@@ -1,17 +1,15 @@
 """Where two objectives differ, word by word: what each model expects next in the same answers.
 
-A finished study of the toy language goes in, and the numbers behind the site's page on tokens come
-out:
+It reads a finished study of the toy language and writes the numbers of the site's page on tokens:
 
     kd-lab demo
     python -m evidence token_pages runs/demo
 
-Nobody picks the examples. Of the test set, and for each of the six things a guest can ask for, the
-page has the first question and the one that divides the students of forward and of reverse KL most.
-Both students answer each question eight times, and an answer y is worth log F(y) - log R(y) to
-forward KL, with F and R the two students' laws. A question comes with its reference answer and,
-of the sixteen, with those that are worth most to forward and to reverse KL (the reference does not
-count again); the distance between these two says how much the question divides them.
+Nobody picks the examples. For each of the six intents the page shows two test questions: the first
+one, and the one on which the two students disagree most. Each student answers every question eight
+times. We score an answer y by log F(y) - log R(y): how much likelier the forward-KL student finds
+it. Beside the reference we show the highest- and the lowest-scoring answer; the difference between
+their scores is the disagreement.
 """
 
 import math
@@ -27,22 +25,23 @@ from torch import Tensor
 from kd_lab.data.conversations import DataArguments
 from kd_lab.data.toy_language import answers, hallucinated_values, log_prob, understand
 from kd_lab.divergences import forward_kl, reverse_kl
-from kd_lab.evaluation.held_out import TestSet, load_test_set
-from kd_lab.evaluation.models import Model, shared_size
-from kd_lab.evaluation.states import answered_rows, trained_states
+from kd_lab.evaluation.held_out import HeldOut, load_test_set
 from kd_lab.loss.token_log_probs import token_log_probs
-from kd_lab.runs.run_folder import COMPLETE, run_versions
-from kd_lab.study.findings import NAMES
-from kd_lab.study.toy import METHODS
+from kd_lab.methods import METHODS
+from kd_lab.models import Model, shared_size
+from kd_lab.runs.run_files import COMPLETE
+from kd_lab.runs.versions import run_versions
+from kd_lab.states import answered_rows, trained_states
+from kd_lab.study.toy import SECONDS
 
-SEED = 1  # of each method's students, the one that is shown
+SEED = 1  # the page shows each method's student of this seed
 FORWARD, REVERSE = "token_fkl", "token_rkl"  # whose answers are set against each other
 EXAMPLES, SAMPLES, LONGEST = 300, 8, 16  # as `kd-lab demo` evaluates: questions, answers, tokens
-SHOWN, NEGLIGIBLE = 12, 0.005  # tokens of a law that are listed, and what is too rare to be
+SHOWN, NEGLIGIBLE = 12, 0.005  # how many tokens a page lists, and the least of their probabilities
 
 
 class Contrast(NamedTuple):
-    """The answers to one question that set the two students furthest apart."""
+    """The answers to one question with the highest and the lowest score."""
 
     to_forward: list[int]  # token ids, end token included
     to_reverse: list[int]
@@ -54,17 +53,19 @@ def measure(runs: Path, examples: int = EXAMPLES, samples: int = SAMPLES) -> dic
 
     Args:
         runs: the folder of a finished ``kd-lab demo``; it is only read.
-        examples: how many questions the test set has; must hold two of each kind.
-        samples: answers of each of the two students to each question.
+        examples: how many questions the test set has; it must hold two of each intent.
+        samples: how many answers each of the two students writes to each question.
     Returns:
-        ``models`` (``name`` and ``label`` of each), ``questions`` (each with ``question``, ``why``:
-        "first" or "divides", and ``answers``), ``settings`` and ``versions``. An answer has
-        ``from``, ``text``, ``grammar_log_prob`` (nats; None if the grammar cannot say it),
-        ``invented`` (guests and hours nobody named) and ``positions``; see ``_position``.
+        ``models``: ``name`` and ``label`` of each.
+        ``questions``: ``question``, ``why`` ("first" or "divides") and ``answers`` of each. An
+            answer has ``from``, ``text``, ``grammar_log_prob`` (nats; None if the grammar cannot
+            say it), ``invented`` (guests and hours nobody named) and ``positions``; see
+            ``_position``.
+        ``settings``, ``versions``: of the measurement.
     Raises:
         ValueError: a model of the study is missing, or the test set is too small.
     """
-    names = ["teacher", "start", *(f"{method}-{SEED}" for method in METHODS)]
+    names = ["teacher", "start", *(f"{method}-{SEED}" for method in SECONDS)]
     for name in names:
         if not (runs / name / COMPLETE).exists():
             raise ValueError(
@@ -101,14 +102,14 @@ def measure(runs: Path, examples: int = EXAMPLES, samples: int = SAMPLES) -> dic
 
 
 def find_contrasts(
-    pair: Sequence[Model], test: TestSet, samples: int, vocab_size: int
+    pair: Sequence[Model], test: HeldOut, samples: int, vocab_size: int
 ) -> list[Contrast]:
-    """For each question, the sampled answers that are worth most to one student and to the other.
+    """For each question, the sampled answers with the highest and the lowest score.
 
     Args:
         pair: the students of forward and of reverse KL.
-        samples: answers of each to each question, by seed 0; those that were cut off, or that are
-            the reference, do not count.
+        samples: how many answers each student writes to each question, by seed 0. Answers that were
+            cut off, or that are the reference, do not count.
     """
     from kd_lab.rollout.sampling import Sampling
     from kd_lab.rollout.transformers_engine import write_answers
@@ -156,12 +157,12 @@ def answer_log_probs(
 
 
 def choose_questions(questions: Sequence[str], gaps: Sequence[float]) -> list[tuple[int, str]]:
-    """Of each thing one can ask for, the first question and the one with the greatest gap besides.
+    """For each intent the first question, and another one with the greatest gap.
 
     Returns:
         places in ``questions``, each with "first" or "divides".
     Raises:
-        ValueError: of one thing there are not two different questions.
+        ValueError: an intent has fewer than two different questions.
     """
     by_intent: dict[str, list[int]] = {}
     for i, question in enumerate(questions):
@@ -179,14 +180,14 @@ def choose_questions(questions: Sequence[str], gaps: Sequence[float]) -> list[tu
 def grammar_next(
     sentences: Sequence[tuple[Sequence[int], float]], prefix: Sequence[int]
 ) -> dict[int, float] | None:
-    """The true law of the next token, token id -> probability.
+    """The true distribution of the next token, token id -> probability.
 
     Args:
         sentences: all answers to the question as token ids, end token included, and their
             probabilities.
-        prefix: what is written already.
+        prefix: the token ids before it.
     Returns:
-        None where no answer begins like that: then the grammar says nothing of what comes.
+        None if no answer begins with this prefix.
     """
     after: dict[int, float] = {}
     for ids, probability in sentences:
@@ -214,7 +215,7 @@ class _Reader:
         text = str(self.tokenizer.decode(list(ids[:-1])))
         sentences = [(spelt(each, self.tokenizer), p) for each, p in answers(question)]
         true = log_prob(question, text)
-        logp = self._laws(prompt, ids)  # [models, tokens, V]
+        logp = self._distributions(prompt, ids)  # [models, tokens, V]
         return {
             "from": whose,
             "text": text,
@@ -227,42 +228,47 @@ class _Reader:
         }
 
     @torch.inference_mode()
-    def _laws(self, prompt: Sequence[int], ids: Sequence[int]) -> Tensor:
+    def _distributions(self, prompt: Sequence[int], ids: Sequence[int]) -> Tensor:
         row = torch.tensor([[*prompt, *ids]])
-        laws = [
+        logits = [
             side.model(row.to(side.model.device)).logits[0, len(prompt) - 1 : -1, : self.vocab_size]
             for side in self.models
         ]
-        return torch.stack([law.cpu().double().log_softmax(-1) for law in laws])
+        return torch.stack([each.cpu().double().log_softmax(-1) for each in logits])
 
     def _position(
         self, logp: Tensor, taken: int, truth: Mapping[int, float] | None
     ) -> dict[str, Any]:
-        """One place of an answer: the token that stands there, and what was expected.
+        """One position of an answer: its token, and the distributions there.
 
         Args:
-            logp: of every model, the teacher first, [models, V].
+            logp: every model's log-probabilities, the teacher's first, [models, V].
+            taken: the token that stands there.
+            truth: the grammar's distribution, or None.
         Returns:
-            ``tokens`` (the one that stands there first, then the likeliest), ``p`` [model][token],
-            ``grammar`` [token] or None; and of each model ``forward_kl`` and ``reverse_kl`` to the
-            teacher and ``grammar_kl`` = D(grammar‖model) or None, nats, over the whole vocabulary.
+            ``tokens``: the token that stands there, then the likeliest ones.
+            ``p``: [model][token].
+            ``grammar``: [token], or None.
+            ``forward_kl``, ``reverse_kl``: each model's, from the teacher, over the whole
+                vocabulary; nats.
+            ``grammar_kl``: each model's D(grammar‖model) in nats, or None.
         """
         p = logp.exp()
-        law = torch.zeros(self.vocab_size, dtype=torch.float64)
+        true = torch.zeros(self.vocab_size, dtype=torch.float64)
         for token, probability in (truth or {}).items():
-            law[token] = probability
-        most = torch.maximum(p.amax(0), law)  # [V]
+            true[token] = probability
+        most = torch.maximum(p.amax(0), true)  # [V]
         ranked = [int(t) for t in most.argsort(descending=True, stable=True) if t != taken]
         shown = [taken, *(t for t in ranked[: SHOWN - 1] if most[t] >= NEGLIGIBLE)]
         return {
             "tokens": [self.tokenizer.decode([token]) for token in shown],
             "p": [[_digits(float(row[token]), 4) for token in shown] for row in p],
-            "grammar": None if truth is None else [_digits(float(law[t]), 4) for t in shown],
+            "grammar": None if truth is None else [_digits(float(true[t]), 4) for t in shown],
             "forward_kl": [_digits(float(forward_kl(logp[0], row)), 3) for row in logp],
             "reverse_kl": [_digits(float(reverse_kl(logp[0], row)), 3) for row in logp],
             "grammar_kl": None
             if truth is None
-            else [_digits(float(forward_kl(law.log(), row)), 3) for row in logp],
+            else [_digits(float(forward_kl(true.log(), row)), 3) for row in logp],
         }
 
 
@@ -280,7 +286,8 @@ def _answers(reference: str, contrast: Contrast, tokenizer: Any) -> list[tuple[s
 
 
 def _label(name: str) -> str:
-    return NAMES.get(name.removesuffix(f"-{SEED}"), name)
+    method = METHODS.get(name.removesuffix(f"-{SEED}"))
+    return method.words if method else name
 
 
 def _digits(value: float, digits: int) -> float:

@@ -1,14 +1,13 @@
-"""What a teacher's k likeliest tokens say of it, on a real pretrained model.
+"""How much a teacher's k likeliest tokens say about it, for a real pretrained model.
 
-The teacher and a student of the smol study are compared on the answers that the teacher wrote to
-its test questions:
+It compares the teacher and a student of the smol study on the teacher's own test answers:
 
     kd-lab demo --study smol
     python -m evidence topk_tail runs/demo-smol
 
 Two students stand for two stages. One is far from its teacher: half its layers, after 50 steps of
-token-level forward KL. The other is near: the teacher itself at another temperature, which differs
-from it everywhere by a little, and so as much in the tail as a student ever will.
+token-level forward KL. The other is near: the teacher itself at another temperature. It differs
+from the teacher a little at every token, also in the tail.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,8 +19,9 @@ from rich.progress import Progress
 
 from evidence.topk_versions import bytes_per_token, compare_topk
 from kd_lab.data.packed_rows import PackedRows
-from kd_lab.evaluation.models import Model, shared_size
-from kd_lab.runs.run_folder import COMPLETE, run_versions
+from kd_lab.models import Model, shared_size
+from kd_lab.runs.run_files import COMPLETE
+from kd_lab.runs.versions import run_versions
 from kd_lab.smollm2 import FOLDER
 from kd_lab.teacher.stored import stored_answers
 
@@ -34,7 +34,7 @@ def measure(runs: Path) -> dict[str, Any]:
     """Compare the student of the smol study with SmolLM2.
 
     Raises:
-        ValueError: the student is not there or not finished, or SmolLM2 is not fetched.
+        ValueError: the student is missing or not finished, or SmolLM2 is not fetched.
     """
     if not (runs / STUDENT / COMPLETE).exists():
         raise ValueError(
@@ -62,14 +62,15 @@ def topk_tail_study(
 
     Args:
         rows: answers that the teacher wrote.
-        ks: tokens kept.
-        advance: called with the number of tokens compared since; each is compared twice.
+        ks: how many tokens are kept.
+        advance: called with the number of tokens compared since the last call; each token is
+            compared twice.
     Returns:
-        ``students``: "far" and "near", each as ``TopkComparison.to_json`` has it;
-        ``bytes_per_token``: of a cache, by k, and ``hidden_bytes_per_token``; ``vocab_size``,
-        ``near_temperature``, ``student``, ``teacher`` and ``versions``.
+        ``students``: "far" and "near", as ``TopkComparison.to_json`` writes them.
+        ``bytes_per_token``: of a cache, by k. ``hidden_bytes_per_token``, ``vocab_size``,
+            ``near_temperature``, ``student``, ``teacher`` and ``versions``.
     Raises:
-        ValueError: as ``compare_topk``, or two models of different tokenizers.
+        ValueError: as ``compare_topk``, or the tokenizers differ.
     """
     vocab_size = shared_size(student, teacher)
     students = {}

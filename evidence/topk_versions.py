@@ -1,17 +1,17 @@
-"""What a teacher of which only the k likeliest tokens were kept can still say.
+"""Three divergences that a teacher's k likeliest tokens allow, against the whole one.
 
-Of a divergence from the teacher's law p to the student's q, such a store leaves three versions:
+The store keeps the k likeliest tokens of the teacher's distribution p. The student has all of q.
 
-    bucket         both laws over k + 1 outcomes: the k tokens, and all others as one. Merging
-                   outcomes can only lower a divergence (data processing), so that this is a lower
-                   bound, which grows with k and is exact at k = V; 0 at q = p.
-    cut            both laws over the k tokens alone, renormalised. Also 0 at q = p, but blind to
-                   how much the student says outside of the k: it may say anything there.
-    renormalised   p over the k tokens alone, renormalised, against the whole of q: 0 at a student
-                   that has no tail at all, and not at q = p. Biased (arXiv 2503.16870, §3).
+    bucket         compares both distributions over k + 1 outcomes: the k tokens, and all others as
+                   one. Merging outcomes can only lower a divergence (data processing). So this is a
+                   lower bound; it grows with k and is exact at k = V. It is 0 at q = p.
+    cut            compares both distributions over the k tokens alone, renormalised. It is 0 at
+                   q = p too, but blind to the student's mass outside of the k tokens.
+    renormalised   compares p over the k tokens alone, renormalised, with the whole of q. It is 0 at
+                   a student without a tail, and not at q = p: biased (arXiv 2503.16870, §3).
 
-The first is what ``fused_linear_topk_distillation_loss`` trains; the others are here to be compared
-with it. Each function takes log-probabilities [..., V] and returns the two laws to compare.
+``fused_linear_topk_distillation_loss`` trains "bucket"; the other two are here for comparison. Each
+function takes log-probabilities [..., V] and returns the two distributions to compare.
 """
 
 import itertools
@@ -27,26 +27,24 @@ from torch import Tensor
 from kd_lab.data.packed_rows import PackedRows
 from kd_lab.divergences import Divergence, forward_kl, reverse_kl
 from kd_lab.evaluation.intervals import bootstrap_interval
-from kd_lab.evaluation.states import TOKENS_PER_BATCH, trained_states
-from kd_lab.loss.chunks import LiveDistribution, Projection
 from kd_lab.loss.tiles import by_autograd
+from kd_lab.states import TOKENS_PER_BATCH, both_distributions
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedModel
 
 Floats = NDArray[np.float64]
-Laws = tuple[Tensor, Tensor]
+Distributions = tuple[Tensor, Tensor]
 
-LOGIT_ENTRIES = 2**20  # of [positions, vocabulary], compared at a time: they stay in cache
 DIRECTIONS: dict[str, Divergence] = {"forward_kl": forward_kl, "reverse_kl": reverse_kl}
 
 
-def bucket(teacher_logp: Tensor, student_logp: Tensor, k: int) -> Laws:
-    """Both laws over the teacher's k likeliest tokens and all others as one, [..., k + 1].
+def bucket(teacher_logp: Tensor, student_logp: Tensor, k: int) -> Distributions:
+    """Both distributions over the teacher's k likeliest tokens and all others as one, [..., k + 1].
 
     Args:
         teacher_logp, student_logp: log-probabilities, [..., V].
-        k: in 1 ... V; at V the two laws themselves come back, sorted, without a bucket.
+        k: in 1 ... V; at V the result is the two distributions, sorted, without a bucket.
     """
     kept = _topk(teacher_logp, k)
     if k == teacher_logp.shape[-1]:
@@ -54,8 +52,8 @@ def bucket(teacher_logp: Tensor, student_logp: Tensor, k: int) -> Laws:
     return _with_tail(teacher_logp, kept), _with_tail(student_logp, kept)
 
 
-def cut(teacher_logp: Tensor, student_logp: Tensor, k: int) -> Laws:
-    """Both laws over the teacher's k likeliest tokens alone, renormalised, [..., k]."""
+def cut(teacher_logp: Tensor, student_logp: Tensor, k: int) -> Distributions:
+    """Both distributions over the teacher's k likeliest tokens alone, renormalised, [..., k]."""
     kept = _topk(teacher_logp, k)
     return (
         teacher_logp.gather(-1, kept).log_softmax(-1),
@@ -63,14 +61,14 @@ def cut(teacher_logp: Tensor, student_logp: Tensor, k: int) -> Laws:
     )
 
 
-def renormalised(teacher_logp: Tensor, student_logp: Tensor, k: int) -> Laws:
+def renormalised(teacher_logp: Tensor, student_logp: Tensor, k: int) -> Distributions:
     """The teacher's k likeliest tokens renormalised (-inf elsewhere), and all of q, [..., V]."""
     kept = _topk(teacher_logp, k)
     nothing = torch.full_like(teacher_logp, -torch.inf)
     return nothing.scatter(-1, kept, teacher_logp.gather(-1, kept).log_softmax(-1)), student_logp
 
 
-VERSIONS: dict[str, Callable[[Tensor, Tensor, int], Laws]] = {
+VERSIONS: dict[str, Callable[[Tensor, Tensor, int], Distributions]] = {
     "bucket": bucket,
     "cut": cut,
     "renormalised": renormalised,
@@ -84,23 +82,23 @@ def value_and_gradient(
     version: str | None = None,
     k: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """A divergence, and its gradient to the logits whose log-softmax ``student_logp`` is.
+    """A divergence and its gradient by the student's logits.
 
     Args:
         teacher_logp, student_logp: log-probabilities, [N, V].
-        version: a name in ``VERSIONS``, with its k; None compares the whole laws.
+        version, k: a name in ``VERSIONS`` with its k; None compares the whole distributions.
     Returns:
         nats [N] and the gradient of their sum, [N, V].
     """
     student_logp = student_logp.clone()  # which by_autograd overwrites
     if version is None:
         return by_autograd(divergence, teacher_logp, student_logp)
-    laws = VERSIONS[version]
-    return by_autograd(lambda p, q: divergence(*laws(p, q, k)), teacher_logp, student_logp)
+    distributions = VERSIONS[version]
+    return by_autograd(lambda p, q: divergence(*distributions(p, q, k)), teacher_logp, student_logp)
 
 
 class Kept(NamedTuple):
-    """One version of one divergence against the whole: at each position, or sums over some."""
+    """One version of one divergence against the whole one, at each position or summed."""
 
     value: Any  # D_k, nats
     error: Any  # ‖g_k - g‖², of the gradients to the logits
@@ -109,7 +107,7 @@ class Kept(NamedTuple):
 
 
 class TopkComparison(NamedTuple):
-    """What was measured; all arrays are sums over each example's tokens, [n]."""
+    """The measured sums over each example's tokens, [n] each."""
 
     tokens: Floats
     whole: dict[str, Floats]  # direction -> Σ D, nats
@@ -118,15 +116,17 @@ class TopkComparison(NamedTuple):
     kept: dict[tuple[str, str, int], Kept]  # (version, direction, k) ->
 
     def to_json(self, seed: int = 0) -> dict[str, Any]:
-        """Means and ratios with 95% intervals, bootstrapped over examples: tokens of one answer
-        are not independent.
+        """Means and ratios with 95% intervals by a bootstrap over examples.
+
+        The bootstrap draws examples, since tokens of one answer are not independent.
 
         Returns:
-            ``examples``, ``tokens``, the whole ``forward_kl`` and ``reverse_kl`` (nats a token) and
-            ``by_k``: rows of ``k``, the teacher's mean ``tail_mass``, and for each version and
-            direction ``kept`` (Σ D_k / Σ D), ``gradient_error`` (the root of Σ‖g_k - g‖² / Σ‖g‖²)
-            and ``gradient_cosine`` (of all tokens' gradients as one vector; no interval; None of a
-            gradient that is 0: "cut" to one token says nothing).
+            ``examples``, ``tokens``: their numbers.
+            ``forward_kl``, ``reverse_kl``: the whole divergences, nats a token.
+            ``by_k``: a list of ``k``, the teacher's mean ``tail_mass`` and, for each version and
+                direction, ``kept`` (Σ D_k / Σ D), ``gradient_error`` (the root of Σ‖g_k - g‖² /
+                Σ‖g‖²) and ``gradient_cosine``. The cosine is of all tokens' gradients as one
+                vector, without an interval; it is None where a gradient is 0 ("cut" to one token).
         """
         rows = []
         for k, mass in self.tail.items():
@@ -165,45 +165,39 @@ def compare_topk(
     tokens_per_batch: int = TOKENS_PER_BATCH,
     advance: Callable[[int], object] = lambda done: None,
 ) -> TopkComparison:
-    """Every version of both KLs at every k, against the whole laws, at every trained token.
+    """Every version of both KLs at every k, against the whole KLs, at every trained token.
 
     Args:
         student, teacher: in eval mode.
         rows: n training rows; both models see the same tokens.
-        ks: tokens kept, in 1 ... vocab_size.
-        vocab_size: rows of both heads that are real tokens.
-        student_temperature: divides the student's logits; with student = teacher, a student that
-            differs from its teacher in its temperature only.
-        advance: called with the number of tokens compared since.
+        ks: how many tokens are kept, each in 1 ... vocab_size.
+        vocab_size: how many vocabulary rows of both LM heads are real tokens.
+        student_temperature: divides the student's logits. With student = teacher, the two differ in
+            temperature only.
+        advance: called with the number of tokens compared since the last call.
     Raises:
-        ValueError: a k out of range, or rows that do not fit (``trained_states``).
+        ValueError: a k is out of range, or as ``both_distributions``.
     """
     if not ks or not 1 <= min(ks) <= max(ks) <= vocab_size:
         raise ValueError(f"every k must lie in 1 ... {vocab_size}, and there must be one: {ks}")
-    heads = [model.get_output_embeddings() for model in (student, teacher)]
     measured: list[dict[Any, Tensor]] = []
-    for batch in trained_states((student, teacher), rows, tokens_per_batch):
-        q_side, p_side = (
-            Projection(LiveDistribution(hidden, head.weight, head.bias), vocab_size)
-            for hidden, head in zip(batch.hidden, heads, strict=True)
-        )
-        size = max(1, LOGIT_ENTRIES // vocab_size)
-        for start in range(0, len(batch.tokens), size):
-            some = slice(start, start + size)
-            q = (q_side.logits(some).double() / student_temperature).log_softmax(-1)
-            p = p_side.logits(some).double().log_softmax(-1).to(q.device)
-            measured.append(compare_laws(p, q, ks) | {"row": batch.row[some]})
-            advance(len(p))
+    for row, _, p, q in both_distributions(
+        student, teacher, rows,
+        vocab_size=vocab_size, tokens_per_batch=tokens_per_batch, dtype=torch.float64,
+    ):  # fmt: skip
+        sharpened = (q / student_temperature).log_softmax(-1)
+        measured.append(compare_distributions(p, sharpened, ks) | {"row": row})
+        advance(len(row))
     return _by_example(measured, len(rows.lengths))
 
 
-def compare_laws(
+def compare_distributions(
     teacher_logp: Tensor, student_logp: Tensor, ks: Sequence[int]
 ) -> dict[Any, Tensor]:
-    """All that ``compare_topk`` sums, at each position of log-probabilities [N, V].
+    """All terms that ``compare_topk`` sums, at each position of log-probabilities [N, V].
 
-    A version's gradient to the logits of the tail is one number times the student's share of it, so
-    that sums over the tail settle it, and none of [N, V] need be made for each k.
+    A version's gradient by the tail's logits is one number times the student's share of the tail.
+    So sums over the tail suffice, and no [N, V] is made for each k.
 
     Returns:
         float64 [N] each, by ("whole" or "square", direction), ("tail", k) and (version, direction,
@@ -225,16 +219,16 @@ def compare_laws(
             if version != "bucket":
                 kept_p = kept_p.log_softmax(-1)
             if version == "cut":
-                laws = kept_p, kept_q.log_softmax(-1)
+                pair = kept_p, kept_q.log_softmax(-1)
             else:
                 rest = (
                     p_tail[:, k : k + 1] if version == "bucket" else torch.zeros_like(kept_p[:, :1])
                 )
-                laws = (
+                pair = (
                     torch.cat([kept_p, rest.log()], -1),
                     torch.cat([kept_q, q_tail[:, k : k + 1].log()], -1),
                 )
-            value, own = by_autograd(divergence, *laws)  # [N], [N, k or k + 1]
+            value, own = by_autograd(divergence, *pair)  # [N], [N, k or k + 1]
             head, by_share = own[:, :k], own[:, k:].sum(-1) / q_tail[:, k].clamp(min=1e-300)
             part = Kept(
                 value,
@@ -248,9 +242,10 @@ def compare_laws(
 
 
 def bytes_per_token(k: int, vocab_size: int) -> int:
-    """What a cache of ``teacher_signal: topk`` takes a token, besides the rows themselves.
+    """Bytes that a cache of ``teacher_signal: topk`` adds for each trained token.
 
-    Log-probabilities have two bytes, tokens two up to 65,536 of them and else four, the tail four.
+    A log-probability takes two bytes and the tail four. A token takes two bytes in a vocabulary of
+    up to 65,536, else four.
     """
     return k * (2 + (2 if vocab_size <= 2**16 else 4)) + 4
 

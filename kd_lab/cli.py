@@ -48,7 +48,17 @@ COMMANDS = {
     "report": Command("kd_lab.report.report", "all runs in one table and plots", first="runs"),
     "demo": Command("kd_lab.demo", "a whole study: train, evaluate, report"),
     "plan": Command("kd_lab.planning.plan", "memory and hours that a run will need, estimated"),
-    "doctor": Command("kd_lab.machine.doctor", "this machine, and what it can run", options=False),
+    "doctor": Command("kd_lab.doctor", "this machine, and what it can run", options=False),
+}
+
+# command -> an option's name in earlier versions -> its name: one option, one name in all commands.
+RENAMED = {
+    "evaluate": {"temperature": "sampling_temperature", "batch_size": "rollout_batch_size"},
+    "generate": {"generation_batch_size": "rollout_batch_size"},
+    "questions": {
+        "question_batch_size": "rollout_batch_size",
+        "max_question_length": "max_new_tokens",
+    },
 }
 
 
@@ -121,8 +131,9 @@ def parse(command: str, words: Sequence[str], tell: bool = False) -> tuple[Any, 
     if own_arguments.help:
         print(_help(command, types))
         sys.exit(0)
+    renamed = RENAMED.get(command, {})
     if recipe is not None:
-        parser.set_defaults_with_config(**check_recipe(recipe, hints))
+        parser.set_defaults_with_config(**check_recipe(recipe, hints, renamed))
     # Before the values are looked at: a misspelt option is why another seems to be missing.
     options = [
         "--config",
@@ -130,6 +141,8 @@ def parse(command: str, words: Sequence[str], tell: bool = False) -> tuple[Any, 
     ]
     for word in rest:
         option = word.partition("=")[0]
+        if (old := option.removeprefix("--")) in renamed and option.startswith("--"):
+            raise ValueError(f"{option} is now --{renamed[old]}")
         if option.startswith("--") and option not in options:
             raise ValueError(f"unknown option {option!r}{did_you_mean(option, options)}")
     *arguments, left_over = parser.parse_args_into_dataclasses(
@@ -202,7 +215,7 @@ def _recipe(words: Sequence[str]) -> None:
             "       kd-lab recipe NAME     print the path of one"
         )
     elif not words:
-        from kd_lab.recipe_list import recipe_list
+        from kd_lab.planning.recipe_list import recipe_list
 
         print(recipe_list())
     elif len(words) == 1:

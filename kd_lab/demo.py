@@ -19,9 +19,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from kd_lab.files import write_text
 from kd_lab.report import report
-from kd_lab.report.runs import Recipe, read_recipes
-from kd_lab.runs.run_folder import write_whole
+from kd_lab.report.runs import Row, read_rows
 from kd_lab.smollm2 import fetch_smollm2
 from kd_lab.study.capacity import CAPACITY
 from kd_lab.study.findings import smol_findings, toy_findings
@@ -100,7 +100,7 @@ def run(args: DemoArguments) -> None:
 
 
 def _report_runs(
-    findings: Callable[[Sequence[Recipe]], list[str]],
+    findings: Callable[[Sequence[Row]], list[str]],
     folder: Path,
     tasks: list[Task],
     seeds: int,
@@ -108,13 +108,13 @@ def _report_runs(
     runs = [str(task.result.parent) for task in tasks if task.name.startswith("evaluate")]
     report.run(report.ReportArguments(runs, str(folder / "report")))
     print(f"\nThe report: {folder / 'report' / report.REPORT}")
-    return findings(read_recipes(runs))
+    return findings(read_rows(runs))
 
 
 def _report_sweep(sweep: Sweep, folder: Path, tasks: list[Task], seeds: int) -> Sequence[str]:
     results = sweep.results(folder, seeds)
     place, name = folder / "report", f"study_{sweep.name}"
-    write_whole(place / f"{name}.json", json.dumps(results, indent=1) + "\n")
+    write_text(place / f"{name}.json", json.dumps(results, indent=1) + "\n")
     (place / f"{name}.png").write_bytes(sweep.draw(results))
     print(f"wrote {name}.json and {name}.png to {place}")
     return sweep.findings(results)

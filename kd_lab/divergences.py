@@ -174,6 +174,18 @@ DIVERGENCES: dict[str, Callable[..., Tensor]] = {
 }
 
 
+# As tables and pictures name them; a divergence without a short name goes by its own.
+SHORT_NAMES = {
+    "forward_kl": "FKL",
+    "reverse_kl": "RKL",
+    "jensen_shannon": "JSD",
+    "adaptive_kl": "AKL",
+    "skew_forward_kl": "skew FKL",
+    "skew_reverse_kl": "skew RKL",
+    "total_variation": "TVD",
+}
+
+
 def get_divergence(name: str, **settings: float | str) -> Divergence:
     """A divergence by name, its settings bound: ``get_divergence("adaptive_kl", mu=0.4)``.
 
@@ -206,7 +218,7 @@ def head_mask(p: Tensor, mu: float, crossing: str = "head") -> Tensor:
 
     Nothing is sorted. A teacher that knows what comes next has a head of a few tokens, found among
     the 64 largest; in the rows whose head is longer, bisection finds the probability at which the
-    mass is reached.
+    mass is reached. A GPU is waited for once, to learn which rows these are.
 
     Args:
         p: probabilities, [..., V].
@@ -225,21 +237,24 @@ def head_mask(p: Tensor, mu: float, crossing: str = "head") -> Tensor:
     # A token of probability 0 helps no set to reach mu, though the rounded mass may ask for it.
     in_head &= top > 0
     head = torch.zeros_like(rows, dtype=torch.bool).scatter_(-1, token, in_head)
-    longer = mass[:, -1] <= mu
-    if k < rows.shape[-1] and longer.any():
-        head[longer] = _long_head_mask(rows[longer], top[longer, -1], mu, crossing)
+    if k < rows.shape[-1]:
+        longer = (mass[:, -1] <= mu).nonzero().squeeze(-1)
+        if len(longer):
+            head[longer] = _long_head_mask(rows[longer], top[longer, -1], mu, crossing)
     return head.view(p.shape)
 
 
 def _long_head_mask(rows: Tensor, upper: Tensor, mu: float, crossing: str) -> Tensor:
     """The head of rows [R, V] in which the tokens from ``upper`` [R] upwards do not reach mu."""
     # Positive floats are ordered as the integers of the same bits: halving an interval of integers
-    # arrives at the crossing token's very probability, in as many steps as it has bits.
+    # arrives at the crossing token's very probability, in as many steps as it has bits. A narrower
+    # interval is not waited for: the steps left change nothing, and to look would cost more.
     integers = torch.int64 if rows.dtype == torch.float64 else torch.int32
+    bits = torch.iinfo(integers).bits - 1  # the sign's is 0
     low = torch.zeros_like(upper).view(integers)[:, None]
     high = upper.contiguous().view(integers)[:, None] + 1
     scratch = torch.empty_like(rows)
-    while (high - low).max() > 1:
+    for _ in range(bits):
         middle = low + (high - low) // 2
         # A comparison written as 0s and 1s, ten times as fast on a CPU as torch.where.
         at_least = torch.ge(rows, middle.view(rows.dtype), out=scratch)

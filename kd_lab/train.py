@@ -12,14 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    set_seed,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from trl import get_peft_config
 
 from kd_lab.data.conversations import DataArguments, check_data_arguments
@@ -28,39 +21,26 @@ from kd_lab.data.packed_rows import PackedRows
 from kd_lab.data.row_store import RowStore
 from kd_lab.data.shards import ShardStore
 from kd_lab.data.trained_turns import NO_ANSWER
+from kd_lab.files import only_one_at_work
 from kd_lab.hub import check_model_at_hand
+from kd_lab.model_identity import check_same_teacher, tokenizer_hash
+from kd_lab.models import Model
 from kd_lab.next_step import check_folder, check_model_path
-from kd_lab.runs.run_folder import (
-    MarkWholeCheckpoints,
-    MetricsWriter,
-    finish_run,
-    record_run,
-    resolved_config,
-    start_run,
-)
-from kd_lab.student import StudentArguments, load_student, load_tokenizer
-from kd_lab.teacher.identity import check_same_teacher, model_identity, tokenizer_hash
+from kd_lab.runs.resuming import start_run
+from kd_lab.runs.run_files import resolved_config
+from kd_lab.runs.run_folder import MarkWholeCheckpoints, MetricsWriter, finish_run, record_run
+from kd_lab.student import StudentArguments, head_rows, load_student, load_tokenizer
+from kd_lab.teacher.arguments import TeacherArguments, check_teacher_arguments, teacher_of
 from kd_lab.teacher.stored import StoredTeacher, answers_end_tokens, stored_answers
-from kd_lab.trainers.distil_config import DistilConfig
-from kd_lab.trainers.policy_gradient_distil import PolicyGradientDistilTrainer
-from kd_lab.trainers.seq_distil import SeqDistilTrainer
+from kd_lab.trainers.distil_config import NO_FLOAT16, DistilConfig, check_one_gpu
 from kd_lab.trainers.token_distil import TokenDistilTrainer
 from kd_lab.vocabulary import shared_vocabulary_size
 
 
 @dataclass
-class TeacherArguments:
+class TrainTeacherArguments(TeacherArguments):
     """The teacher: a model in memory, or what it gave ahead of time."""
 
-    teacher_model_name_or_path: str | None = field(
-        default=None, metadata={"help": "The teacher: a folder, or a name on the model hub."}
-    )
-    teacher_revision: str | None = field(
-        default=None, metadata={"help": "Its revision on the hub: a branch, tag or commit."}
-    )
-    teacher_dtype: str = field(
-        default="auto", metadata={"help": "float32, bfloat16, float16, or auto: as it was saved."}
-    )
     teacher_cache: str | None = field(
         default=None,
         metadata={"help": "A folder of kd-lab cache: rows and the teacher's signal beside them."},
@@ -71,11 +51,14 @@ class TeacherArguments:
     )
 
 
-ARGUMENTS = (StudentArguments, TeacherArguments, DataArguments, DistilConfig)
+ARGUMENTS = (StudentArguments, TrainTeacherArguments, DataArguments, DistilConfig)
 
 
 def run(
-    student: StudentArguments, teacher: TeacherArguments, data: DataArguments, config: DistilConfig
+    student: StudentArguments,
+    teacher: TrainTeacherArguments,
+    data: DataArguments,
+    config: DistilConfig,
 ) -> None:
     """Train, and leave a run folder at ``config.output_dir``.
 
@@ -83,29 +66,43 @@ def run(
         ValueError, OSError: what is wrong with the arguments, in one line; nothing was trained.
         FloatingPointError: the loss or a gradient was not finite; the checkpoints are kept.
     """
+    check_one_gpu(config.n_gpu)
     check_arguments(student, teacher, data, config)
     check_model_at_hand("model_name_or_path", student.model_name_or_path, student.model_revision)
     check_model_at_hand(
         "teacher_model_name_or_path", teacher.teacher_model_name_or_path, teacher.teacher_revision
     )
-    asked = resolved_config(student, teacher, data, config)
     folder = Path(config.output_dir or "")
-    resume_from = start_run(folder, config.resume_from_checkpoint)
+    with only_one_at_work(folder):
+        _train(student, teacher, data, config, folder)
+
+
+def _train(
+    student: StudentArguments,
+    teacher: TrainTeacherArguments,
+    data: DataArguments,
+    config: DistilConfig,
+    folder: Path,
+) -> None:
+    asked = resolved_config(student, teacher, data, config)
+    resume_from = start_run(folder, config.resume_from_checkpoint, asked)
     tokenizer = load_tokenizer(student, config.eos_token)
-    teacher_tokenizer = check_teacher(student, teacher, config, tokenizer)
-    stored = load_stored_teacher(teacher, config, tokenizer)
+    teacher_model = teacher_of(teacher)
+    vocab_size = check_vocabularies(student, tokenizer, teacher_model)
+    check_answers(teacher, tokenizer, teacher_model)
+    stored = load_stored_teacher(teacher, config, tokenizer, teacher_model)
     train_rows, test_rows = load_rows(teacher, data, config, tokenizer, stored)
 
     set_seed(config.seed)  # of the student's new weights, where it has any
     trainer = make_trainer(
         load_student(student, tokenizer),
-        stored or load_teacher(teacher, config),
+        stored or load_teacher(teacher, config, teacher_model),
         config,
         answers_are_stored=stored_rows(teacher),
         train_dataset=train_rows,
         eval_dataset=test_rows,
         processing_class=tokenizer,
-        teacher_tokenizer=teacher_tokenizer,
+        vocab_size=vocab_size,
         peft_config=get_peft_config(student),
         callbacks=[MetricsWriter(folder), MarkWholeCheckpoints()],
     )
@@ -121,7 +118,10 @@ def run(
 
 
 def check_arguments(
-    student: StudentArguments, teacher: TeacherArguments, data: DataArguments, config: DistilConfig
+    student: StudentArguments,
+    teacher: TrainTeacherArguments,
+    data: DataArguments,
+    config: DistilConfig,
 ) -> None:
     """Refuse what does not go together. Reads no model, tokenizer or conversation.
 
@@ -129,10 +129,12 @@ def check_arguments(
         ValueError: names the keys, and what to change.
     """
     check_model_path("model_name_or_path", student.model_name_or_path)
-    check_model_path("teacher_model_name_or_path", teacher.teacher_model_name_or_path)
+    check_teacher_arguments(teacher)
     check_folder("teacher_cache", teacher.teacher_cache, "cache")
     check_folder("answers", teacher.answers, "generate")
     check_data_arguments(data)
+    if student.dtype == "float16":
+        raise ValueError(f"dtype is float16, and {NO_FLOAT16}: say --dtype float32 or bfloat16")
     has_model = teacher.teacher_model_name_or_path is not None
     if config.alpha > 0 and not has_model and teacher.teacher_cache is None:
         raise ValueError(
@@ -144,15 +146,16 @@ def check_arguments(
             "teacher_cache holds its own rows: cache the answers (kd-lab cache --answers DIR) and "
             "leave answers out here"
         )
-    if teacher.answers is not None and config.prefixes != "teacher":
+    writer = config.point.source.writer
+    if teacher.answers is not None and writer != "teacher":
         raise ValueError(
             f"answers are the teacher's prefixes, and prefixes is {config.prefixes}: set it to "
             "teacher"
         )
-    if config.prefixes == "teacher" and not has_model and not stored_rows(teacher):
+    if writer == "teacher" and not has_model and not stored_rows(teacher):
         raise ValueError(
-            "prefixes: teacher needs teacher_model_name_or_path, or its answers: answers, or a "
-            "teacher_cache of them"
+            f"prefixes: {config.prefixes} needs teacher_model_name_or_path, or its answers: "
+            "answers, or a teacher_cache of them"
         )
     if config.written_share and teacher.teacher_cache is not None:
         raise ValueError(
@@ -161,48 +164,50 @@ def check_arguments(
         )
 
 
-def stored_rows(teacher: TeacherArguments) -> bool:
+def stored_rows(teacher: TrainTeacherArguments) -> bool:
     """Whether a folder gives the rows to train on, instead of the conversations."""
     return teacher.answers is not None or teacher.teacher_cache is not None
 
 
-def check_teacher(
-    student: StudentArguments,
-    teacher: TeacherArguments,
-    config: DistilConfig,
-    tokenizer: PreTrainedTokenizerBase,
-) -> PreTrainedTokenizerBase | None:
-    """Compare the two tokenizers, and stored answers with the teacher; returns the teacher's.
+def check_vocabularies(
+    student: StudentArguments, tokenizer: PreTrainedTokenizerBase, teacher_model: Model | None
+) -> int | None:
+    """How many tokens, from the first, student and teacher both have; None without a teacher.
 
     Raises:
-        ValueError: the tokenizers differ (names an id), a head is too small for its tokenizer, or
-            the answers were written by another teacher or with another tokenizer.
+        ValueError: the tokenizers differ (names an id), or a head is too small for its tokenizer.
     """
-    name, revision = teacher.teacher_model_name_or_path, teacher.teacher_revision
-    teacher_tokenizer = None
-    if name is not None:
-        teacher_tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-        rows = AutoConfig.from_pretrained(name, revision=revision).get_text_config().vocab_size
-        own_rows = len(tokenizer)
-        if student.model_name_or_path is not None:
-            own = AutoConfig.from_pretrained(
-                student.model_name_or_path, revision=student.model_revision
-            )
-            own_rows = own.get_text_config().vocab_size
-        shared_vocabulary_size(tokenizer, teacher_tokenizer, own_rows, rows)
-    if teacher.answers is not None:
-        settings = ShardStore.open(teacher.answers, "answers", verify=False).settings
-        if settings["tokenizer_sha256"] != tokenizer_hash(tokenizer):
-            raise ValueError(
-                f"answers: {teacher.answers} was written with another tokenizer than the student's"
-            )
-        if name is not None:
-            check_same_teacher(settings["teacher"], model_identity(name, revision))
-    return teacher_tokenizer
+    if teacher_model is None:
+        return None
+    return shared_vocabulary_size(
+        tokenizer, teacher_model.tokenizer, head_rows(student), teacher_model.head_rows
+    )
+
+
+def check_answers(
+    teacher: TrainTeacherArguments, tokenizer: PreTrainedTokenizerBase, teacher_model: Model | None
+) -> None:
+    """Compare stored answers with the student's tokenizer and with the teacher.
+
+    Raises:
+        ValueError: another teacher wrote the answers, or they have another tokenizer's ids.
+    """
+    if teacher.answers is None:
+        return
+    settings = ShardStore.open(teacher.answers, "answers", verify=False).settings
+    if settings["tokenizer_sha256"] != tokenizer_hash(tokenizer):
+        raise ValueError(
+            f"answers: {teacher.answers} was written with another tokenizer than the student's"
+        )
+    if teacher_model is not None:
+        check_same_teacher(settings["teacher"], teacher_model.identity)
 
 
 def load_stored_teacher(
-    teacher: TeacherArguments, config: DistilConfig, tokenizer: PreTrainedTokenizerBase
+    teacher: TrainTeacherArguments,
+    config: DistilConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    teacher_model: Model | None,
 ) -> StoredTeacher | None:
     """The cache, checked against its checksums, the student's tokenizer and the temperature."""
     if teacher.teacher_cache is None:
@@ -211,19 +216,18 @@ def load_stored_teacher(
     stored = StoredTeacher(teacher.teacher_cache, verify=config.local_process_index == 0)
     stored.check_fits(tokenizer, config.distil_temperature)
     writer = "teacher" if "answers" in stored.store.settings["source"] else "dataset"
-    if writer != config.prefixes:
+    if writer != (config.point.source.writer or "dataset"):
         raise ValueError(
             f"{teacher.teacher_cache} is of answers that the {writer} wrote: set prefixes to "
             f"{writer}, not {config.prefixes}"
         )
-    if teacher.teacher_model_name_or_path is not None:
-        name, revision = teacher.teacher_model_name_or_path, teacher.teacher_revision
-        check_same_teacher(stored.store.settings["teacher"], model_identity(name, revision))
+    if teacher_model is not None:
+        check_same_teacher(stored.store.settings["teacher"], teacher_model.identity)
     return stored
 
 
 def load_rows(
-    teacher: TeacherArguments,
+    teacher: TrainTeacherArguments,
     data: DataArguments,
     config: DistilConfig,
     tokenizer: PreTrainedTokenizerBase,
@@ -279,21 +283,17 @@ def load_rows(
 
 def all_answers_are_written(config: DistilConfig) -> bool:
     """Whether every answer is written while training goes on, where no folder gives the rows."""
-    return config.written_share == 1 or config.prefixes == "teacher"
+    return config.written_share == 1 or config.point.source.writer is not None
 
 
-def load_teacher(teacher: TeacherArguments, config: DistilConfig) -> PreTrainedModel | None:
+def load_teacher(
+    teacher: TrainTeacherArguments, config: DistilConfig, teacher_model: Model | None
+) -> PreTrainedModel | None:
     """The teacher in its own dtype; None if there is none, or only its answers are needed."""
-    name = teacher.teacher_model_name_or_path
     only_answers = config.alpha == 0 and teacher.answers is not None
-    if name is None or (only_answers and config.eval_strategy == "no"):
+    if teacher_model is None or (only_answers and config.eval_strategy == "no"):
         return None
-    dtype = teacher.teacher_dtype
-    return AutoModelForCausalLM.from_pretrained(
-        name,
-        revision=teacher.teacher_revision,
-        dtype=dtype if dtype == "auto" else getattr(torch, dtype),
-    )
+    return teacher_model.load()
 
 
 def make_trainer(
@@ -305,13 +305,10 @@ def make_trainer(
     **others: Any,
 ) -> TokenDistilTrainer:
     """The trainer that belongs to a point of the map."""
-    if config.policy_gradient:
-        return PolicyGradientDistilTrainer(student, teacher, config, **others)
-    if config.prefixes == "dataset" and not config.student_share:
-        return TokenDistilTrainer(student, teacher, config, **others)
-    return SeqDistilTrainer(
-        student, teacher, config, answers_are_stored=answers_are_stored, **others
-    )
+    point = config.point
+    if point.source.writer == "teacher":
+        others["answers_are_stored"] = answers_are_stored
+    return point.trainer_class(student, teacher, config, **others)
 
 
 def _no_answers(error: NoRows, config: DistilConfig) -> str:

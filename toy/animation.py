@@ -1,10 +1,9 @@
 """Draw a fit as a GIF: 100 frames of target p and student q, 800x400, as in the post.
 
-Most of a frame never changes, so most of a frame is not drawn again. The axes, the target, the
-legend and the title are drawn once; each frame puts that picture back, draws one curve on it and
-letters two small labels, which Pillow does faster than matplotlib. Every pixel is a blend of two
-of a handful of inks, so one palette of such blends, fixed in advance, serves all frames, and a
-table turns colours into palette entries.
+Most of a frame never changes, so it is drawn once: axes, target, legend and title. Each frame then
+adds one curve and two small labels. Pillow does this faster than matplotlib. Every pixel is a blend
+of two of a handful of inks. So one fixed palette of such blends serves all frames, and a table
+turns colours into palette entries.
 
 Title, numbers and legend stand in a strip above the axes, where no curve can go.
 """
@@ -24,10 +23,10 @@ from matplotlib.patches import FancyBboxPatch
 from PIL import Image, ImageDraw, ImageFont
 from scipy.spatial import cKDTree
 
+from kd_lab.files import whole_file
 from kd_lab.house_style import Figure, house_style
 from toy.mixture import log_density
 from toy.mixture_fit import Trajectory
-from toy.script import whole_file
 
 PAPER, INK, GRID, TARGET, STUDENT = "#FFFFFF", "#000000", "#D9D9D9", "#0072B2", "#D55E00"
 FRAME_SECONDS = 0.1
@@ -47,8 +46,8 @@ def draw_gif(
     """Write one start of a fit to ``path`` as an endless animation.
 
     Frames are spread evenly over the steps: 500 steps give every fifth. A fit of fewer steps than
-    ``frames`` gets one frame a step. Each frame shows what the trajectory keeps for its step, the
-    mean after it and sigma and divergence before it, as the post's do.
+    ``frames`` gets one frame a step. As in the post, a frame shows the mean after its step, and
+    sigma and divergence before it.
 
     Args:
         progress: wraps the frames' steps, as ``rich.progress.track`` does.
@@ -74,7 +73,7 @@ def draw_gif(
 
 
 class _Stage:
-    """What stands still, drawn once, and what moves on it."""
+    """The picture's fixed parts, drawn once, and its moving parts."""
 
     def __init__(
         self, divergence: str, x: np.ndarray, p: np.ndarray, top: float, texts: Sequence[str]
@@ -183,7 +182,7 @@ def _curves(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """x [G], p(x) [G] and the student's density at each shown step [F, G].
 
-    x runs from -6 to 6 as in the post, further where target or student would stand outside.
+    x runs from -6 to 6 as in the post, and further if target or student lie outside.
     """
     mu, sigma = trajectory.mu[shown, start], trajectory.sigma[shown, start]  # [F, K]
     target = trajectory.target

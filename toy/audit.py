@@ -1,18 +1,17 @@
 """Which of the post's toy claims hold: every sweep behind them, in one command.
 
 Results go to OUT/results/*.json, pictures to OUT, the main findings to the screen. A sweep is many
-units of work that know nothing of each other; each is kept as it finishes, under
-OUT/results/.partial, so that an interrupted audit continues where it was.
+independent units of work. Each finished unit is kept under OUT/results/.partial, so an interrupted
+audit continues where it was.
 
     python toy/audit.py                  # everything, into assets/
     python toy/audit.py --only ranks     # one part of it
     python toy/audit.py --quick          # under a minute, the same structure, into build/audit/
 
-A part is a module: its settings, its units, what it makes of their results, and its pictures.
+A part is a module: its settings, its units, the summary of their results, and its pictures.
 """
 
 import argparse
-import hashlib
 import json
 import multiprocessing
 import os
@@ -36,6 +35,7 @@ from rich.progress import (
 )
 
 from kd_lab import divergences
+from kd_lab.files import sha256_of, whole_file, write_text
 from toy import (
     audit_one_gaussian,
     audit_rank_curves,
@@ -45,7 +45,7 @@ from toy import (
     mixture_fit,
     rank_race,
 )
-from toy.script import run_script, whole_file, writable_folder
+from toy.script import run_script, writable_folder
 
 # Each part is a module with FULL and QUICK settings, units(settings), summarise(settings, results),
 # findings(summary), RESULTS (a file name) and PICTURES (file name: function of summary and path);
@@ -72,9 +72,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run_part(name: str, out: Path, *, quick: bool, pool: Executor) -> list[str]:
-    """Run what is left of one part, write its results and pictures, and return its findings.
+    """Run the missing units of one part, write its results and pictures, and return its findings.
 
-    The last line says what was written.
+    The last finding names the written files.
     """
     part, *_ = PARTS[name]
     settings = part.QUICK if quick else part.FULL
@@ -84,8 +84,7 @@ def run_part(name: str, out: Path, *, quick: bool, pool: Executor) -> list[str]:
 
     summary = {"quick": quick, **part.summarise(settings, results)}
     written = [out / "results" / part.RESULTS]
-    with whole_file(written[0]) as path:
-        path.write_text(json.dumps(summary), encoding="utf-8")
+    write_text(written[0], json.dumps(summary))
     for file_name, draw in part.PICTURES.items():
         written.append(out / file_name)
         with whole_file(written[-1]) as path:
@@ -99,8 +98,8 @@ def run_part(name: str, out: Path, *, quick: bool, pool: Executor) -> list[str]:
 def run_units(units: Units, folder: Path, pool: Executor, title: str) -> dict[str, dict[str, Any]]:
     """Run the units that ``folder`` does not hold yet and return the results of all.
 
-    Each is written to ``folder``/NAME.json by the process that ran it, as soon as it is done:
-    whatever stops the audit, nothing that was finished is lost.
+    The process that ran a unit writes it to ``folder``/NAME.json at once. So nothing finished is
+    lost, whatever stops the audit.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = {name: folder / f"{name}.json" for name in units}
@@ -148,15 +147,12 @@ def _prepare_worker() -> None:
 
 def _run_and_keep(unit: Callable[[], dict[str, Any]], path: Path) -> None:
     result = unit()
-    with whole_file(path) as part:
-        part.write_text(json.dumps(result), encoding="utf-8")
+    write_text(path, json.dumps(result))
 
 
 def _fingerprint(name: str, settings: object) -> str:
-    digest = hashlib.sha256(repr(settings).encode())
-    for module in PARTS[name]:
-        digest.update(Path(str(module.__file__)).read_bytes())
-    return digest.hexdigest()[:16]
+    code = (Path(str(module.__file__)).read_bytes() for module in PARTS[name])
+    return sha256_of(repr(settings), *code)[:16]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -164,7 +160,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--quick", action="store_true", help="few seeds and steps: to see that everything works"
+        "--quick", action="store_true", help="few seeds and steps, to see that everything works"
     )
     parser.add_argument(
         "--out",

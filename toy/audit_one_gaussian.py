@@ -1,10 +1,10 @@
-"""What one Gaussian can do about two modes: the phase portrait of forward and reverse KL.
+"""One Gaussian and a target of two modes: the phase portrait of forward and reverse KL.
 
-A student N(μ, σ²) that follows the gradient of its divergence in (μ, log σ) draws a flow over a
-plane. Here are the flow's fixed points, found numerically and sorted by the eigenvalues of the
-flow's Jacobian; the separatrices, which are what flows into a saddle; and the basins, by following
-the flow from every point of a lattice. Nothing is random. Besides, the first steps that Adam takes
-under each divergence from the post's two starts.
+A student N(μ, σ²) follows the gradient of its divergence in (μ, log σ), a flow over a plane. This
+part finds the flow's fixed points numerically and sorts them by the eigenvalues of its Jacobian. It
+draws the separatrices, the curves that flow into a saddle. It finds the basins by following the
+flow from every point of a lattice. It also keeps Adam's first steps under each divergence from the
+post's two starts. Nothing is random.
 """
 
 import math
@@ -54,10 +54,10 @@ def portrait(settings: Settings, divergence: str) -> dict[str, Any]:
     """Fixed points, separatrices and basins of the gradient flow of one divergence.
 
     Returns:
-        ``fixed_points``: mu, sigma, divergence (nats), kind and the flow's eigenvalues of each;
-        ``separatrices``: curves of (mu, log sigma), as [2][N];
-        ``lattice``: mu, log_sigma and ``basin``, the index of the fixed point that the flow reaches
-        from there, as lists of equal length.
+        ``fixed_points``: mu, sigma, divergence (nats), kind and the flow's eigenvalues of each.
+        ``separatrices``: curves of (mu, log sigma), as [2][N].
+        ``lattice``: mu, log_sigma and ``basin`` as lists of equal length; ``basin`` is the index of
+            the fixed point that the flow reaches from there.
     """
     flow = Flow(divergence)
     points = flow.fixed_points()
@@ -169,9 +169,9 @@ class Flow:
 
 
 def first_steps(settings: Settings) -> dict[str, Any]:
-    """Where gradient and Adam (learning rate 0.1) first go under each divergence.
+    """The first direction of gradient and Adam (learning rate 0.1) under each divergence.
 
-    From both starts of the post's Figure 1: the velocity of the flow there, and mu, sigma and the
+    For both starts of the post's Figure 1 it keeps the flow's velocity there, and mu, sigma and the
     divergence after some steps of Adam.
     """
     result: dict[str, Any] = {}
@@ -201,7 +201,7 @@ def first_steps(settings: Settings) -> dict[str, Any]:
 
 
 def summarise(settings: Settings, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The units' results with basins as shares, and closed forms beside what was found."""
+    """The units' results with basins as shares, and closed forms beside the numbers found."""
     portraits = {}
     for name in POST_STARTS:
         basin = np.array(results[name]["lattice"]["basin"])
@@ -232,7 +232,7 @@ def summarise(settings: Settings, results: dict[str, dict[str, Any]]) -> dict[st
 
 
 def findings(summary: dict[str, Any]) -> list[str]:
-    """What the portraits say, in a few lines; all numbers come out of ``summary``."""
+    """The portraits' findings in a few lines; all numbers come out of ``summary``."""
     lines = []
     for name, portrait in summary["portraits"].items():
         points = [

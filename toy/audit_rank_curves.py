@@ -1,9 +1,9 @@
 """The curves of the rank race, for every setting, at steps that are even on a logarithmic axis.
 
 ``toy.audit_ranks`` asks who is ahead after 100, 1,000 and 10,000 steps, over eight seeds. Here the
-students of its first four seeds run again and are looked at 38 times on the way: what a reader sees
-who moves the sliders of the site's page on ranks. The skews are left out; adaptive KL and JSD stand
-for what lies between the two directions.
+students of its first four seeds run again and are measured 38 times. The sliders of the site's page
+on ranks show these curves. Adaptive KL and JSD stand for the divergences between the two
+directions; the skews are left out.
 """
 
 import math
@@ -33,7 +33,7 @@ PICTURES: dict[str, Any] = {}  # the page draws them
 
 @dataclass(frozen=True)
 class Settings:
-    """Of all races; the axes of the page's sliders are the first three."""
+    """The settings of all races; the first three are the axes of the page's sliders."""
 
     ranks: tuple[int, ...] = (2, 4, 8, 16, 32, 64)
     learning_rates: tuple[float, ...] = (1e-3, 1e-2, 1e-1)
@@ -53,7 +53,7 @@ def logged_steps(last: int) -> list[int]:
 
 
 def units(settings: Settings) -> dict[str, partial]:
-    """The races in pieces that can be run in any order, by name: one teacher of one seed each."""
+    """The races as independent pieces, by name: one teacher of one seed each."""
     return {
         _unit_name(rank, sharpness, seed): partial(run_unit, settings, rank, sharpness, seed)
         for seed in range(settings.seeds)
@@ -86,8 +86,8 @@ def run_unit(settings: Settings, rank: int, sharpness: str, seed: int) -> dict[s
 def summarise(settings: Settings, results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Mean, least and greatest over the seeds, as nested lists over the axes in their order.
 
-    The mean has four significant digits, the range three: a chart shows no more, and the page
-    should come fast.
+    The mean has four significant digits, the range three. A chart shows no more, and the page loads
+    faster.
     """
     curves = np.array(
         [
@@ -116,7 +116,7 @@ def summarise(settings: Settings, results: Mapping[str, Mapping[str, Any]]) -> d
 
 
 def findings(summary: Mapping[str, Any]) -> list[str]:
-    """One line: what was run; who is ahead is the business of ``toy.audit_ranks``."""
+    """One line: what was run. ``toy.audit_ranks`` says who is ahead."""
     axes, seeds = summary["axes"], summary["settings"]["seeds"]
     races = len(axes["sharpness"]) * len(axes["rank"]) * len(axes["learning_rate"])
     return [

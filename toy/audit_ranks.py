@@ -8,14 +8,14 @@ Here the same race is run for
 - learning rates 1e-3, 1e-2 and 1e-1 (the post's),
 - exact gradients and those of the post's formula with 1e-10 inside the logarithm,
 - forward KL, reverse KL, JSD(0.5), AKL(0.5) and both skews of 0.1,
-- 8 seeds, each with a teacher, a start and a stream of x of its own that all its students share.
+- 8 seeds, each with its own teacher, start and stream of x, which all its students share.
 
-Who is ahead is asked after 100, 1,000 and 10,000 steps, of three distances. The difference between
+We ask who is ahead after 100, 1,000 and 10,000 steps, in three distances. The difference between
 two divergences is paired by seed, with a 95% percentile bootstrap interval of its mean over seeds.
-Where that contains 0 the two are *not separated*; where both have less than 1e-4 of their first
-distance left, what is left is rounding, and both have *arrived*. Eight seeds are few for a
-bootstrap, whose intervals come out somewhat too narrow then, and of many cells some separate by
-chance: read the pattern, not the single cell.
+If the interval contains 0, the two are *not separated*. If both have less than 1e-4 of their first
+distance left, the rest is rounding, and both have *arrived*. Eight seeds are few for a bootstrap:
+its intervals come out somewhat too narrow. Of many cells some separate by chance. So read the
+pattern, not the single cell.
 """
 
 import itertools
@@ -55,7 +55,7 @@ PICTURES = {
 
 @dataclass(frozen=True)
 class Settings:
-    """Of the whole sweep; ``steps`` are those after which the question is asked."""
+    """The settings of the whole sweep; ``steps`` are those at which distances are compared."""
 
     ranks: tuple[int, ...] = (2, 4, 8, 16, 32, 64)
     learning_rates: tuple[float, ...] = (1e-3, 1e-2, 1e-1)
@@ -70,7 +70,7 @@ QUICK = Settings(ranks=(2, 64), seeds=3, steps=(20, 60, 180), log_every=20)
 
 
 def units(settings: Settings) -> dict[str, partial]:
-    """The sweep in pieces that can be run in any order, by name: one teacher of one seed each."""
+    """The sweep as independent pieces, by name: one teacher of one seed each."""
     return {
         _unit_name(rank, sharpness, seed): partial(run_unit, settings, rank, sharpness, seed)
         for seed in range(settings.seeds)
@@ -98,10 +98,10 @@ def run_unit(settings: Settings, rank: int, sharpness: str, seed: int) -> dict[s
 
 
 def summarise(settings: Settings, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """From the units' results to what is kept: values by seed, differences and verdicts.
+    """The kept summary of the units' results: values by seed, differences and verdicts.
 
-    Arrays are nested lists over distance, step, sharpness, rank and learning rate, in this order;
-    ``values`` has divergence and seed besides, ``leaders.level`` divergence.
+    Arrays are nested lists over distance, step, sharpness, rank and learning rate, in this order.
+    ``values`` adds divergence and seed as last axes, ``leaders.level`` divergence.
     """
     values = _values(settings, results, settings.steps)
     start = _values(settings, results, (0,))[..., 0, :].mean(-1)  # the same for all divergences
@@ -131,7 +131,7 @@ def summarise(settings: Settings, results: dict[str, dict[str, Any]]) -> dict[st
 
 
 def findings(summary: dict[str, Any]) -> list[str]:
-    """What the sweep says, in a few lines; all numbers come out of ``summary``."""
+    """The sweep's findings in a few lines; all numbers come out of ``summary``."""
     axes, seeds = summary["axes"], len(summary["axes"]["seed"])
     verdicts = {
         numerics: np.array(comparison["verdict"])
@@ -228,7 +228,7 @@ def _of(values: np.ndarray, divergence: str) -> np.ndarray:
 
 
 def _compare(forward: np.ndarray, reverse: np.ndarray, arrived: np.ndarray) -> dict[str, Any]:
-    """The difference of two distances, paired over the last axis, and who has the smaller one."""
+    """The difference of two distances, paired over the last axis, and the smaller one's name."""
     low, high = mean_interval(forward - reverse)
     verdict = np.where(high < 0, "forward", np.where(low > 0, "reverse", "not separated"))
     verdict[(forward.mean(-1) < arrived) & (reverse.mean(-1) < arrived)] = "arrived"
@@ -241,10 +241,10 @@ def _compare(forward: np.ndarray, reverse: np.ndarray, arrived: np.ndarray) -> d
 
 
 def _leaders(values: np.ndarray, arrived: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of values [..., D, seed]: the name of the smallest mean [...], and who is level with it.
+    """The name of the smallest mean [...] of values [..., D, seed], and a mask of its equals.
 
-    The second is a mask [..., D]: the leader itself, those not separated from it, and those that
-    have arrived as it has. Where all have, the leader is "arrived".
+    The mask [..., D] holds the leader, those not separated from it, and those that have arrived as
+    it has. Where all have arrived, the leader is "arrived".
     """
     mean = values.mean(-1)  # [..., D]
     leader = mean.argmin(-1)  # [...]

@@ -2,18 +2,18 @@
 
 Two Gaussians can be the post's target exactly. The post starts them at μ = ∓1, σ = 5 and reads off
 about 100 steps for forward KL against 350 for reverse KL. Here each divergence starts from 1,024
-places, μ₁ and μ₂ uniform in [-6, 6], σ = 5, and takes up to 2,000 steps of Adam at learning rate
-0.1, as in the post. *Arrived* has one meaning for all of them: forward KL below 0.01 nats, whatever
-is being minimised. When the divergence's own value first lay below 0.01 is kept besides.
+places: μ₁ and μ₂ uniform in [-6, 6], σ = 5. It takes up to 2,000 steps of Adam at learning rate
+0.1, as in the post. *Arrived* has one meaning for all divergences: forward KL below 0.01 nats. The
+results also keep the step at which the divergence itself first lay below 0.01.
 
 Forward and reverse KL run twice: summed exactly, and with the post's 1e-10 inside the logarithm,
 under names that end in ``_epsilon``. Nothing else differs between the two: same grid, float64.
 
-The gradient of total variation jumps wherever p and q cross a point of the grid: its single starts
-move by some steps when the grid is made finer, its quantiles by a few.
+The gradient of total variation jumps wherever p and q cross a point of the grid. On a finer grid
+its single starts move by some steps, its quantiles by a few.
 
-Intervals are 95% percentile bootstraps over starts. For shares there is also the exact binomial
-interval, which does not shrink to a point where nothing was seen to fail.
+Intervals are 95% percentile bootstraps over starts. Shares also have the exact binomial interval,
+which does not shrink to a point where no start failed.
 """
 
 import math
@@ -71,12 +71,13 @@ def random_starts(settings: Settings) -> Tensor:
 
 
 def race(settings: Settings, racer: str) -> dict[str, Any]:
-    """All starts under one divergence, in one batch that those which have arrived drop out of.
+    """Run all starts under one divergence as one batch; a start that has arrived leaves it.
 
     Returns:
-        lists over the named starts and then the random ones: ``steps`` until forward KL lay below
-        0.01 and ``own_steps`` until the divergence itself did, None where it never did; ``mu``,
-        ``sigma`` and ``value`` (of the divergence itself), where each start was last seen.
+        lists over the named starts and then the random ones:
+        ``steps``: until forward KL lay below 0.01; None if it never did.
+        ``own_steps``: until the divergence itself lay below 0.01; None if it never did.
+        ``mu``, ``sigma``, ``value`` (of the divergence itself): each start's last state.
     """
     divergence = WITH_EPSILON.get(racer, racer)
     mu = torch.cat([torch.tensor(list(NAMED_STARTS.values())).double(), random_starts(settings)])
@@ -131,8 +132,8 @@ def _none_if_never(steps: Tensor) -> list[int | None]:
 def summarise(settings: Settings, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Steps of all starts, their quantiles and the share that never arrives, with intervals.
 
-    ``against_forward_kl`` pairs the starts: the share of them from which a divergence arrives in
-    fewer steps than forward KL does, and in more.
+    ``against_forward_kl`` pairs the starts: the share from which a divergence arrives in fewer
+    steps than forward KL, and the share from which it takes more.
     """
     named = len(NAMED_STARTS)
     never = settings.steps + 1  # sorts after every step
@@ -213,7 +214,7 @@ def _interval(samples: np.ndarray, statistic: Callable[..., Any]) -> list[float]
 
 
 def findings(summary: dict[str, Any]) -> list[str]:
-    """What the race says, in a few lines; all numbers come out of ``summary``."""
+    """The race's findings in a few lines; all numbers come out of ``summary``."""
     races, settings = summary["races"], summary["settings"]
     lines = [
         f"Two Gaussians, {settings['starts']:,} random starts, steps to a forward KL of "
@@ -256,7 +257,7 @@ def _label(racer: str) -> str:
 
 @house_style()
 def draw_race(summary: dict[str, Any], path: Path) -> None:
-    """The share of starts that have arrived, over steps: all divergences, and what 1e-10 does."""
+    """The share of arrived starts over steps: all divergences, and the effect of 1e-10."""
     figure = Figure(figsize=(7.6, 4.4), layout="constrained")
     (everyone, epsilon) = figure.subplots(1, 2, sharey=True)
     for racer in DIVERGENCES:

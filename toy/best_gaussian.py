@@ -1,7 +1,7 @@
 """The one Gaussian that is closest to a mixture: no descent, the lowest point itself.
 
-Where ``toy.mixture_fit`` shows how a student travels, this shows where it would best end: a look at
-means and widths all over the target, then a polish of the best one found.
+``toy.mixture_fit`` shows how a student travels; this shows its best end. It looks at means and
+widths all over the target, then polishes the best one.
 """
 
 import math
@@ -29,7 +29,8 @@ def best_gaussian(target: Mixture, divergence: Divergence) -> BestGaussian:
     Args:
         target: the teacher p.
         divergence: any function of ``kd_lab.divergences``. It is summed in float64 over an even
-            grid of a quarter of the narrowest sigma, which holds 8 of the widest useful one.
+            grid. The spacing is a quarter of the narrowest sigma; the grid holds 8 of the widest
+            useful one.
     """
     low, high = min(target.mu), max(target.mu)
     narrow, wide = min(target.sigma), max(target.sigma) + (high - low) / 2

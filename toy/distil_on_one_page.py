@@ -3,7 +3,7 @@
     python toy/distil_on_one_page.py           # forward KL at the answers of the dataset
     python toy/distil_on_one_page.py --divergence reverse_kl --prefixes student
 
-A teacher and a smaller student learn a toy language: hotel guests ask, the desk answers in one of
+A teacher and a smaller student learn a toy language. Hotel guests ask; the desk answers in one of
 twenty ways of known probability. Then the student learns from the teacher's distributions. kd_lab
 does the same for real models; there the logits are never whole (kd_lab/loss/).
 """
@@ -37,19 +37,19 @@ def small_model(width, layers, seed):
 
 @cache
 def prompt_ids(question):
-    """The question as the model sees it, up to where its answer begins."""
+    """The question as the model sees it, up to the start of its answer."""
     asked = [{"role": "user", "content": question}]
     return tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
 
 
 @cache
 def answer_ids(answer):
-    """The answer, and the token that ends it."""
+    """The answer, then the token that ends it."""
     return [*tokenizer(answer, add_special_tokens=False)["input_ids"], END]
 
 
 def as_batch(prompts, completions):
-    """Padded token ids [B, T], their mask, and labels: the token where it is trained, else -100."""
+    """Padded token ids [B, T], their mask, and labels: the token where trained, else -100."""
     rows = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
     ids = torch.full((len(rows), max(map(len, rows))), PAD)
     mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORED)
@@ -81,7 +81,7 @@ def distillation_loss(student, teacher, batch, divergence, alpha):
 
 
 def train(student, teacher, steps, learning_rate, divergence, alpha, prefixes="dataset", seed=0):
-    """Every step: a batch of questions, answers to them, two forward passes, backward, step."""
+    """Train the student; each step: questions, answers, two forward passes, backward, update."""
     torch.manual_seed(seed)
     optimizer = torch.optim.AdamW(student.parameters(), lr=learning_rate, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, steps, pct_start=0.07)
@@ -106,7 +106,11 @@ def train(student, teacher, steps, learning_rate, divergence, alpha, prefixes="d
 
 @torch.no_grad()
 def precision_and_coverage(model, asked, samples=8):
-    """Shares of 1: answers that the language has; true mass that gets a tenth of its due."""
+    """Precision: the share of correct answers. Coverage: the true mass on well covered answers.
+
+    An answer is correct if the language has it, and well covered if the student gives it a tenth of
+    its true probability.
+    """
     torch.manual_seed(0)
     prompts = [prompt_ids(question) for question in asked]
     right, covered = 0, 0.0

@@ -1,7 +1,7 @@
 """All eleven figures of the post at once, and the numbers to expect in them.
 
-Each figure has a script of its own in this folder; this one runs them, two at a time, and then
-holds what they found against what is known in closed form or read off the post's own images.
+Each figure has its own script in this folder. This one runs them, two at a time. Then it compares
+their numbers with closed forms, or with values read off the post's own images.
 
   python -m toy.figures                 into assets/
   python -m toy.figures --out /tmp/fig
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def draw_all(out: Path, scratch: Path, seed: int) -> None:
-    """Run every script, their numbers as JSON into ``scratch``.
+    """Run every script; their numbers go as JSON into ``scratch``.
 
     Raises:
         ValueError: a script failed; the message is the script's own.
@@ -67,7 +67,7 @@ def run(script: str, out: Path, scratch: Path, seed: int) -> None:
 
 
 def show_numbers(scratch: Path) -> None:
-    """What the figures show beside what they should."""
+    """Print the figures' numbers beside the expected ones."""
     one, two, ranks = (
         json.loads((scratch / f"{script}.json").read_text(encoding="utf-8"))
         for script in ("toy_example_fkl_rkl", "toy_example_fkl_rkl_v2", "softmax_rank")

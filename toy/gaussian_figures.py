@@ -1,4 +1,4 @@
-"""What the scripts of the post's Figures 1 and 2 share: their options, the fit and the drawing."""
+"""The options, the fit and the drawing that the scripts of the post's Figures 1 and 2 share."""
 
 import argparse
 import json
@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from kd_lab.divergences import DIVERGENCES
+from kd_lab.files import write_text
 from toy.animation import draw_gif
 from toy.mixture_fit import POST_TARGET, Grid, Mixture, Trajectory, fit
-from toy.script import script_parser, whole_file, writable_folder
+from toy.script import script_parser, writable_folder
 
 POST_NAMES = {"forward_kl": "fwd_kl", "reverse_kl": "rev_kl"}
 
@@ -21,7 +22,7 @@ POST_NAMES = {"forward_kl": "fwd_kl", "reverse_kl": "rev_kl"}
 def gaussian_parser(
     description: str | None, mu: Sequence[float], sigma: str, steps: int
 ) -> argparse.ArgumentParser:
-    """The options of both scripts; ``mu``, ``sigma`` and ``steps`` are what the post has there."""
+    """The options of both scripts; ``mu``, ``sigma`` and ``steps`` are the post's values."""
     parser = script_parser(description)
     student = parser.add_argument_group("the student q")
     student.add_argument(
@@ -78,8 +79,8 @@ def gaussian_parser(
     numerics.add_argument(
         "--post-numerics",
         action="store_true",
-        help="the post's arithmetic, float32 with 1e-10 inside the logarithm, in place of exact "
-        "sums in log space; it is what gives the numbers in the post's figures",
+        help="the post's arithmetic: float32 with 1e-10 inside the logarithm. It reproduces the "
+        "post's numbers (default: exact sums in log space)",
     )
     parser.add_argument(
         "--json", type=Path, metavar="PATH", help="also write every step of every fit to PATH"
@@ -90,13 +91,13 @@ def gaussian_parser(
 def fit_and_draw(
     options: argparse.Namespace, default_sigma: Mapping[str, float], suffix: str
 ) -> None:
-    """Fit under each divergence asked for, then write one GIF each and the JSON.
+    """Fit under each chosen divergence, then write one GIF each and the JSON.
 
-    Nothing is written before every fit has gone well.
+    Files are written only after every fit has succeeded.
 
     Args:
         default_sigma: the post's sigma at the start for some divergences; 5 for the others.
-        suffix: what follows the divergence in the file's name.
+        suffix: follows the divergence's name in the file's name.
     """
     folder = writable_folder(options.out)
     if options.json:
@@ -138,9 +139,8 @@ def fit_and_draw(
             )
             written.append(path)
     if options.json:
-        with whole_file(options.json) as part:
-            text = json.dumps({name: t.to_json() for name, t in fits.items()})
-            part.write_text(text, encoding="utf-8")
+        text = json.dumps({name: t.to_json() for name, t in fits.items()})
+        write_text(options.json, text)
         written.append(options.json)
     for name, trajectory in fits.items():
         last = trajectory.mu[-1, 0], trajectory.sigma[-1, 0]

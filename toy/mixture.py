@@ -1,8 +1,8 @@
 """Gaussian mixtures, and the even grid on which they are summed.
 
 At the points of an even grid, log-density plus log-spacing is a log-probability: the continuous
-density becomes a vocabulary. For Gaussians such a sum is as good as the integral (its error falls
-as exp(-2π²(σ/spacing)²)), provided that the grid holds the mass; ``check_mass`` sees to that.
+density becomes a vocabulary. For Gaussians such a sum is as good as the integral, if the grid holds
+the mass: its error falls as exp(-2π²(σ/spacing)²). ``check_mass`` checks that it does.
 """
 
 import math
@@ -84,7 +84,7 @@ def check_mass(
     """Refuse a mixture whose sum over the grid misses 1 by more than 1e-6; mu, sigma: [S, K].
 
     Raises:
-        ValueError: how much mass is missing, or that sigma is too narrow, and a grid that would do.
+        ValueError: mass lies off the grid, or a sigma is too narrow; names a grid that would do.
     """
     low_tail = torch.erfc((mu - grid.low) / (math.sqrt(2) * sigma))
     high_tail = torch.erfc((grid.high - mu) / (math.sqrt(2) * sigma))

@@ -1,12 +1,12 @@
-"""Fit a Gaussian-mixture student q to a mixture target p, and watch every step of the way.
+"""Fit a Gaussian-mixture student q to a mixture target p, and keep every step.
 
-The post's Figures 1 and 2 are two of the fits that this file can do. Any divergence of
-``kd_lab.divergences`` drives it, any optimiser of ``torch.optim``, from any start, and many starts
-at once as one batch. Means and log-sigmas are trained; the student's weights stay as they are.
+The post's Figures 1 and 2 are two of the possible fits. Any divergence of ``kd_lab.divergences``
+drives the fit, with any optimiser of ``torch.optim``, from any start; many starts make one batch.
+Means and log-sigmas are trained; the student's weights stay as they are.
 
-The densities, summed on an even grid, are a vocabulary (see ``toy.mixture``): the same functions
-that compare a teacher's and a student's next token compare p and q here, in float64 and in log
-space. At every step the grid is checked to hold the mass.
+The densities, summed on an even grid, are a vocabulary (see ``toy.mixture``). So the functions that
+compare a teacher's and a student's next token compare p and q here, in float64 and in log space. At
+every step the fit checks that the grid holds the mass.
 
 ``post_numerics=True`` repeats the post's own arithmetic instead: float32, linspace(-20, 20, 10000),
 densities rather than their logarithms, and 1e-10 inside the logarithm.
@@ -37,9 +37,8 @@ POST_TARGET = Mixture((-3.0, 3.0), (0.5, 0.5), (0.5, 0.5))
 class Trajectory:
     """One fit: T steps of S starts with K components each.
 
-    ``kl`` is whatever divergence was minimised (nats; a probability for total variation). As in the
-    boxes of the post's figures, ``mu`` is the mean after the step, ``sigma`` and ``kl`` are what
-    stood before it.
+    ``kl`` is the minimised divergence (nats; a probability for total variation). As in the boxes of
+    the post's figures, ``mu`` is the mean after the step; ``sigma`` and ``kl`` are from before it.
     """
 
     divergence: str
@@ -87,17 +86,17 @@ def fit(
         target: the teacher p.
         mu: the student's means at the start: [K], or [S, K] for S starts in one batch.
         sigma: its standard deviations: a number, [K] or [S, K].
-        weight: its weights, [K]; equal ones unless given. They are not trained.
+        weight: its weights, [K]; equal by default. They are not trained.
         divergence, settings: as in ``get_divergence("adaptive_kl", mu=0.4)``.
         optimizer, lr: an optimiser of ``torch.optim`` by name, on (mu, log sigma).
-        steps: how many.
-        grid: where the densities are summed (``DEFAULT_GRID`` unless given).
+        steps: the number of steps.
+        grid: where the densities are summed; ``DEFAULT_GRID`` by default.
         post_numerics: the post's float32 arithmetic, for forward_kl and reverse_kl only.
         progress: wraps the range of steps, as ``tqdm`` or ``rich.progress.track`` do.
     Raises:
-        ValueError: an unknown name, shapes or values that make no mixture, more than 1e-6 of the
-            mass off the grid at some step, a fit that runs off to NaN, or an optimiser that would
-            let the starts of a batch steer each other.
+        ValueError: an unknown name; shapes or values that make no mixture; more than 1e-6 of the
+            mass off the grid at some step; a divergence that is no longer finite; or an optimiser
+            that mixes the starts of a batch.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")
@@ -128,7 +127,7 @@ def fit(
 
 
 class Descent:
-    """A fit taken step by step, from which starts that have arrived may be dropped.
+    """A fit taken step by step; starts that have arrived may be dropped.
 
     The arguments are those of ``fit``. ``mu`` and ``log_sigma`` are the parameters, [S, K].
     """
@@ -197,7 +196,7 @@ class Descent:
         return self.mu.detach().clone(), sigma_before, values[0]
 
     def keep(self, starts: Tensor) -> None:
-        """Go on with these starts only (a mask or indices into the batch)."""
+        """Continue with these starts only (a mask or indices into the batch)."""
         for parameter in (self.mu, self.log_sigma):
             state = self.optimizer.state[parameter]
             for name, value in state.items():
@@ -251,7 +250,7 @@ def post_objective(
     """The post's arithmetic, Σ a·log((a + 1e-10) / (b + 1e-10))·dx: (mu, log_sigma) [S, K] -> [S].
 
     Args:
-        x: an even grid, [G]; its dtype is that of the sum. The post's own unless given.
+        x: an even grid, [G]; the sum has its dtype. By default it is the post's own grid.
     Raises:
         ValueError: a divergence other than forward_kl and reverse_kl.
     """
@@ -319,7 +318,7 @@ def _make_optimizer(name: str, parameters: list[Tensor], lr: float) -> torch.opt
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """A few thousand numbers gain nothing from a second thread, and lose much where it is busy."""
+    """Limit torch's threads: a second one does not speed up sums this small."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -5,13 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch, Rectangle
 
-from kd_lab.divergences import DIVERGENCES
-from kd_lab.house_style import Figure, house_style
+from kd_lab.house_style import Figure, house_style, line_style
+from kd_lab.methods import line_of
 from toy.rank_race import RaceLog
 
 LABELS = {
@@ -41,11 +40,13 @@ DISTANCE_NAMES = {
 LEVEL = "#E4E4E4"  # neither is ahead
 
 
-def line_style(divergence: str) -> dict[str, Any]:
+def style_of(divergence: str) -> dict[str, Any]:
     """A divergence's own colour and line style, the same in every picture here."""
-    with house_style():
-        cycle = list(matplotlib.rcParams["axes.prop_cycle"])
-    return cycle[list(DIVERGENCES).index(divergence.removesuffix("_epsilon"))]
+    return line_style(line_of(divergence.removesuffix("_epsilon")))
+
+
+def _label(divergence: str) -> str:
+    return LABELS.get(divergence, divergence.replace("_", " "))
 
 
 def draw_race(log: RaceLog, teacher: int, rank: int, path: Path) -> None:
@@ -55,11 +56,11 @@ def draw_race(log: RaceLog, teacher: int, rank: int, path: Path) -> None:
         weights = figure.subplots()
         probabilities = weights.twinx()
         for divergence in log.divergences:
-            style = line_style(divergence)
+            style = style_of(divergence)
             weight_distance = log.curve("weight_distance", divergence, teacher)
             probability_distance = log.curve("probability_distance", divergence, teacher)
             weights.plot(
-                log.step, weight_distance, linewidth=2.8, label=LABELS[divergence], **style
+                log.step, weight_distance, linewidth=2.8, label=_label(divergence), **style
             )
             probabilities.plot(log.step, probability_distance, linewidth=1, **style)
         weights.set(
@@ -77,13 +78,13 @@ def draw_race(log: RaceLog, teacher: int, rank: int, path: Path) -> None:
 
 
 def draw_verdicts(summary: Mapping[str, Any], path: Path) -> None:
-    """Forward against reverse KL: who is ahead in which cell, and by how many per cent."""
+    """Forward against reverse KL: the leader of each cell, and its lead in per cent."""
     values, divergences = np.array(summary["values"]), list(summary["axes"]["divergence"])
     mean = values.mean(-1)  # [distance, step, sharpness, rank, rate, divergence]
     blocks = [(0, "exact", "sharp"), (0, "epsilon", "sharp + 1e-10"), (1, "exact", "unit")]
     colours = {
-        "forward": line_style("forward_kl")["color"],
-        "reverse": line_style("reverse_kl")["color"],
+        "forward": style_of("forward_kl")["color"],
+        "reverse": style_of("reverse_kl")["color"],
         "not separated": LEVEL,
         "arrived": LEVEL,
     }
@@ -111,7 +112,7 @@ def draw_verdicts(summary: Mapping[str, Any], path: Path) -> None:
 
 
 def draw_leaders(summary: Mapping[str, Any], path: Path) -> None:
-    """All six divergences: which is nearest to the teacher in which cell; pale where not alone."""
+    """All six divergences: the nearest to the teacher in each cell; pale if it is not alone."""
     leader, level = summary["leaders"]["leader"], summary["leaders"]["level"]
 
     def cell(block: int, at: tuple[int, int], rank: int, rate: int) -> tuple[Any, str, str]:
@@ -119,14 +120,14 @@ def draw_leaders(summary: Mapping[str, Any], path: Path) -> None:
         name, level_with_it = _at(leader, where), sum(_at(level, where)) - 1
         if name == "arrived":
             return LEVEL, "=", "black"
-        colour = line_style(name)["color"]
+        colour = style_of(name)["color"]
         if not level_with_it:
             return colour, INITIALS[name], "white"
         pale = tuple(0.35 * channel + 0.65 for channel in to_rgb(colour))
         return pale, f"{INITIALS[name]} +{level_with_it}", "black"
 
     legend = [
-        Patch(color=line_style(name)["color"], label=f"{initial}: {LABELS[name]}")
+        Patch(color=style_of(name)["color"], label=f"{initial}: {_label(name)}")
         for name, initial in INITIALS.items()
     ]
     title = "Nearest to the teacher of six (pale, +n: not separated from n others; =: all arrived)"
@@ -143,9 +144,9 @@ def draw_epsilon(summary: Mapping[str, Any], path: Path) -> None:
             panels, ("", "_epsilon"), ("exact", "1e-10 inside the logarithm"), strict=True
         ):
             for name in ("forward_kl", "reverse_kl"):
-                curve, style = curves["weight_distance"][name + suffix], line_style(name)
+                curve, style = curves["weight_distance"][name + suffix], style_of(name)
                 mean = np.mean(curve["by_seed"], axis=0)  # [N]
-                ax.plot(curves["step"], mean, label=LABELS[name], **style)
+                ax.plot(curves["step"], mean, label=_label(name), **style)
                 ax.fill_between(
                     curves["step"], curve["low"], curve["high"], color=style["color"], alpha=0.25
                 )
@@ -169,7 +170,7 @@ def _draw_maps(
     title: str,
     path: Path,
 ) -> None:
-    """A panel for each distance and step; in it a column for each rank, a row for each rate.
+    """A panel for each distance and step, with a column for each rank and a row for each rate.
 
     ``cell(block, (distance, step), rank, rate)`` gives the face, the text and its colour.
     """

@@ -1,16 +1,19 @@
 """Many students race to match their teachers: the engine of the post's Figure 4, as one program.
 
-A teacher is a [64, 64] matrix of some rank that maps x ~ N(0, I) to the logits of 64 classes; a
-student is a full matrix that sees the same x, 128 fresh ones a step, and descends with Adam. What
-differs between students is the divergence, the learning rate and the teacher.
+A teacher is a [64, 64] matrix of some rank that maps x ~ N(0, I) to the logits of 64 classes. A
+student is a full matrix. It sees the same x as its teacher, 128 fresh ones a step, and descends
+with Adam. Students differ in divergence, learning rate and teacher.
 
 The plain way trains one student at a time with autograd. Here all matrices, teachers first, are one
-stack [models, 64, 64], and a step is one product for all logits, one softmax, a few passes for each
-divergence's gradient in closed form, one product for all weight gradients, and torch's fused Adam.
+stack [models, 64, 64]. A step computes
+
+- all logits in one product, and one softmax,
+- each divergence's gradient in closed form, in a few passes,
+- all weight gradients in one product, and the update by torch's fused Adam.
 
 Every gradient below is with respect to the student's logits z. If s = dD/dq, up to a constant for
-each row, then dD/dz = q·(s - Σ q·s). So a divergence needs no more than its s, and may leave out of
-it whatever is the same for all classes, such as the normalisers of the two softmaxes.
+each row, then dD/dz = q·(s - Σ q·s). So a divergence only needs its s, without terms that are the
+same for all classes, such as the normalisers of the two softmaxes.
 """
 
 import math
@@ -21,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kd_lab.divergences import forward_kl, head_mask, reverse_kl
+from kd_lab.divergences import forward_kl, get_divergence, head_mask, reverse_kl
 
 SIZE = 64  # inputs and classes, as in the post
 BATCH = 128
@@ -33,9 +36,9 @@ TINY = 1e-37
 
 @dataclass(frozen=True)
 class RaceLog:
-    """What a race wrote down: ``step`` [N] and curves [N, learning rates, divergences, teachers].
+    """The log of a race: ``step`` [N] and curves [N, learning rates, divergences, teachers].
 
-    Row n holds for the students after ``step[n]`` updates, on a batch they have not seen yet.
+    Row n is the students after ``step[n]`` updates, on a batch they have not seen yet.
     """
 
     step: list[int]
@@ -65,11 +68,11 @@ METRICS = (
 def teacher_weights(ranks: Sequence[int], *, seed: int, sharpness: str = "post") -> Tensor:
     """randn(64, r) @ randn(r, 64) for each rank r, float32, [T, inputs, classes].
 
-    A rank's teacher depends on its rank and seed alone, not on which others are asked for.
+    A rank's teacher depends on its rank and seed alone, not on the other ranks.
 
     Args:
-        sharpness: ``"post"`` leaves W as it is, so that logits have variance 64·r and p is nearly
-            one-hot; ``"unit"`` divides W by sqrt(64·r), so that logits have variance 1.
+        sharpness: ``"post"`` leaves W as it is: logits have variance 64·r, and p is nearly one-hot.
+            ``"unit"`` divides W by sqrt(64·r): logits have variance 1.
     Raises:
         ValueError: a rank outside 1 to 64, or an unknown sharpness.
     """
@@ -116,18 +119,18 @@ def race(
 
     Args:
         teachers: [T, inputs, classes]; all arithmetic is in their dtype.
-        divergences: names out of ``LOGIT_GRADIENTS``.
+        divergences: names of kd_lab/divergences.py; with ``_epsilon`` in the post's arithmetic.
         learning_rates: of Adam, whose other settings are torch's defaults.
-        steps: how many updates; logged after 0, ``log_every``, ... of them and after the last.
+        steps: the number of updates. The log has every ``log_every``-th from 0, and the last.
         log_also: further steps to log.
         seed: of the students' common start and of x.
         progress: wraps the range of steps, as ``tqdm`` or ``rich.progress.track`` do.
     Raises:
-        ValueError: an unknown divergence, a setting that makes no sense, or students that run off
-            to infinity.
+        ValueError: an unknown divergence, a setting out of range, or students that are no longer
+            finite.
     """
     _check_settings(divergences, learning_rates, steps, log_every)
-    rules = [LOGIT_GRADIENTS[name] for name in divergences]
+    rules = [LOGIT_GRADIENTS.get(name) or _by_autograd(name) for name in divergences]
     num_teachers, dtype = len(teachers), teachers.dtype
     field = (len(learning_rates), len(divergences), num_teachers)  # [L, D, T]
 
@@ -171,7 +174,7 @@ def race(
 class Adam:
     """``torch.optim.Adam`` in its own order of operations, a learning rate for each weight[l].
 
-    On matrices this small torch's own step spends more time on its bookkeeping than on its sums.
+    On matrices this small torch's own step spends more time on bookkeeping than on sums.
     """
 
     def __init__(self, weight: Tensor, gradient: Tensor, learning_rates: Sequence[float]) -> None:
@@ -283,6 +286,20 @@ LOGIT_GRADIENTS: dict[str, LogitGradient] = {
 }
 
 
+def _by_autograd(name: str) -> LogitGradient:
+    """The gradient of a divergence without a closed form here; slower."""
+    divergence = get_divergence(name)
+
+    def rule(p: Tensor, z_teacher: Tensor, q: Tensor, z: Tensor, scratch: Tensor) -> None:
+        with torch.enable_grad():
+            leaf = z.detach().clone().requires_grad_()
+            values = divergence(z_teacher.log_softmax(-1), leaf.log_softmax(-1))
+            (gradient,) = torch.autograd.grad(values.sum(), leaf)
+        z.copy_(gradient)
+
+    return rule
+
+
 def _measure(
     teachers: Tensor, students: Tensor, z_teacher: Tensor, z: Tensor, p: Tensor, q: Tensor
 ) -> dict[str, Tensor]:
@@ -305,8 +322,7 @@ def _check_settings(
 ) -> None:
     for name in divergences:
         if name not in LOGIT_GRADIENTS:
-            known = ", ".join(LOGIT_GRADIENTS)
-            raise ValueError(f"no closed-form gradient of divergence {name!r} (known: {known})")
+            get_divergence(name)  # refuses a name that is unknown
     for lr in learning_rates:
         if not 0 < lr < math.inf:
             raise ValueError(f"the learning rate must be positive, not {lr:g}")
@@ -327,7 +343,7 @@ def _check_finite(
 
 
 def _generator(*key: int) -> torch.Generator:
-    """A stream of its own for every key, seed first: neighbouring seeds share nothing."""
+    """A random stream for every key, seed first; neighbouring seeds share nothing."""
     if key[0] < 0:
         raise ValueError(f"the seed must be 0 or more, not {key[0]}")
     (state,) = np.random.SeedSequence(key).generate_state(1, np.uint64)

@@ -1,11 +1,9 @@
-"""What every script of this folder does alike: refuse in one line, and never leave half a file."""
+"""The habits of every script here: common options, an output folder, refusals in one line."""
 
 import argparse
-import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kd_lab.terminal import take_any_text
@@ -24,7 +22,7 @@ def script_parser(description: str | None, out: str = "assets") -> argparse.Argu
 
 
 def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
-    """Run ``main``; what it refuses (ValueError, OSError) is one line on stderr and exit code 2."""
+    """Run ``main``; a refusal (ValueError, OSError) is one line on stderr and exit code 2."""
     take_any_text()
     try:
         main(None)
@@ -34,7 +32,7 @@ def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
 
 
 def writable_folder(folder: Path) -> Path:
-    """Make the folder if need be and prove that it can be written, before any work is done.
+    """Make the folder if need be and check that it can be written, before any work is done.
 
     Raises:
         ValueError: it cannot be made or written; the message says why.
@@ -46,17 +44,3 @@ def writable_folder(folder: Path) -> Path:
     except OSError as error:
         raise ValueError(f"cannot write to output folder {folder}: {error.strerror}") from error
     return folder
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place only if the block ends well.
-
-    An interrupted or failed run leaves the old file as it was and no half-written one.
-    """
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -1,9 +1,9 @@
 """The post's Figure 4: a softmax student learns a 64x64 teacher of rank 2, 4, ... 64.
 
-For each rank one picture with the distance between the two weight matrices (left axis) and between
-the two probability tables of a batch (right axis), for every divergence. All ranks and divergences
-are trained at once (toy/rank_race.py); what the pictures say and what they do not is the subject of
-toy/audit_ranks.py.
+It draws one picture for each rank, with a curve for every divergence. The left axis is the distance
+between the two weight matrices, the right axis that between the two probability tables of a batch.
+All ranks and divergences are trained at once (toy/rank_race.py). toy/audit_ranks.py tests what the
+pictures suggest.
 
     python toy/softmax_rank.py                         # assets/kl_cmp_rank{2,4,8,16,32,64}.jpg
     python toy/softmax_rank.py --post-numerics         # with the 1e-10 inside the logarithm
@@ -21,9 +21,10 @@ from rich.console import Console
 from rich.progress import track
 
 from kd_lab.divergences import DIVERGENCES, get_divergence
+from kd_lab.files import whole_file, write_text
 from toy.rank_figures import draw_race
 from toy.rank_race import METRICS, RaceLog, race, teacher_weights
-from toy.script import run_script, script_parser, whole_file, writable_folder
+from toy.script import run_script, script_parser, writable_folder
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -56,8 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             draw_race(log, index, rank, path)
     if arguments.json:
         written.append(arguments.json)
-        with whole_file(arguments.json) as path:
-            path.write_text(json.dumps(_to_json(log, arguments), indent=1), encoding="utf-8")
+        write_text(arguments.json, json.dumps(_to_json(log, arguments), indent=1))
     print(f"wrote {', '.join(str(path) for path in written)}")
 
 
@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=["forward_kl", "reverse_kl"],
         metavar="NAME",
-        help=f"what to race (default: forward_kl reverse_kl; known: {', '.join(DIVERGENCES)})",
+        help=f"the divergences (default: forward_kl reverse_kl; known: {', '.join(DIVERGENCES)})",
     )
     parser.add_argument(
         "--ranks",
@@ -111,10 +111,12 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=[2, 4, 8, 16, 32, 64],
         metavar="N",
-        help="the teachers' ranks, a picture each (default: 2 4 8 16 32 64)",
+        help="the teachers' ranks, one picture each (default: 2 4 8 16 32 64)",
     )
-    parser.add_argument("--steps", type=int, default=10_000, help="default: 10000")
-    parser.add_argument("--lr", type=float, default=0.1, help="of Adam (default: 0.1)")
+    parser.add_argument(
+        "--steps", type=int, default=10_000, help="number of updates (default: 10000)"
+    )
+    parser.add_argument("--lr", type=float, default=0.1, help="Adam's learning rate (default: 0.1)")
     parser.add_argument(
         "--sharpness",
         choices=("post", "unit"),
@@ -124,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--post-numerics",
         action="store_true",
-        help="add 1e-10 inside the logarithm, as the post does, where exact is the default",
+        help="add 1e-10 inside the logarithm, as the post does (default: exact)",
     )
     parser.add_argument("--json", type=Path, metavar="PATH", help="also write every logged value")
     return parser

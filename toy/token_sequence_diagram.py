@@ -1,8 +1,8 @@
 """Figure 3 of the post: distillation at token level and at sequence level.
 
-Both compare the same two laws, the teacher's p(. | x, y_<t) and the student's q(. | x, y_<t), given
-one and the same prefix. At token level the answer is given (a dataset's); at sequence level one of
-the two models writes it first, and who writes decides which KL between whole answers is measured.
+Both compare the teacher's distribution p(. | x, y_<t) and the student's q(. | x, y_<t), given the
+same prefix. At token level the answer is given by a dataset. At sequence level one of the two
+models writes it first. The writer decides which KL between whole answers is measured.
 
 Writes token-sequence-level.png. Nothing in it is random: --seed, which every script here takes,
 changes nothing.
@@ -14,15 +14,16 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
+from kd_lab.files import whole_file
 from kd_lab.house_style import Figure, house_style
-from toy.script import run_script, script_parser, whole_file, writable_folder
+from toy.script import run_script, script_parser, writable_folder
 
 TEACHER, STUDENT = "#0072B2", "#D55E00"
 INK, QUIET = "#1A1A1A", "#5A5A5A"
 
 TOKENS = ("I", "think", "your", "idea", "is", "great", "!")
-# The laws drawn as bars, over four words of the vocabulary; the sure positions are sharp.
-TEACHER_LAWS = (
+# The distributions drawn as bars, over four words; at sure positions they are sharp.
+TEACHER_DISTRIBUTIONS = (
     (0.60, 0.20, 0.15, 0.05),
     (0.70, 0.10, 0.15, 0.05),
     (0.10, 0.45, 0.10, 0.35),
@@ -31,7 +32,7 @@ TEACHER_LAWS = (
     (0.40, 0.10, 0.20, 0.30),
     (0.15, 0.05, 0.10, 0.70),
 )
-STUDENT_LAWS = (
+STUDENT_DISTRIBUTIONS = (
     (0.35, 0.30, 0.25, 0.10),
     (0.50, 0.30, 0.10, 0.10),
     (0.30, 0.30, 0.20, 0.20),
@@ -77,10 +78,10 @@ def _token_level(ax: Axes) -> None:
         x = 263 + 139 * t
         _box(ax, x - 56, 748, 112, 44, "white")
         _write(ax, x, 770, token, ha="center", style="italic")
-        _bars(ax, x, 656, TEACHER_LAWS[t], TEACHER)
+        _bars(ax, x, 656, TEACHER_DISTRIBUTIONS[t], TEACHER)
         _arrow(ax, (x, 596), (x, 646), style="<|-|>")
         _write(ax, x + 14, 621, f"$d_{t + 1}$")
-        _bars(ax, x, 516, STUDENT_LAWS[t], STUDENT, hatch="///")
+        _bars(ax, x, 516, STUDENT_DISTRIBUTIONS[t], STUDENT, hatch="///")
     kl = r"$d_t = D(p\,\Vert\,q_\theta)$  or  $D(q_\theta\,\Vert\,p)$"
     _write(ax, 600, 457, f"loss = mean of the $d_t$,  with  {kl}", ha="center")
 
@@ -112,10 +113,17 @@ def _sequence_level(ax: Axes) -> None:
 
 
 def _writer(
-    ax: Axes, y: float, model: str, law: str, sample: str, name: str, divergence: str, color: str
+    ax: Axes,
+    y: float,
+    model: str,
+    formula: str,
+    sample: str,
+    name: str,
+    divergence: str,
+    color: str,
 ) -> None:
     _write(ax, 45, y + 17, model, color=color, weight="bold")
-    _write(ax, 45, y - 16, law, color=color, size=16)
+    _write(ax, 45, y - 16, formula, color=color, size=16)
     _arrow(ax, (205, y), (350, y), color)
     _write(ax, 272, y + 19, "sample", ha="center", size=16)
     _box(ax, 362, y - 33, 430, 66, "white")
@@ -153,9 +161,14 @@ def _arrow(
 
 
 def _bars(
-    ax: Axes, center: float, bottom: float, law: Sequence[float], color: str, hatch: str = ""
+    ax: Axes,
+    center: float,
+    bottom: float,
+    distribution: Sequence[float],
+    color: str,
+    hatch: str = "",
 ) -> None:
-    for i, probability in enumerate(law):
+    for i, probability in enumerate(distribution):
         corner = (center - 47 + 24 * i, bottom)
         ax.add_patch(
             Rectangle(corner, 22, 84 * probability, fc=color, ec="white", lw=0, hatch=hatch)

@@ -1,6 +1,6 @@
 """Figure 1 of the post: one Gaussian q fitted to a target p with two modes, as a GIF.
 
-Forward KL spreads q over both modes (mu -> 0, sigma -> 3.04); reverse KL settles on one of them and
+Forward KL spreads q over both modes: mu -> 0, sigma -> 3.04. Reverse KL settles on one of them and
 pays ln 2 = 0.6931 for the other.
 
   python toy/toy_example_fkl_rkl.py                             assets/fwd_kl.gif, assets/rev_kl.gif

@@ -1,10 +1,10 @@
 """Figure 2 of the post: two Gaussians of weight 1/2 fitted to a target p with two modes, as a GIF.
 
-Now q can be p, and both divergences find it, at different speeds and not from every start.
+Now q can equal p. Both divergences reach it, at different speeds and not from every start.
 
   python toy/toy_example_fkl_rkl_v2.py                      assets/fwd_kl_dual.gif, rev_kl_dual.gif
   python toy/toy_example_fkl_rkl_v2.py --post-numerics      the same with the post's numbers
-  python toy/toy_example_fkl_rkl_v2.py --mu 4 5             a start that reverse KL does not survive
+  python toy/toy_example_fkl_rkl_v2.py --mu 4 5             a start from which reverse KL fails
   python toy/toy_example_fkl_rkl_v2.py --divergence jensen_shannon     jensen_shannon_dual.gif
 """
 

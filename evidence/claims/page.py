@@ -1,6 +1,6 @@
 """CLAIMS.md, from text/*.md: one file for each part of the post, in the post's order.
 
-A part is a heading and its claims; a claim is a heading, a few fields, and the evidence:
+A part is a heading and its claims. A claim is a heading, a few fields, and the evidence:
 
     ## KL divergence, forward and reverse
 
@@ -13,8 +13,8 @@ A part is a heading and its claims; a claim is a heading, a few fields, and the 
 
     What was found. Numbers stand as placeholders (results.py) and are never typed.
 
-A field may go on in indented lines; Figure may be left out. Digits that no placeholder gives must
-be in a quotation, code or a link, or be one of ``NAMES``: ``untraced_numbers`` finds what is not.
+A field may go on in indented lines; Figure may be left out. Digits without a placeholder must stand
+in a quotation, code or a link, or be one of ``NAMES``. ``untraced_numbers`` finds all others.
 """
 
 import re
@@ -50,7 +50,7 @@ NOT_PROSE = re.compile(r"`[^`]*`|“[^”]*”|\[[^]]*\]\(#[^)]*\)|\]\([^)]*\)")
 
 
 class Claim(NamedTuple):
-    """One claim of the post and what became of it."""
+    """One claim of the post and its verdict."""
 
     title: str
     fields: Mapping[str, str]
@@ -62,11 +62,11 @@ class Claim(NamedTuple):
 
     @property
     def anchor(self) -> str:
-        """What links call its heading, on GitHub and by MyST."""
+        """The name of its heading in links, on GitHub and by MyST."""
         return re.sub(r"[^\w\- ]", "", self.title.lower()).replace(" ", "-")
 
     def filled(self, results: Results, spoken: list[str]) -> "Claim":
-        """With numbers for placeholders; they are added to ``spoken``."""
+        """The claim with numbers for placeholders; the numbers are added to ``spoken``."""
         fields = {name: results.fill(text, spoken) for name, text in self.fields.items()}
         return Claim(self.title, fields, results.fill(self.evidence, spoken))
 
@@ -85,7 +85,7 @@ class Claim(NamedTuple):
 
 
 class Page(NamedTuple):
-    """The page, and the numbers that placeholders gave: heading ("": the top) -> numbers."""
+    """The page, and its placeholders' numbers: heading ("": the top) -> numbers."""
 
     text: str
     spoken: Mapping[str, set[str]]
@@ -95,8 +95,8 @@ def write_page(results: Results, folder: Path = TEXT) -> Page:
     """The page from the texts of a folder.
 
     Raises:
-        ValueError: a placeholder that nothing stands behind, a number that was typed, or a claim
-            that is not well formed; says where.
+        ValueError: a placeholder has no result, a number was typed, or a claim is malformed. The
+            message says where.
     """
     claims: list[Claim] = []
     body: list[str] = []
@@ -127,7 +127,7 @@ def write_page(results: Results, folder: Path = TEXT) -> Page:
 def untraced_numbers(page: str, spoken: Mapping[str, set[str]]) -> list[str]:
     """The numbers of a page that no placeholder under the same heading gave, with their headings.
 
-    Quotations, code, links and ``NAMES`` are not looked at.
+    Numbers in quotations, code, links and ``NAMES`` do not count.
     """
     found = []
     for section in re.split(r"^### ", f"\n{page}", flags=re.M):
@@ -171,7 +171,7 @@ def _table(claims: Sequence[Claim]) -> str:
 
 
 def _wrapped(part: str) -> str:
-    """Paragraphs, list items and quotations filled anew; headings and pictures as they are."""
+    """The text with its paragraphs, list items and quotations refilled to the line's width."""
     if part.startswith(("#", "![")):
         return part
     return "\n\n".join(

@@ -1,16 +1,17 @@
-"""Numbers by name: what ``<<two_gaussians.json: races/forward_kl/never | .1%>>`` stands for.
+"""Numbers by name, such as ``<<two_gaussians.json: races/forward_kl/never | .1%>>``.
 
     <<FILE: PATH | FORMAT>>
 
-FILE lies under assets/results/. PATH is keys and indices with a slash between them, and two more:
+FILE lies under assets/results/. PATH is keys and indices with a slash between them. It knows two
+more steps:
 
-    name=SFT       of a list of rows, the one row with that value; of nested lists whose file has
-                   ``axes``, that place on that axis (one such step for each axis, in their order)
-    *              of a mapping of mappings, the same rest of the path in each of its values
+    name=SFT       picks the one row of a list of rows with that value. In nested lists whose file
+                   has ``axes`` it picks that place on that axis: one step an axis, in their order.
+    *              follows the rest of the path in each value of a mapping of mappings
 
-FORMAT is a format spec such as ``.3f``. Applied to an estimate with its interval (``mean``, ``low``
-and ``high``, or ``share`` and ``interval``, ...) it gives both: 0.964 [0.962, 0.966]. Or it names
-what it wants in braces: ``{low:.1f} to {high:.1f}`` of a mapping, ``{0[2]}`` of a list.
+FORMAT is a format spec such as ``.3f``. An estimate with its interval (``mean``, ``low`` and
+``high``, or ``share`` and ``interval``, ...) gives both: 0.964 [0.962, 0.966]. A format in braces
+names its parts: ``{low:.1f} to {high:.1f}`` of a mapping, ``{0[2]}`` of a list.
 """
 
 import csv
@@ -26,17 +27,17 @@ ESTIMATES = ("mean", "share", "steps", "mean_difference")
 
 
 class Results:
-    """A folder of results, read as its placeholders need it."""
+    """A folder of results; a file is read when a placeholder needs it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._file = cache(self._read)
 
     def fill(self, text: str, spoken: list[str] | None = None) -> str:
-        """The text with its placeholders filled in; what they became is added to ``spoken``.
+        """The text with its placeholders filled in; the numbers are added to ``spoken``.
 
         Raises:
-            ValueError: a placeholder whose file, path or format does not fit; says which.
+            ValueError: the file, path or format of a placeholder does not fit; names it.
         """
 
         def replace(match: re.Match[str]) -> str:
@@ -55,10 +56,10 @@ class Results:
         return PLACEHOLDER.sub(replace, text)
 
     def value(self, file: str, path: str) -> Any:
-        """What lies at a path of a file.
+        """The value at a path of a file.
 
         Raises:
-            LookupError: nothing does, or several rows are named.
+            LookupError: the path leads nowhere, or names several rows.
         """
         found = self._file(file)
         axes = found.get("axes", {}) if isinstance(found, Mapping) else {}
@@ -92,7 +93,7 @@ def _walk(found: Any, steps: Sequence[str], axes: Mapping[str, list[Any]]) -> An
 
 
 def _row(cells: Mapping[str, str]) -> dict[str, Any]:
-    """A row of a table, a column with its _low and _high as one estimate."""
+    """A row of a table; a column, its _low and its _high make one estimate."""
     row: dict[str, Any] = {name: _number(cell) for name, cell in cells.items()}
     return row | {
         name: {"mean": row[name], "low": row[f"{name}_low"], "high": row[f"{name}_high"]}

@@ -1,21 +1,22 @@
 """All answers of a student to one prompt, as a tree: sequence-level reverse KL without sampling.
 
-D(q‖p) between two laws of whole answers is a sum over all answers, V^T of them, and even the sum
-over their prefixes,
+D(q‖p) between two distributions of whole answers is a sum over all V^T answers. As a sum over their
+prefixes it is
 
-    D(q‖p) = Σ over prefixes c of  q(c) · D(q(· | c)‖p(· | c)),        q(c) = Π q(c_s | c_<s)
+    D(q‖p) = Σ over prefixes c of  q(c) · D(q(· | c)‖p(· | c)),        q(c) = Π q(c_s | c_<s).
 
-has more terms than can be visited. But a trained student keeps most of its mass on few prefixes. So
-the tree has a node for each prefix that the student writes with a probability of at least
-``min_mass``, and an answer is *cut* at its first word that leads to none: because it ends, because
-what it has become is rare, or because it is ``longest`` words long. The cut answers are a law of
-their own (every word at every node leads somewhere, so that their probabilities sum to 1), and the
-sum above, over the nodes, is the reverse KL between the student's and the teacher's law of cut
-answers: exactly, and with it its gradient, by autograd through q(c) too. It is a lower bound of the
-KL between whole answers, since what happens after a cut is not looked at. With ``min_mass = 0``
-nothing is cut but at ``longest``.
+Both sums have too many terms to visit. But a trained student keeps most of its mass on few
+prefixes. So the tree has a node for each prefix whose probability under the student is at least
+``min_mass``. An answer is *cut* at its first word that leads to no node. That word ends the answer,
+makes it rare, or is its ``longest``-th word.
 
-Which nodes there are is fixed when the tree is grown, and no gradient sees it.
+The probabilities of the cut answers sum to 1, since every word at every node leads somewhere. The
+sum over the nodes is exactly the reverse KL between the two distributions of cut answers. Autograd
+gives its exact gradient, through q(c) too. This KL is a lower bound of the KL between whole
+answers, since it leaves out all words after a cut. With ``min_mass = 0`` answers are cut only at
+``longest``.
+
+Growing the tree fixes its nodes; no gradient flows through that choice.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,14 +32,12 @@ from kd_lab.trainers.policy_gradient_weights import mixture_logp
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedModel
 
-NODES = (
-    20_000  # more of them are refused: each is a row of a forward pass that is kept for autograd
-)
+NODES = 20_000  # at most: each is a row of a forward pass that is kept for autograd
 LEAVES = 2**17  # listed at a time
 
 
 class Paths(NamedTuple):
-    """B cut answers, padded to T words; what the padding holds is not looked at."""
+    """B cut answers, padded to T words; the padding is never read."""
 
     nodes: Tensor  # before each word, [B, T]
     words: Tensor  # [B, T]
@@ -47,7 +46,7 @@ class Paths(NamedTuple):
 
 @dataclass(frozen=True)
 class AnswerTree:
-    """N nodes, level by level, the root (nothing written yet) first."""
+    """N nodes, level by level; the root (the empty prefix) comes first."""
 
     prompt: list[int]
     ancestors: Tensor  # the nodes on the way to each, itself last, [N, T]; 0 behind
@@ -59,7 +58,7 @@ class AnswerTree:
     log_mass: Tensor  # log q(prefix), [N]; with a graph too
 
     def kl_by_depth(self) -> Tensor:
-        """What the t-th word adds to the reverse KL, for t = 1, 2, ...: nats, [T]."""
+        """The t-th word's part of the reverse KL, for t = 1, 2, ...: nats, [T]."""
         here = self.log_mass.exp() * self.node_kl()
         return here.new_zeros(self.ancestors.shape[1]).index_add(0, self.depth, here)
 
@@ -68,13 +67,13 @@ class AnswerTree:
         return reverse_kl(self.teacher_logp, self.student_logp)
 
     def mass_cut(self, end_token: int) -> float:
-        """How much of the student's law is cut before its end, in [0, 1]."""
+        """The student's probability of an answer that is cut before its end, in [0, 1]."""
         reached = self.log_mass.detach().double().exp()
         ended = reached * self.student_logp.detach()[:, end_token].double().exp()
         return 1 - float(ended.sum())
 
     def values(self) -> Tensor:
-        """What the rewards log p - log q from each node on sum to, on average over q: nats, [N]."""
+        """The expected sum, over q, of the rewards log p - log q from each node on: nats, [N]."""
         values = -self.node_kl().detach().double()
         for depth in range(int(self.depth.max()), 0, -1):
             at = (self.depth == depth).nonzero().squeeze(-1)
@@ -84,7 +83,7 @@ class AnswerTree:
         return values
 
     def written_with(self, teacher_mix: float) -> Tensor:
-        """log of the law a·p + (1-a)·q of each node, with a = ``teacher_mix``, [N, V]."""
+        """log(a·p + (1-a)·q) at each node, with a = ``teacher_mix``, [N, V]."""
         return mixture_logp(self.student_logp.detach(), self.teacher_logp, teacher_mix)
 
     def leaves(self) -> Iterator[Paths]:
@@ -100,14 +99,14 @@ class AnswerTree:
 
     def sample(self, count: int, teacher_mix: float, seed: int) -> Paths:
         """Cut answers drawn from a·p + (1-a)·q, with a = ``teacher_mix``."""
-        law = self.written_with(teacher_mix).double().exp()  # [N, V]
+        distribution = self.written_with(teacher_mix).double().exp()  # [N, V]
         draw = torch.Generator().manual_seed(seed)
         longest = self.ancestors.shape[1]
         nodes, words = (torch.zeros(count, longest, dtype=torch.long) for _ in range(2))
         mask = torch.zeros(count, longest, dtype=torch.bool)
         at, writing = torch.zeros(count, dtype=torch.long), torch.arange(count)
         for t in range(longest):
-            word = torch.multinomial(law[at], 1, generator=draw).squeeze(-1)
+            word = torch.multinomial(distribution[at], 1, generator=draw).squeeze(-1)
             nodes[writing, t], words[writing, t], mask[writing, t] = at, word, True
             at = self.children[at, word]
             writing, at = writing[at >= 0], at[at >= 0]
@@ -129,12 +128,12 @@ def grow_tree(
     """The tree of the student's answers to a prompt.
 
     Args:
-        student: on the CPU, in eval mode; its parameters that ask for a gradient get one.
-        teacher: likewise; it gets none.
+        student: on the CPU, in eval mode; a parameter that requires a gradient gets one.
+        teacher: on the CPU, in eval mode; it gets no gradient.
         prompt: token ids, the header of the answer included.
-        longest: words (tokens) after which an answer is cut.
-        min_mass: the smallest q(prefix) of a node; 0: all prefixes, V^(longest - 1) of them.
-        end_token: ends an answer.
+        longest: the number of words (tokens) after which an answer is cut.
+        min_mass: the smallest q(prefix) of a node; 0 keeps all V^(longest - 1) prefixes.
+        end_token: the token that ends an answer.
         vocab_size: rows of both heads that are real tokens.
     Raises:
         ValueError: no prompt, settings outside their range, or more than ``NODES`` nodes.
@@ -180,6 +179,6 @@ def grow_tree(
 
 
 def _next_logp(model: "PreTrainedModel", rows: Tensor, vocab_size: int) -> Tensor:
-    """The law of the word after rows [B, S] of one length: [B, V]."""
+    """Log-probabilities [B, V] of the word after rows [B, S] of one length."""
     logits = model(input_ids=rows, use_cache=False, logits_to_keep=1).logits[:, -1, :vocab_size]
     return logits.log_softmax(-1)

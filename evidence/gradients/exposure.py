@@ -1,11 +1,11 @@
-"""Exposure bias: how far student and teacher part on what the student itself has written.
+"""Exposure bias: how far student and teacher differ on prefixes that the student has written.
 
-A student that learns from given answers meets, when it writes, prefixes that it has never seen:
-its own. Here the two next-word laws are compared word by word, on prefixes of the dataset, of the
-teacher and of the student, to see whether they part there, and whether the more the longer it
-writes. Positions differ in how much there is to get wrong, whoever wrote the prefix, so that what
-tells is the comparison at one position, or of sums over all of them (Arora et al. 2022, arXiv
-2204.01171, call the surplus of such a sum the excess accumulated error).
+A student that learns from given answers meets new prefixes when it writes: its own. We compare the
+two next-word distributions word by word, on prefixes of the dataset, of the teacher and of the
+student. We ask two things: is the gap larger on the student's own prefixes, and does it grow with
+length? Some positions are harder whoever wrote the prefix. So compare sources at one position, or
+sums over all positions. Arora et al. 2022 (arXiv 2204.01171) call the surplus of such a sum the
+excess accumulated error.
 """
 
 from collections.abc import Sequence
@@ -19,8 +19,7 @@ from evidence.gradients.toy_pair import LONGEST, Pair
 from kd_lab.data.toy_language import answers
 from kd_lab.divergences import forward_kl, reverse_kl
 from kd_lab.evaluation.intervals import Interval, bootstrap_interval, paired_difference
-from kd_lab.evaluation.states import answered_rows, trained_states
-from kd_lab.loss.chunks import LiveDistribution, Projection
+from kd_lab.states import answered_rows, both_distributions
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedTokenizerBase
@@ -28,14 +27,13 @@ if TYPE_CHECKING:  # importing transformers takes seconds
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-POSITIONS = 2048  # whose laws over the vocabulary exist at a time
 ENOUGH = 30  # answers for an interval
 RESAMPLES = 2_000  # a position: each has its own number of answers, and so its own draws
 DIRECTIONS = ("forward", "reverse")
 
 
 class PositionKL(NamedTuple):
-    """The token-level KLs of n answers, padded to ``LONGEST`` words; 0 behind an answer's end."""
+    """The token-level KLs of n answers, padded to ``LONGEST`` words; 0 after an answer's end."""
 
     forward: Floats  # D(p‖q), nats, [n, T]
     reverse: Floats  # D(q‖p), nats, [n, T]
@@ -44,25 +42,20 @@ class PositionKL(NamedTuple):
 
 @torch.inference_mode()
 def kl_by_position(pair: Pair, written: Sequence[Sequence[int]]) -> PositionKL:
-    """Compare the two laws before each word of given answers.
+    """Compare the two distributions before each word of given answers.
 
     Args:
-        written: token ids, an answer of up to ``LONGEST`` to each of the pair's prompts.
+        written: token ids: to each of the pair's prompts an answer of up to ``LONGEST`` words.
     """
     lengths = np.array([len(answer) for answer in written])
     mask = np.arange(LONGEST) < lengths[:, None]
-    models = (pair.student, pair.teacher)
-    heads = [model.get_output_embeddings() for model in models]
-    measured = []
-    for states in trained_states(models, answered_rows(pair.prompts, written)):
-        q_side, p_side = (
-            Projection(LiveDistribution(hidden, head.weight, head.bias), pair.vocab_size)
-            for hidden, head in zip(states.hidden, heads, strict=True)
+    rows = answered_rows(pair.prompts, written)
+    measured = [
+        torch.stack([forward_kl(p, q), reverse_kl(p, q)]).double().cpu()
+        for _, _, p, q in both_distributions(
+            pair.student, pair.teacher, rows, vocab_size=pair.vocab_size
         )
-        for start in range(0, len(states.tokens), POSITIONS):
-            some = slice(start, start + POSITIONS)
-            q, p = (side.logits(some).float().log_softmax(-1).cpu() for side in (q_side, p_side))
-            measured.append(torch.stack([forward_kl(p, q), reverse_kl(p, q)]).double())
+    ]
     forward, reverse = np.zeros(mask.shape), np.zeros(mask.shape)
     forward[mask], reverse[mask] = torch.cat(measured, 1).numpy()
     return PositionKL(forward, reverse, mask)
@@ -71,7 +64,7 @@ def kl_by_position(pair: Pair, written: Sequence[Sequence[int]]) -> PositionKL:
 def by_position(values: Floats, mask: Bools) -> list[Interval]:
     """The mean at each position over the answers that reach it, with 95% intervals over these.
 
-    Positions that fewer than ``ENOUGH`` answers reach are left out, and all after them.
+    The first position that fewer than ``ENOUGH`` answers reach ends the list.
 
     Args:
         values, mask: [n, T].
@@ -91,8 +84,8 @@ def sayable(
     """Before each word of answers to the toy's questions: can the grammar go on from here?
 
     Returns:
-        bool [n, LONGEST]: whether what stands before the t-th word begins one of the question's
-        answers; False behind an answer's end.
+        bool [n, LONGEST]: whether the prefix before the t-th word begins one of the question's
+        answers; False after an answer's end.
     """
     found = np.zeros((len(written), LONGEST), bool)
     beginnings: dict[str, set[tuple[int, ...]]] = {}
@@ -107,14 +100,16 @@ def sayable(
 
 
 def exposure_figures(pairs: Sequence[Pair]) -> dict[str, Any]:
-    """Where students of one method (a pair a seed) part from their teacher, on whose prefixes.
+    """How far students of one method (a pair a seed) are from their teacher, by prefix source.
 
     Returns:
-        ``by_position``: source -> direction -> figures, and ``sum`` likewise of whole answers, in
-        nats; ``surplus``: direction -> own prefixes less the dataset's, nats an answer; and of the
-        student's own prefixes ``strayed``, the share that begins no answer of the grammar,
-        ``strayed_by_position``, and the reverse KL a word ``inside`` the grammar and ``outside``.
-        A figure is an ``Interval`` over answers.
+        a dict of figures; each is an ``Interval`` over answers:
+        ``by_position``: source -> direction -> one figure a position, in nats.
+        ``sum``: source -> direction -> the figure of whole answers, in nats.
+        ``surplus``: direction -> own prefixes less the dataset's, in nats an answer.
+        ``strayed``: the share of the student's prefixes that begin no answer of the grammar.
+        ``strayed_by_position``: that share at each position.
+        ``inside``, ``outside``: the reverse KL a word on prefixes inside and outside the grammar.
     """
     parts: dict[str, list[PositionKL]] = {"dataset": [], "teacher": [], "student": []}
     can_go_on = []
@@ -161,7 +156,7 @@ def exposure_figures(pairs: Sequence[Pair]) -> dict[str, Any]:
 
 
 def _mean_over_words(values: NDArray[Any], where: Bools) -> dict[str, Any]:
-    """With an interval over answers; the words of one answer are drawn together."""
+    """A mean over words, its interval over answers: an answer's words are drawn together."""
     words = where.sum(1)
     means = (values * where).sum(1) / np.maximum(words, 1)
     return bootstrap_interval(means, words)._asdict()

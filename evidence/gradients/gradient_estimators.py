@@ -1,8 +1,8 @@
 """Estimators of the gradient of sequence-level reverse KL, held against the exact one.
 
-All of them are weights on an answer's words: of the reverse KL of the next word (w_D) and of
--log q of the word written (w_C), as in kd_lab/trainers/policy_gradient_weights.py, whose functions
-make them. With the reward r_t = log p(y_t | y_<t) - log q(y_t | y_<t):
+Each estimator weights two terms at every word of an answer: the reverse KL of the next word (w_D)
+and -log q of the written word (w_C). kd_lab/trainers/policy_gradient_weights.py has the functions.
+The reward is r_t = log p(y_t | y_<t) - log q(y_t | y_<t). The weights are
 
     differentiated_sample   0, -1              the gradient of log q(y) - log p(y) for a sampled y
     whole_return            0, r_1 + … + r_T   REINFORCE (Williams 1992)
@@ -15,10 +15,10 @@ make them. With the reward r_t = log p(y_t | y_<t) - log q(y_t | y_<t):
     on_policy               1, 0               on-policy distillation, as in GKD
     mixed_whole_products    1, R_{t+1}         written with a teacher share, whole products of q/p̃
     mixed_last_factor       1, R_{t+1}         the same, the factor of y_t alone
-    minillm                 1, R_{t+1} / (T - t), mixed, the factor of y_t alone: what is published
+    minillm                 1, R_{t+1} / (T - t), mixed, the factor of y_t alone, as published
 
-On the tree of an ``AnswerTree`` each one's *mean* is a sum over all cut answers, so that its bias
-is exact; its *spread* is measured on sampled answers, whose gradients are taken one by one.
+On an ``AnswerTree`` each estimator's *mean* is a sum over all cut answers, so its bias is exact. We
+measure its *spread* on sampled answers, whose gradients we take one by one.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,7 +45,7 @@ ANSWERS_AT_A_TIME = 64  # whose gradients are taken together
 
 
 class Written(NamedTuple):
-    """Answers, what both models say of them, and what a critic could know; [B, T] each."""
+    """Answers, their log-probabilities under both models, and a critic's values; [B, T] each."""
 
     student_logp: Tensor
     teacher_logp: Tensor
@@ -56,7 +56,7 @@ class Written(NamedTuple):
 
 
 class Estimator(NamedTuple):
-    """How answers are weighted, and the teacher's share in the law that they are written with."""
+    """The weights of an answer's words, and the teacher's share in the writing distribution."""
 
     label: str
     weights: Callable[[Written], PositionWeights]
@@ -64,7 +64,7 @@ class Estimator(NamedTuple):
 
 
 def _score(returns: Callable[[Written, Tensor], Tensor]) -> Callable[[Written], PositionWeights]:
-    """The score function alone, weighted by something of the rewards [B, T]."""
+    """The score function alone, weighted by a function of the rewards [B, T]."""
 
     def weights(written: Written) -> PositionWeights:
         rewards = (written.teacher_logp - written.student_logp) * written.mask
@@ -143,7 +143,7 @@ ESTIMATORS = {
 
 
 class Quality(NamedTuple):
-    """An estimator against the exact gradient, all relative to the exact one's length."""
+    """An estimator's errors against the exact gradient, relative to that gradient's length."""
 
     bias: float  # ‖E g - ∇D‖ / ‖∇D‖, by enumeration
     cosine_of_mean: float  # of E g and ∇D
@@ -163,12 +163,11 @@ def measure_estimators(
     """Every estimator's bias and spread, by its name.
 
     Args:
-        student: the one that the tree was grown with; its trained parameters are those that ask
-            for a gradient.
-        samples: answers that are drawn, of each writer.
+        student: the tree's own student; its trained parameters are those that require a gradient.
+        samples: the number of answers that each writer draws.
         averaged: numbers n of answers that a step averages over; each divides ``samples``.
     Raises:
-        ValueError: an n that does not divide.
+        ValueError: an n that does not divide ``samples``.
     """
     for n in averaged:
         if n < 1 or samples % n:
@@ -205,7 +204,7 @@ def expected_gradients(
     """Each estimator's mean over all cut answers, by its name: [d]."""
     logp = tree.student_logp
     mixes = {ESTIMATORS[name].teacher_mix for name in names}
-    laws = {mix: tree.written_with(mix).flatten().double() for mix in mixes}
+    mixed_logp = {mix: tree.written_with(mix).flatten().double() for mix in mixes}
     # Of each estimator, w_D on each node and w_C on each word of each node, times q(prefix):
     on_nodes = {name: torch.zeros(len(logp), dtype=torch.float64) for name in names}
     on_words = {name: torch.zeros(logp.numel(), dtype=torch.float64) for name in names}
@@ -215,10 +214,10 @@ def expected_gradients(
         node, place = paths.nodes[mask], (paths.nodes * logp.shape[1] + paths.words)[mask]
         probability = {
             mix: torch.zeros(mask.shape, dtype=torch.float64)
-            .masked_scatter_(mask, law[place])
+            .masked_scatter_(mask, writer_logp[place])
             .sum(1, keepdim=True)
             .exp()
-            for mix, law in laws.items()
+            for mix, writer_logp in mixed_logp.items()
         }
         for name in names:
             estimator = ESTIMATORS[name]
@@ -271,7 +270,7 @@ def sampled_gradients(
 
 
 def what_is_known(tree: AnswerTree) -> Callable[[Paths], Written]:
-    """What estimators may look at, as a function of the answers."""
+    """A function from answers to all that an estimator may use."""
     value = tree.values()
     reached = tree.log_mass.detach().double().exp()
     mass, total = torch.zeros(2, tree.ancestors.shape[1], dtype=torch.float64).index_add_(

@@ -1,13 +1,13 @@
-"""How well the gradient of sequence-level reverse KL can be had by sampling: a study's numbers.
+"""How well samples estimate the gradient of sequence-level reverse KL, on the toy study.
 
     kd-lab demo
     python -m evidence sequence_gradients runs/demo
 
-Takes the teacher and the students of the toy study as they are: after SFT, where distillation would
-begin, and after on-policy distillation. For some test questions the student's answers are followed
-as a tree (answer_tree.py), and estimators of the gradient are held against the exact one
-(gradient_estimators.py); over many questions both laws are compared on prefixes of the dataset, of
-the teacher and of the student (exposure.py).
+It reads the teacher and two students of the toy study: after SFT, where distillation would begin,
+and after on-policy distillation. On a few test questions it follows the student's answers as a tree
+(answer_tree.py) and compares estimators with the exact gradient (gradient_estimators.py). Over many
+questions it compares both distributions on prefixes of the dataset, the teacher and the student
+(exposure.py).
 """
 
 import math
@@ -31,7 +31,7 @@ from evidence.gradients.gradient_estimators import (
 )
 from evidence.gradients.toy_pair import LONGEST, MIN_MASS, Pair, load_pair
 from kd_lab.evaluation.intervals import bootstrap_interval
-from kd_lab.runs.run_folder import run_versions
+from kd_lab.runs.versions import run_versions
 
 SEEDS = (1, 2, 3)
 QUESTIONS = 4  # of each student, for gradients
@@ -58,7 +58,7 @@ def measure(runs: Path) -> dict[str, Any]:
     """All numbers, for the students of the toy study.
 
     Raises:
-        ValueError: a model that is not there.
+        ValueError: a model is missing.
     """
     torch.set_num_threads(1)  # models this small are fastest on one thread
     return sequence_gradients(runs, SEEDS, QUESTIONS, EXPOSED)
@@ -70,13 +70,13 @@ def sequence_gradients(
     """All numbers, from the folder of a toy study (``kd-lab demo``).
 
     Args:
-        seeds: whose students are taken.
-        questions: for gradients, of each student: each has its own.
-        exposed: questions for the comparison of prefixes, of each student.
+        seeds: the seeds of the students.
+        questions: how many questions each student's gradients use; no two students share one.
+        exposed: how many questions each student's comparison of prefixes uses.
     Returns:
         ``settings``, and by method ``enumeration``, ``by_length``, ``estimators`` and ``exposure``.
     Raises:
-        ValueError: a model that is not there.
+        ValueError: a model is missing.
     """
     found: dict[str, Any] = {"enumeration": {}, "by_length": {}, "estimators": {}, "exposure": {}}
     teacher = study / "teacher"
@@ -106,13 +106,16 @@ def sequence_gradients(
 
 
 def estimator_figures(of_questions: Sequence[Mapping[str, Quality]]) -> dict[str, dict[str, Any]]:
-    """Every estimator over questions: means with 95% intervals over these, of variances geometric.
+    """Every estimator's mean figures, with 95% intervals over questions.
+
+    Means of variances and of ``break_even`` are geometric.
 
     Returns:
-        name -> ``label``, ``bias``, ``cosine_of_mean``, ``variance``, ``variance_ratio`` (to
-        "single_step" on the same question), ``error`` and ``cosine`` by the number of answers
-        averaged, and of the biased ``break_even``: the number of answers from which the unbiased
-        "single_step" is the nearer one, geometric.
+        name -> a dict:
+        ``label``, ``bias``, ``cosine_of_mean``, ``variance``.
+        ``variance_ratio``: the variance over that of "single_step" on the same question.
+        ``error``, ``cosine``: by the number of answers averaged.
+        ``break_even``, for biased ones: from so many answers on "single_step" is nearer.
     """
     found = {}
     for name, estimator in ESTIMATORS.items():
@@ -145,12 +148,12 @@ def estimator_figures(of_questions: Sequence[Mapping[str, Quality]]) -> dict[str
 
 
 def enumeration_figures(asked: Sequence[Asked]) -> dict[str, Any]:
-    """How large trees are, what is cut off them, and how far one sampled answer is off.
+    """How large trees are, how much mass they cut, and how far one sampled answer is off.
 
     Returns:
-        min_mass -> ``nodes``, ``mass_cut``, ``kl`` (nats); and under ``one_answer`` the standard
-        deviation of one answer's estimate of the KL at ``MIN_MASS`` over that KL: ``log_ratio``,
-        log q(y) - log p(y), and ``rao_blackwell``, the token-level KLs along y.
+        min_mass -> ``nodes``, ``mass_cut``, ``kl`` (nats). ``one_answer`` has the standard
+        deviations, over the KL at ``MIN_MASS``, of two estimates from one answer y:
+        ``log_ratio``, log q(y) - log p(y), and ``rao_blackwell``, the token-level KLs along y.
     """
     found: dict[str, Any] = {}
     for min_mass in MASSES:
@@ -171,7 +174,7 @@ def enumeration_figures(asked: Sequence[Asked]) -> dict[str, Any]:
 
 
 def one_answers_spread(tree: AnswerTree, samples: int, seed: int) -> dict[str, float]:
-    """The standard deviations of ``enumeration_figures``, from sampled answers."""
+    """The standard deviations in ``enumeration_figures``, from sampled answers."""
     paths, kl = tree.sample(samples, 0.0, seed), tree.kl_by_depth().sum().item()
     student, teacher = (
         logp.detach()[paths.nodes, paths.words] * paths.mask
@@ -185,7 +188,7 @@ def one_answers_spread(tree: AnswerTree, samples: int, seed: int) -> dict[str, f
 
 
 def _of_length(asked: Sequence[Asked], longest: int) -> dict[str, Figure]:
-    """How far the single step alone is from the gradient for answers of so many words."""
+    """How far the single step is from the gradient, for answers of ``longest`` words."""
     bias, cosine, kl = [], [], []
     for pair, question in asked:
         tree = pair.tree(question, longest=longest)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from evidence.gradients.answer_tree import AnswerTree, grow_tree
 from kd_lab.data.conversations import DataArguments
 from kd_lab.evaluation.held_out import load_test_set
-from kd_lab.evaluation.models import Model, shared_size
+from kd_lab.models import Model, shared_size
 from kd_lab.rollout.sampling import Sampling
 from kd_lab.rollout.transformers_engine import write_answers
 
@@ -29,7 +29,7 @@ class Pair(NamedTuple):
     references: list[list[int]]  # the dataset's answers, end token included
 
     def tree(self, question: int, longest: int = LONGEST, min_mass: float = MIN_MASS) -> AnswerTree:
-        """Of the answers to a question; see ``grow_tree``."""
+        """The tree of the answers to a question; see ``grow_tree``."""
         return grow_tree(
             self.student, self.teacher, self.prompts[question], longest=longest, min_mass=min_mass,
             end_token=self.tokenizer.eos_token_id, vocab_size=self.vocab_size,
@@ -45,13 +45,13 @@ class Pair(NamedTuple):
 
 
 def load_pair(student: str | Path, teacher: str | Path, questions: int, seed: int = 0) -> Pair:
-    """Two models of the toy language, float32, on the CPU; the student's weights ask for gradients.
+    """Two models of the toy language, float32, on the CPU; the student's weights require gradients.
 
     Args:
-        questions: how many, drawn from the held-out ones as the language asks them.
+        questions: how many held-out questions, drawn as the language asks them.
         seed: of the questions and their answers in the dataset.
     Raises:
-        ValueError: no such model, or other tokenizers.
+        ValueError: a model is missing, or the tokenizers differ.
     """
     models = [Model(str(name), None, "float32") for name in (student, teacher)]
     tokenizer = models[0].tokenizer

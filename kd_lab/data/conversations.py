@@ -17,7 +17,6 @@ from datasets import Dataset, DatasetDict
 
 from kd_lab.data import toy_language
 from kd_lab.data.held_out import HELD_OUT, hold_out
-from kd_lab.data.manifest import sha256
 from kd_lab.data.messages import prompt_key
 from kd_lab.data.sources import (
     NAMED,
@@ -26,6 +25,7 @@ from kd_lab.data.sources import (
     read_source,
     source_identity,
 )
+from kd_lab.files import sha256_of_file
 
 logger = logging.getLogger(__name__)
 
@@ -197,7 +197,7 @@ def sources(args: DataArguments) -> dict[str, str]:
     for source in (source_of(args), _test_source(args)):
         if source is not None:
             is_toy = source.name == "toy"
-            toy = {"toy": sha256(Path(toy_language.__file__))} if is_toy else {}
+            toy = {"toy": sha256_of_file(Path(toy_language.__file__))} if is_toy else {}
             identities |= toy or source_identity(source)
     return identities
 

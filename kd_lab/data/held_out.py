@@ -1,10 +1,9 @@
 """What is held out to test on where a source has no test split: a share of its prompts, by seed."""
 
-import hashlib
-
 from datasets import Dataset
 
 from kd_lab.data.messages import prompt_key
+from kd_lab.files import sha256_of
 
 HELD_OUT = 0.05  # share of the prompts, where a command tests and nothing is said
 
@@ -26,7 +25,7 @@ def hold_out(pool: Dataset, share: float, seed: int, name: str) -> tuple[Dataset
     keys = [prompt_key(messages) for messages in pool["messages"]]
 
     def draw(key: str) -> str:
-        return hashlib.sha256(f"{seed} {key}".encode()).hexdigest()
+        return sha256_of(f"{seed} {key}")
 
     prompts = sorted(set(keys), key=draw)
     if len(prompts) < 2:

@@ -1,9 +1,10 @@
 """What vouches for a folder that ``kd-lab`` wrote: a manifest with the checksum of every file."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
+
+from kd_lab.files import sha256_of_file
 
 MANIFEST = "manifest.json"
 KIND = "conversations"  # what the manifest of `kd-lab data` and `kd-lab questions` says it is of
@@ -27,15 +28,9 @@ def check_manifest(folder: Path) -> dict[str, Any] | None:
         return None
     for name, written in manifest["files"].items():
         file = folder / name
-        if not file.exists() or sha256(file) != written["sha256"]:
+        if not file.exists() or sha256_of_file(file) != written["sha256"]:
             raise ValueError(
                 f"{file} is not what `kd-lab data` wrote: delete {folder} and write it anew (or "
                 f"only {MANIFEST}, if the change was meant)"
             )
     return manifest
-
-
-def sha256(file: Path) -> str:
-    """The checksum of a file's bytes, in hex."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,6 +1,5 @@
 """Training rows as four flat arrays: how a cache keeps them, beside the teacher's signal."""
 
-import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from kd_lab.data.row_kinds import TRAINING_ROW
+from kd_lab.files import sha256_of
 from kd_lab.vocabulary import IGNORED
 
 
@@ -79,7 +79,4 @@ class PackedRows(NamedTuple):
 
     def sha256(self) -> str:
         """One hash of everything."""
-        whole = hashlib.sha256()
-        for array in self:
-            whole.update(array.tobytes())
-        return whole.hexdigest()
+        return sha256_of(*(array.tobytes() for array in self))

@@ -13,7 +13,6 @@ changed, is refused.
 
 import json
 import logging
-import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,8 +28,9 @@ from kd_lab.data.conversations import (
     draw_conversations,
     sources,
 )
-from kd_lab.data.manifest import KIND, MANIFEST, check_manifest, sha256
+from kd_lab.data.manifest import KIND, MANIFEST, check_manifest
 from kd_lab.data.messages import json_row
+from kd_lab.files import sha256_of_file, whole_folder
 
 logger = logging.getLogger(__name__)
 
@@ -81,15 +81,12 @@ def prepare_data(data: DataArguments, folder: Path) -> tuple[dict[str, Any], boo
     drawn = draw_conversations(data)
     for note in drawn.notes:
         logger.warning("%s", note)
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
-    part.mkdir(parents=True)
-    try:
+    with whole_folder(folder) as part:
         files = {}
         for split, conversations in drawn.conversations.items():
             file = part / f"{split}.jsonl"
             _write(conversations, file)
-            files[file.name] = {"conversations": len(conversations), "sha256": sha256(file)}
+            files[file.name] = {"conversations": len(conversations), "sha256": sha256_of_file(file)}
         manifest = {
             "kind": KIND,
             **wanted,
@@ -98,11 +95,6 @@ def prepare_data(data: DataArguments, folder: Path) -> tuple[dict[str, Any], boo
             "kd_lab": kd_lab.__version__,
         }
         (part / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        if folder.exists():
-            folder.rmdir()
-        part.rename(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return manifest, True
 
 

@@ -112,7 +112,7 @@ class Prompts:
 
 
 @dataclass(frozen=True)
-class TestRows:
+class HeldOutRows:
     """Of a conversation that ends with an answer: the training row, and its prompt beside it.
 
     ``reference`` is the answer as text; of one with tool calls, as the chat template writes it.
@@ -150,7 +150,7 @@ class TestRows:
         }
 
 
-RowKind = TrainingRows | Prompts | TestRows
+RowKind = TrainingRows | Prompts | HeldOutRows
 
 
 class RowWriter:

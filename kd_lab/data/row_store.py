@@ -12,7 +12,6 @@ What nobody used for a month is deleted; the whole folder may be deleted at any 
 """
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -37,10 +36,9 @@ from kd_lab.data.conversations import (
     sources,
 )
 from kd_lab.data.examples import Examples, NoRows, collected, say, say_what_became
-from kd_lab.data.manifest import sha256
-from kd_lab.data.row_kinds import Prompts, RowKind, TestRows, TrainingRows
+from kd_lab.data.row_kinds import HeldOutRows, Prompts, RowKind, TrainingRows
 from kd_lab.data.tokenising import tokenised
-from kd_lab.files import replace_file
+from kd_lab.files import delete_parts, replace_file, sha256_of, sha256_of_file, write_text
 
 if TYPE_CHECKING:  # importing transformers takes seconds, and only its type is needed
     from transformers import PreTrainedTokenizerBase
@@ -83,8 +81,8 @@ class RowStore:
         return self._rows(split, Prompts(max_prompt_length))
 
     def test_rows(self, max_prompt_length: int, max_length: int) -> Examples:
-        """The rows of ``TestRows`` of the test split; raises as ``training_rows``."""
-        return self._rows("test", TestRows(max_prompt_length, max_length))
+        """The rows of ``HeldOutRows`` of the test split; raises as ``training_rows``."""
+        return self._rows("test", HeldOutRows(max_prompt_length, max_length))
 
     @cached_property
     def conversations(self) -> DatasetDict:
@@ -137,9 +135,7 @@ class RowStore:
 
     def _key(self, split: str, kind: RowKind) -> str:
         described = {**self._described, "split": split, "kind": type(kind).__name__, **asdict(kind)}
-        return hashlib.sha256(
-            json.dumps(described, sort_keys=True, default=str).encode()
-        ).hexdigest()[:40]
+        return sha256_of(json.dumps(described, sort_keys=True, default=str))[:40]
 
     @cached_property
     def _described(self) -> dict[str, Any]:
@@ -166,16 +162,13 @@ def _tokenizer_sha256(tokenizer: Any) -> str:
         type(tokenizer).__name__,
         getattr(tokenizer, "split_special_tokens", None),
     ]
-    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+    return sha256_of(json.dumps(described, sort_keys=True))
 
 
 @cache
 def _code_sha256() -> str:
     """A hash of the package that reads and tokenises."""
-    whole = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        whole.update(path.read_bytes())
-    return whole.hexdigest()
+    return sha256_of(*(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
 
 
 def _cache_folder() -> Path | None:
@@ -256,19 +249,18 @@ def _write(
                 dropped.update(batch.dropped)
                 noted.update(batch.noted)
 
-    for left_behind in path.parent.glob(f".{path.name}*.part"):  # by a process that was killed
-        left_behind.unlink()
-    rows = path.with_suffix(".arrow")
+    rows, beside = path.with_suffix(".arrow"), path.with_suffix(".json")
+    for written in (rows, beside):
+        delete_parts(written)
     replace_file(rows, save)
     about = {
-        "sha256": sha256(rows),
+        "sha256": sha256_of_file(rows),
         "conversations": len(conversations),
         "dropped": dropped,
         "noted": noted,
         "said": said,
     }
-    text = json.dumps(about, indent=1, ensure_ascii=False) + "\n"
-    replace_file(path.with_suffix(".json"), lambda part: part.write_text(text, encoding="utf-8"))
+    write_text(beside, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
 
 
 def _read(path: Path) -> tuple[Examples, dict[str, Any]] | None:
@@ -276,7 +268,7 @@ def _read(path: Path) -> tuple[Examples, dict[str, Any]] | None:
     rows, beside = path.with_suffix(".arrow"), path.with_suffix(".json")
     try:
         about = json.loads(beside.read_text(encoding="utf-8"))
-        if sha256(rows) != about["sha256"]:
+        if sha256_of_file(rows) != about["sha256"]:
             raise ValueError("not its checksum")
     except FileNotFoundError:
         return None

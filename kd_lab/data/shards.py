@@ -11,7 +11,6 @@ shard is named, a writer does it again and a reader refuses it. The sidecar also
 settings and rows its shard was written, so that a file copied in from elsewhere is no shard either.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kd_lab.files import replace_file
+from kd_lab.files import delete_parts, replace_file, sha256_of, sha256_of_file, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -222,20 +221,18 @@ class ShardStore:
         return self.manifest["totals"]
 
     def _write(self, path: Path, save: Callable[[Path], Any], about: dict[str, Any]) -> None:
-        for left_behind in self.folder.glob(f".{path.name}.*part"):  # by a run that was killed
-            left_behind.unlink()
+        delete_parts(path)
         replace_file(path, save)
-        about |= {"settings": self._fingerprint(), "sha256": _sha256(path)}
-        text = json.dumps(about) + "\n"
-        replace_file(_sidecar(path), lambda part: part.write_text(text, encoding="utf-8"))
+        about |= {"settings": self._fingerprint(), "sha256": sha256_of_file(path)}
+        write_text(_sidecar(path), json.dumps(about) + "\n")
 
     def _save_manifest(self) -> None:
         text = json.dumps(self.manifest, indent=1, ensure_ascii=False) + "\n"
-        replace_file(self.folder / MANIFEST, lambda part: part.write_text(text, encoding="utf-8"))
+        write_text(self.folder / MANIFEST, text)
 
     def _fingerprint(self) -> str:
         described = [self.manifest["kind"], self.settings]
-        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+        return sha256_of(json.dumps(described, sort_keys=True))
 
     def _is_there(self, path: Path) -> bool:
         return path.exists() and _sidecar(path).exists()
@@ -257,7 +254,7 @@ class ShardStore:
             "rows": rows,
             "tokens": about.get("tokens"),
             "settings": self._fingerprint(),
-            "sha256": _sha256(path),
+            "sha256": sha256_of_file(path),
         }
 
 
@@ -301,8 +298,3 @@ def _sidecar(path: Path) -> Path:
 
 def _read_sidecar(path: Path) -> dict[str, Any]:
     return json.loads(_sidecar(path).read_text(encoding="utf-8"))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

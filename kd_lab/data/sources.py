@@ -16,7 +16,8 @@ from kd_lab.data.hub_dataset import (
     is_hub_name,
     load_hub_dataset,
 )
-from kd_lab.data.manifest import check_manifest, sha256
+from kd_lab.data.manifest import check_manifest
+from kd_lab.files import sha256_of_file
 from kd_lab.next_step import written_by
 
 ULTRACHAT = "HuggingFaceH4/ultrachat_200k"
@@ -143,7 +144,7 @@ def source_identity(source: Source) -> dict[str, str]:
     if (hub := source.hub) is not None:
         return {hub.name: hub_identity(hub)}
     files = _files(source)
-    return {str(file): sha256(file) for file in (*files["train"], *files["test"])}
+    return {str(file): sha256_of_file(file) for file in (*files["train"], *files["test"])}
 
 
 def _files(source: Source) -> dict[str, list[Path]]:

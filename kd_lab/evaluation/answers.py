@@ -8,7 +8,6 @@ for the old one's. A run that is killed goes on with the shard it was at.
 Answers can also come from ``kd-lab generate --split test``, which has vLLM and several GPUs.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -18,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from kd_lab.data.examples import say
 from kd_lab.data.shards import ShardStore
+from kd_lab.files import sha256_of
+from kd_lab.model_identity import check_same_teacher
 from kd_lab.rollout.sampling import Completion, Sampling
-from kd_lab.teacher.identity import check_same_teacher
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedModel
@@ -56,7 +56,7 @@ def stored_or_written(
 
     Args:
         folder: holds one folder of shards for every model and request.
-        identity: of the model, from ``kd_lab.teacher.identity.model_identity``.
+        identity: of the model, from ``kd_lab.model_identity.model_identity``.
         batch_size: answers written at a time.
         advance: called with the number of answers that are there since.
     Returns:
@@ -150,4 +150,4 @@ def _completions(store: ShardStore) -> list[Completion]:
 
 
 def _hash(described: object) -> str:
-    return hashlib.sha256(json.dumps(described).encode()).hexdigest()
+    return sha256_of(json.dumps(described))

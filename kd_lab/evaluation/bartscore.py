@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kd_lab.states import LOGIT_ENTRIES
+
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import BartForConditionalGeneration, PreTrainedTokenizerBase
 
@@ -25,7 +27,6 @@ Floats = NDArray[np.float64]
 
 BART = "facebook/bart-large-cnn"
 MAX_TOKENS = 1024  # of a text; cut further where the model has fewer positions
-LOGIT_ENTRIES = 2**24  # of [tokens, vocabulary], computed at a time
 
 
 class BartScorer:

@@ -8,7 +8,6 @@ too where there is one; their answers are stored and reused. What is measured of
 example's value, and all that is needed to repeat it.
 """
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -32,9 +31,10 @@ from kd_lab.evaluation.answers import (
     generated_answers,
     stored_or_written,
 )
-from kd_lab.evaluation.bartscore import BART, BartScorer
+from kd_lab.evaluation.arguments import EvaluateArguments, check_evaluate_arguments, output_folder
+from kd_lab.evaluation.bartscore import BartScorer
 from kd_lab.evaluation.fidelity import token_fidelity
-from kd_lab.evaluation.held_out import TestSet, check_not_trained, load_test_set
+from kd_lab.evaluation.held_out import HeldOut, check_not_trained, load_test_set
 from kd_lab.evaluation.measurements import (
     Advance,
     Measurements,
@@ -44,87 +44,17 @@ from kd_lab.evaluation.measurements import (
     measure_texts,
     measure_toy_modes,
 )
-from kd_lab.evaluation.models import Model, measure_speed, shared_size
-from kd_lab.evaluation.states import answered_rows
-from kd_lab.next_step import check_folder, check_model_path
+from kd_lab.evaluation.speed import measure_speed
+from kd_lab.files import sha256_of, write_text
+from kd_lab.models import Model, shared_size
 from kd_lab.rollout.sampling import Completion, Sampling
-from kd_lab.teacher.cache import DTYPES
+from kd_lab.runs.run_files import RESULT, resolved_config
+from kd_lab.runs.versions import run_versions
+from kd_lab.states import answered_rows
+from kd_lab.teacher.arguments import teacher_of
 
 Answers = list[list[Completion]]  # some to each prompt
 Step = Callable[[str, int], AbstractContextManager[Advance]]  # what runs, and how much it is
-
-RESULT = "evaluation.json"
-
-
-@dataclass
-class EvaluateArguments:
-    """What to evaluate, and on which answers."""
-
-    model_name_or_path: str = field(
-        metadata={"help": "The student (or any model), a folder or a name on the model hub."}
-    )
-    model_revision: str | None = field(
-        default=None, metadata={"help": "Its revision on the hub: a branch, tag or commit."}
-    )
-    dtype: str = field(
-        default="auto", metadata={"help": "Its dtype: float32, bfloat16, or auto: as it was saved."}
-    )
-    teacher_model_name_or_path: str | None = field(
-        default=None, metadata={"help": "Its teacher; without one, fidelity is not measured."}
-    )
-    teacher_revision: str | None = field(
-        default=None, metadata={"help": "The teacher's revision on the hub."}
-    )
-    teacher_dtype: str = field(default="auto", metadata={"help": "The teacher's dtype."})
-    output_dir: str | None = field(
-        default=None,
-        metadata={"help": f"Where {RESULT} goes. Default: the model's folder."},
-    )
-    answers_dir: str | None = field(
-        default=None,
-        metadata={
-            "help": "Where answers are stored. Evaluations that share it share the teacher's. "
-            "Default: answers/ in output_dir."
-        },
-    )
-    answers: str | None = field(
-        default=None,
-        metadata={
-            "help": "The student's answers, written before by kd-lab generate --split test (with "
-            "vLLM, or on several GPUs); how they were sampled is read there."
-        },
-    )
-    teacher_answers: str | None = field(
-        default=None, metadata={"help": "The teacher's, likewise, sampled at temperature 1."}
-    )
-    answers_per_prompt: int = field(
-        default=1, metadata={"help": "Answers to each prompt; an example is the mean over them."}
-    )
-    max_new_tokens: int = field(default=512, metadata={"help": "Where an answer is cut off."})
-    temperature: float = field(
-        default=1.0,
-        metadata={
-            "help": "Of the student's answers; 0 is greedy. Sequence-level reverse KL needs 1, "
-            "top_p 1 and top_k 0: the student's own law."
-        },
-    )
-    top_p: float = field(default=1.0, metadata={"help": "Sample from the likeliest so much mass."})
-    top_k: int = field(default=0, metadata={"help": "Sample from so many tokens only; 0: all."})
-    max_prompt_length: int = field(
-        default=1024, metadata={"help": "Conversations with longer prompts, in tokens, are left."}
-    )
-    max_length: int = field(
-        default=2048, metadata={"help": "Of prompt and reference, in tokens; the rest is cut off."}
-    )
-    batch_size: int = field(default=64, metadata={"help": "Answers written at a time."})
-    tokens_per_batch: int = field(
-        default=8192, metadata={"help": "Tokens of a forward pass over given text."}
-    )
-    bart_model: str | None = field(
-        default=BART,
-        metadata={"help": "For BARTScore: a folder, or a hub name that was fetched before; never."},
-    )
-    seed: int = field(default=0, metadata={"help": "Of the answers and of the intervals."})
 
 
 ARGUMENTS = (EvaluateArguments, DataArguments)
@@ -132,45 +62,15 @@ ARGUMENTS = (EvaluateArguments, DataArguments)
 
 def run(args: EvaluateArguments, data: DataArguments) -> None:
     """Evaluate, write ``evaluation.json`` and print what is in it; see ``evaluate``."""
-    from kd_lab.runs.run_folder import write_whole
-
     started = time.perf_counter()
-    path = _output_folder(args) / RESULT
+    path = output_folder(args) / RESULT
     path.parent.mkdir(parents=True, exist_ok=True)  # a folder that cannot be is refused at once
     result = evaluate(args, data)
-    write_whole(path, json.dumps(result, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(result, ensure_ascii=False) + "\n")
     Console().print(_table(result))
     for metric, reason in result["missing"].items():
         print(f"no {metric}: {reason}")
     print(f"wrote {path} ({time.perf_counter() - started:,.0f} s)")
-
-
-def check_evaluate_arguments(args: EvaluateArguments) -> Sampling:
-    """Refuse what can be refused before anything is loaded.
-
-    Returns:
-        how the student's answers are drawn.
-    Raises:
-        ValueError: a setting outside its range, or no folder to write to.
-    """
-    for name in ("dtype", "teacher_dtype"):
-        if getattr(args, name) not in DTYPES:
-            raise ValueError(f"{name} must be one of {DTYPES}, not {getattr(args, name)!r}")
-    for name in ("answers_per_prompt", "batch_size", "tokens_per_batch", "max_prompt_length"):
-        if getattr(args, name) < 1:
-            raise ValueError(f"{name} must be at least 1, not {getattr(args, name)}")
-    if not 0 <= args.seed < 2**64:
-        raise ValueError(f"seed must lie in [0, 2^64), not {args.seed}")
-    if args.max_length <= args.max_prompt_length:
-        raise ValueError(
-            f"max_length {args.max_length} must exceed max_prompt_length {args.max_prompt_length}, "
-            "or nothing of a reference is left"
-        )
-    check_model_path("teacher_model_name_or_path", args.teacher_model_name_or_path)
-    for name in ("answers", "teacher_answers"):
-        check_folder(name, getattr(args, name), "generate --split test")
-    _output_folder(args)
-    return Sampling(args.max_new_tokens, args.temperature, args.top_p, args.top_k)
 
 
 def evaluate(args: EvaluateArguments, data: DataArguments) -> dict[str, Any]:
@@ -184,15 +84,11 @@ def evaluate(args: EvaluateArguments, data: DataArguments) -> dict[str, Any]:
         ValueError: arguments that do not fit, models of different tokenizers, or no test
             conversation that can be used.
     """
-    from kd_lab.runs.run_folder import resolved_config, run_versions
-
     sampling = check_evaluate_arguments(args)
     check_data_arguments(data)
     check_not_trained(args.model_name_or_path, data)
     student = Model(args.model_name_or_path, args.model_revision, args.dtype)
-    teacher = None
-    if args.teacher_model_name_or_path is not None:
-        teacher = Model(args.teacher_model_name_or_path, args.teacher_revision, args.teacher_dtype)
+    teacher = teacher_of(args)
     vocab_size = shared_size(student, teacher or student)
     test = load_test_set(data, student.tokenizer, args.max_prompt_length, args.max_length)
     settings = resolved_config(args, data)
@@ -200,12 +96,14 @@ def evaluate(args: EvaluateArguments, data: DataArguments) -> dict[str, Any]:
         evaluation = _Evaluation(args, student, teacher, vocab_size, test, step)
         evaluation.measure(sampling)
         with step("speed", 1):
-            speed = measure_speed(student, teacher, test.prompts, args.batch_size, vocab_size)
+            speed = measure_speed(
+                student, teacher, test.prompts, args.rollout_batch_size, vocab_size
+            )
         with step("intervals", 1):
             measured = evaluation.found.to_json(args.seed)
     versions = run_versions(settings)
     versions["libraries"] |= {name: version(name) for name in ("rouge-score", "scipy")}
-    examples = json.dumps([test.prompts, test.references]).encode()
+    examples = json.dumps([test.prompts, test.references])
     return {
         **measured,
         **evaluation.besides,
@@ -214,7 +112,7 @@ def evaluate(args: EvaluateArguments, data: DataArguments) -> dict[str, Any]:
         "teacher": None if teacher is None else teacher.identity,
         "test_set": {
             "examples": len(test.prompts),
-            "sha256": hashlib.sha256(examples).hexdigest(),  # equal: runs are paired
+            "sha256": sha256_of(examples),  # equal: runs are paired
         },
         "settings": settings,
         "versions": versions,
@@ -229,7 +127,7 @@ class _Evaluation:
     student: Model
     teacher: Model | None
     vocab_size: int  # tokens that both have
-    test: TestSet
+    test: HeldOut
     step: Step
     found: Measurements = field(default_factory=Measurements)
     besides: dict[str, Any] = field(default_factory=dict)  # what has no value an example
@@ -255,11 +153,11 @@ class _Evaluation:
         request = AnswerRequest(
             prompts, args.answers_per_prompt, sampling, args.seed, eos, self.vocab_size
         )
-        folder = Path(args.answers_dir or _output_folder(args) / "answers")
+        folder = Path(args.answers_dir or output_folder(args) / "answers")
         total = len(prompts) * args.answers_per_prompt
         with self.step(f"answers of {writer.identity['name']}", total) as advance:
             answers = stored_or_written(
-                folder, request, writer.model, writer.identity, args.batch_size, advance
+                folder, request, writer.model, writer.identity, args.rollout_batch_size, advance
             )
         return answers, sampling
 
@@ -284,16 +182,16 @@ class _Evaluation:
         rows = self.test.rows
         with self.step("fidelity", int(rows.positions_per_row().sum())) as advance:
             measure_references(self.found, compare(rows, advance=advance))
-        own_law = Sampling(self.args.max_new_tokens)
-        theirs = self._answers(teacher, self.args.teacher_answers, own_law)
+        unchanged = Sampling(self.args.max_new_tokens)
+        theirs = self._answers(teacher, self.args.teacher_answers, unchanged)
         for direction, (written, drawn) in (
             ("forward", theirs),
             ("reverse", (answers, sampling)),
         ):
             if drawn != Sampling(drawn.max_new_tokens):
                 self.found.missing[f"sequence_{direction}_kl"] = (
-                    "the answers are not drawn from the model's own law (temperature 1, top_p 1, "
-                    "top_k 0)"
+                    "the answers are not drawn from the model's own distribution "
+                    "(temperature 1, top_p 1, top_k 0)"
                 )
                 continue
             k = len(written[0])
@@ -319,18 +217,6 @@ class _Evaluation:
                 self.args.tokens_per_batch,
                 advance,
             )
-
-
-def _output_folder(args: EvaluateArguments) -> Path:
-    check_model_path("model_name_or_path", args.model_name_or_path)
-    if args.output_dir is not None:
-        return Path(args.output_dir)
-    if not Path(args.model_name_or_path).is_dir():
-        raise ValueError(
-            f"there is no folder {args.model_name_or_path}; if it is a name on the hub, say by "
-            f"output_dir where {RESULT} goes"
-        )
-    return Path(args.model_name_or_path)
 
 
 @contextmanager

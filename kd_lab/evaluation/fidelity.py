@@ -2,9 +2,9 @@
 
 Both are read off the same pass of the two models over rows:
 
-*On held-out references* each position is one comparison of the two next-token laws p (teacher) and
-q (student): forward and reverse KL, Jensen-Shannon, total variation, how often both have the same
-likeliest token, how certain each is (entropy, nats) and how rightly so (calibration).
+*On held-out references* each position is one comparison of the two next-token distributions p
+(teacher) and q (student): forward and reverse KL, Jensen-Shannon, total variation, how often both
+have the same likeliest token, how certain each is (entropy, nats) and how rightly so (calibration).
 
 *On answers that one of the two has written* the sum over an answer's tokens is a quantity of the
 whole answer. With y drawn from p, log p(y|x) - log q(y|x) is an unbiased estimate of the sequence-
@@ -23,15 +23,13 @@ from torch import Tensor
 
 from kd_lab.data.packed_rows import PackedRows
 from kd_lab.divergences import forward_kl, jensen_shannon, reverse_kl, total_variation
-from kd_lab.evaluation.states import TOKENS_PER_BATCH, trained_states
-from kd_lab.loss.chunks import LiveDistribution, Projection
+from kd_lab.states import TOKENS_PER_BATCH, both_distributions
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedModel
 
 Floats = NDArray[np.float64]
 
-LOGIT_ENTRIES = 2**22  # of [positions, vocabulary], compared at a time
 CALIBRATION_BINS = 15  # of equal width, as in Guo et al. 2017
 
 
@@ -43,7 +41,7 @@ class TokenFidelity(NamedTuple):
 
 
 class SequenceKL(NamedTuple):
-    """A KL between the laws of whole answers, one estimate an example, [n] each."""
+    """A KL between the distributions of whole answers, one estimate an example, [n] each."""
 
     log_ratio: Floats  # log a(y) - log b(y), nats an answer; the mean is D(a‖b)
     rao_blackwell: Floats  # Σ over y's tokens of the token-level D(a‖b); the mean is the same
@@ -60,14 +58,12 @@ def token_fidelity(
     tokens_per_batch: int = TOKENS_PER_BATCH,
     advance: Callable[[int], object] = lambda done: None,
 ) -> TokenFidelity:
-    """Compare the two models' next-token laws at every trained token of rows.
+    """Compare the two models' next-token distributions at every trained token of rows.
 
     Args:
         student, teacher: in eval mode.
         rows: n training rows; both models see the same tokens.
-        vocab_size: rows of both heads that are real tokens; both softmaxes run over these
-            (``kd_lab.vocabulary.shared_vocabulary_size``).
-        tokens_per_batch: of a forward pass through a backbone.
+        vocab_size, tokens_per_batch: as in ``both_distributions``.
         advance: called with the number of tokens compared since.
     Returns:
         means over each example's tokens of ``forward_kl``, ``reverse_kl``, ``jensen_shannon``
@@ -75,27 +71,15 @@ def token_fidelity(
         ``teacher_``: ``entropy``, ``nll`` (of the row's own token; nats) and ``calibration_error``
         (see ``calibration_shares``).
     Raises:
-        ValueError: rows that do not fit (``trained_states``), or a token outside the vocabulary.
+        ValueError: as ``both_distributions``.
     """
-    heads = [model.get_output_embeddings() for model in (student, teacher)]
     measured: list[dict[str, Tensor]] = []
-    for batch in trained_states((student, teacher), rows, tokens_per_batch):
-        if int(batch.tokens.max()) >= vocab_size:
-            raise ValueError(
-                f"token {int(batch.tokens.max())} is outside the {vocab_size} that both models have"
-            )
-        q_side, p_side = (
-            Projection(LiveDistribution(hidden, head.weight, head.bias), vocab_size)
-            for hidden, head in zip(batch.hidden, heads, strict=True)
-        )
-        size = max(1, LOGIT_ENTRIES // vocab_size)
-        for start in range(0, len(batch.tokens), size):
-            some = slice(start, start + size)
-            q = _logp(q_side.logits(some))  # [C, V]
-            p = _logp(p_side.logits(some)).to(student.device)
-            chunk = _compare(p, q, batch.tokens[some]) | {"row": batch.row[some]}
-            measured.append({name: value.cpu() for name, value in chunk.items()})
-            advance(len(chunk["row"]))
+    for row, tokens, p, q in both_distributions(
+        student, teacher, rows, vocab_size=vocab_size, tokens_per_batch=tokens_per_batch
+    ):
+        chunk = _compare(p, q, tokens) | {"row": row}
+        measured.append({name: value.cpu() for name, value in chunk.items()})
+        advance(len(row))
     columns = {name: torch.cat([chunk[name] for chunk in measured]).numpy() for name in measured[0]}
     return _by_example(columns, len(rows.lengths))
 
@@ -107,12 +91,12 @@ def sequence_kl(
 
     Args:
         fidelity: of rows whose trained tokens are such answers and nothing else, drawn at
-            temperature 1 and with no top_p or top_k: other samples are from another law.
+            temperature 1 and with no top_p or top_k: other samples are from another distribution.
         direction: "forward", where the teacher wrote them, or "reverse", where the student did.
         samples_per_example: consecutive rows that answer the same prompt; they are averaged.
     Returns:
         a ``SequenceKL``; of an answer cut off at a length only what was written counts, so that
-        this is the KL between the laws of answers cut at that length: a lower bound.
+        this is the KL between the distributions of answers cut at that length: a lower bound.
     Raises:
         ValueError: an unknown direction.
     """
@@ -184,8 +168,3 @@ def _by_example(columns: dict[str, NDArray], n: int) -> TokenFidelity:
     }
     means = {name: np.bincount(example, value, n) / tokens for name, value in columns.items()}
     return TokenFidelity(tokens, means | calibration)
-
-
-def _logp(logits: Tensor) -> Tensor:
-    wide = logits if logits.dtype == torch.float64 else logits.float()
-    return torch.log_softmax(wide, dim=-1)

@@ -14,12 +14,13 @@ from kd_lab.data.row_kinds import NO_REFERENCE, TRAINING_ROW
 from kd_lab.data.row_store import RowStore
 from kd_lab.data.shards import ShardStore
 from kd_lab.data.sources import NAMED, has_test_split
+from kd_lab.runs.run_files import CONFIG
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedTokenizerBase
 
 
-class TestSet(NamedTuple):
+class HeldOut(NamedTuple):
     """n held-out conversations, without and with their last answer."""
 
     prompts: list[list[int]]
@@ -34,8 +35,6 @@ def check_not_trained(model: str, data: DataArguments) -> None:
     Raises:
         ValueError: the run held out nothing of this source, or less, or another part of it.
     """
-    from kd_lab.runs.run_folder import CONFIG
-
     config = Path(model).expanduser() / CONFIG
     if not config.is_file():
         return
@@ -91,7 +90,7 @@ def load_test_set(
     tokenizer: "PreTrainedTokenizerBase",
     max_prompt_length: int,
     max_length: int,
-) -> TestSet:
+) -> HeldOut:
     """The test conversations that end with an answer, and are not too long.
 
     Raises:
@@ -105,7 +104,7 @@ def load_test_set(
         told = "give a --test_dataset of conversations that end with an answer"
         raise ValueError(f"{error}: {told}") from error
     rows = examples.rows
-    return TestSet(
+    return HeldOut(
         prompts=rows["prompt_ids"][:],
         last_messages=[messages[-1]["content"] for messages in rows["messages"]],
         references=rows["reference"][:],

@@ -1,16 +1,16 @@
 """From texts and models to metrics: every metric as one value an example, by its name.
 
     overlap     rouge1, rouge2, rougeL; bartscore, bartscore_ref_hyp, bartscore_hyp_ref
-    answers     distinct1, distinct2, self_bleu, repetition, answer_tokens, finished
+    answers     those of metrics.py with ``of_answers``; self_bleu, answer_tokens, finished
     fidelity    forward_kl, reverse_kl, jensen_shannon, total_variation, top1_agreement, and of
                 student_ and teacher_: entropy, nll, calibration_error; over the references' tokens
     sequences   sequence_forward_kl and sequence_reverse_kl, of whole answers; _rao_blackwell, the
                 same with less noise; _per_token, divided by the answers' tokens
     toy modes   precision, hallucination (of the answers written); coverage, outside_mass,
-                grammar_forward_kl, grammar_reverse_kl_inside (of the law, exactly)
+                grammar_forward_kl, grammar_reverse_kl_inside (exact, of whole distributions)
 
 A metric that cannot be had has a reason instead. What each one is stands in the module that
-computes it: overlap.py, bartscore.py, fidelity.py, modes.py.
+computes it: metrics.py, overlap.py, bartscore.py, fidelity.py, modes.py.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,8 +23,14 @@ from numpy.typing import NDArray
 from kd_lab.evaluation.bartscore import BartScorer
 from kd_lab.evaluation.fidelity import TokenFidelity, sequence_kl
 from kd_lab.evaluation.intervals import bootstrap_interval
-from kd_lab.evaluation.modes import exact_modes, grammar_law, model_law, sampled_modes
-from kd_lab.evaluation.overlap import distinct, repetition, rouge, self_bleu
+from kd_lab.evaluation.metrics import METRICS
+from kd_lab.evaluation.modes import (
+    exact_modes,
+    grammar_distribution,
+    model_distribution,
+    sampled_modes,
+)
+from kd_lab.evaluation.overlap import rouge, self_bleu
 from kd_lab.rollout.sampling import Completion
 
 if TYPE_CHECKING:  # importing transformers takes seconds
@@ -92,13 +98,10 @@ def measure_texts(
     else:
         scores |= bart.score(every, repeated, advance)
     found.add({name: _over_answers(values, k) for name, values in scores.items()})
-    found.add(
-        {
-            "distinct1": np.array([distinct(some, 1) for some in texts]),
-            "distinct2": np.array([distinct(some, 2) for some in texts]),
-            "repetition": _over_answers(np.array([repetition(text) for text in every]), k),
-        }
-    )
+    for metric in METRICS:
+        if metric.of_answers is not None:
+            values = [metric.of_answers(*pair) for pair in zip(texts, references, strict=True)]
+            found.add({metric.name: np.array(values)})
     if k > 1:  # the answers to one prompt against each other
         found.add({"self_bleu": np.array([self_bleu(some).mean() for some in texts])})
     elif len(every) > 1:  # each answer against those to all other prompts
@@ -140,18 +143,18 @@ def measure_toy_modes(
     advance: Advance,
 ) -> list[float]:
     """Modes on the toy language; returns the model's mean mass on the r-th likeliest answer."""
-    # The law is of sentences that the tokenizer's own end token ends, and so are these.
+    # The grammar's sentences end with the tokenizer's end token, and so must these.
     end = tokenizer.eos_token_id
     finished = [[answer.tokens[-1] == end for answer in some] for some in answers]
     found.add(sampled_modes(questions, texts, finished))
-    law = model_law(
+    model_logp = model_distribution(
         model, tokenizer, questions, prompts, tokens_per_batch=tokens_per_batch, advance=advance
     )
-    modes = exact_modes(grammar_law(questions), law)
+    modes = exact_modes(grammar_distribution(questions), model_logp)
     for name in ("forward_kl", "reverse_kl_inside"):
         modes[f"grammar_{name}"] = modes.pop(name)
     found.add(modes)
-    return _rounded(np.exp(law).mean(0))
+    return _rounded(np.exp(model_logp).mean(0))
 
 
 def _over_answers(values: Floats, k: int) -> Floats:

@@ -7,8 +7,9 @@ would write outside, and nothing is sampled.
 
 D(grammar‖model) is taken over these 21 outcomes. D(model‖grammar) is infinite as soon as the model
 can leave the grammar, which every softmax can, and one infinite number would say the same of all
-models. Two finite ones take its place: ``outside_mass``, how much of the model's law leaves, and
-``reverse_kl_inside``, D(q̃‖p), with q̃ the model's law given that it stays.
+models. Two finite ones take its place: ``outside_mass``, the model's mass on other answers, and
+``reverse_kl_inside``, D(q̃‖p), with q̃ the model's distribution given that its answer is the
+grammar's.
 
 A model can also spell a sentence with other tokens than its tokenizer would. That mass counts as
 outside, since it is not what the model was taught; for a trained model it is negligible.
@@ -24,8 +25,8 @@ from numpy.typing import NDArray
 
 from kd_lab.data.toy_language import answers, hallucinated_values, log_prob
 from kd_lab.divergences import forward_kl, reverse_kl
-from kd_lab.evaluation.states import TOKENS_PER_BATCH, answered_rows, trained_states
 from kd_lab.loss.token_log_probs import token_log_probs
+from kd_lab.states import TOKENS_PER_BATCH, answered_rows, trained_states
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -35,14 +36,14 @@ Floats = NDArray[np.float64]
 COVERED = 0.1  # a mode is covered if the model gives it at least this share of its due
 
 
-def grammar_law(questions: Sequence[str]) -> Floats:
+def grammar_distribution(questions: Sequence[str]) -> Floats:
     """log p of the twenty answers to each question, likeliest first, nats, [n, 20]."""
     return np.array(
         [[math.log(probability) for _, probability in answers(question)] for question in questions]
     )
 
 
-def model_law(
+def model_distribution(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
     questions: Sequence[str],
@@ -55,10 +56,10 @@ def model_law(
 
     Args:
         model: in eval mode.
-        questions: what each prompt asks last.
+        questions: the last question of each prompt.
         prompts: token ids, the header of the answer included.
         tokens_per_batch: of a forward pass.
-        advance: called with the number of answers scored since; 20n in all.
+        advance: called with the number of answers scored since the last call; 20n in all.
     """
     texts = [text for question in questions for text, _ in answers(question)]
     modes = len(texts) // len(questions)
@@ -79,17 +80,17 @@ def model_law(
 
 
 def exact_modes(grammar_logp: Floats, model_logp: Floats) -> dict[str, Floats]:
-    """How a model's law lies on the grammar's, one value a question.
+    """A model's distribution against the grammar's, one value a question.
 
     Args:
         grammar_logp: log p of all the answers to each question, [n, m]; each row sums to one.
-        model_logp: log q of the same answers, [n, m]; what is missing to one is outside.
+        model_logp: log q of the same answers, [n, m]; the mass missing to one is outside.
     Returns:
-        each [n]: ``coverage``, the mass p of the answers that the model gives at least a tenth of
-        their p; ``outside_mass``, the model's mass on anything else, which is one minus precision
-        in the limit of many samples; ``forward_kl``, D(grammar‖model), nats;
-        ``reverse_kl_inside``, D(model‖grammar) of the model's law given that it stays in the
-        grammar, nats.
+        each [n]:
+        ``coverage``: the mass p of the answers that the model gives at least a tenth of their p.
+        ``outside_mass``: the model's mass on other answers; one minus precision in the limit.
+        ``forward_kl``: D(grammar‖model), nats.
+        ``reverse_kl_inside``: D(model‖grammar) given that the answer is the grammar's, nats.
     """
     p_logp, q_logp = torch.as_tensor(grammar_logp), torch.as_tensor(model_logp)  # [n, m]
     p, inside = p_logp.exp(), q_logp.logsumexp(-1, keepdim=True)
@@ -109,15 +110,16 @@ def exact_modes(grammar_logp: Floats, model_logp: Floats) -> dict[str, Floats]:
 def sampled_modes(
     questions: Sequence[str], texts: Sequence[Sequence[str]], finished: Sequence[Sequence[bool]]
 ) -> dict[str, Floats]:
-    """What sampled answers to the toy's questions are worth, one value a question.
+    """Precision and hallucination of sampled answers to the toy's questions.
 
     Args:
         questions: [n].
-        texts: the answers to each question, special tokens (but for the end token) and all.
-        finished: whether each came to its end token; one that did not is no sentence.
+        texts: the answers to each question, with all special tokens but the end token.
+        finished: whether each reached its end token; a cut one is no sentence.
     Returns:
-        each [n], shares of the answers: ``precision``, those that the grammar can produce;
-        ``hallucination``, those with a value (a guest or an hour) that the question did not give.
+        each [n], shares of the answers:
+        ``precision``: the grammar can produce the answer.
+        ``hallucination``: the answer has a guest or an hour that the question did not give.
     """
     precise = [
         [done and log_prob(question, text) > -math.inf for text, done in zip(*both, strict=True)]

@@ -4,6 +4,7 @@ fused.py             the door for other code: plain tensors, labels with -100, a
 plain.py             the definition in sixty lines, with whole logits
 chunks.py            distributions as values, chunk by chunk, never whole
 tiles.py             a tile of logits: its loss, and the gradient in closed form
+products.py          16-bit operands, 32-bit sums
 sharded_head.py      an LM head that ZeRO-3 or FSDP2 has sharded
 token_log_probs.py   log p of given tokens, the same way
 """

@@ -11,8 +11,9 @@ multiplied out at once:
         ∂loss/∂student_head  += Sᵀ · student_hidden  4
 
 Nothing is computed twice, and memory is a tile and a half of [chunk, vocabulary] (the teacher's is
-half as high) however many tokens there are. In autocast the products run in its dtype; the head's
-gradient has the head's own, and is summed in no less than float32.
+half as high) however many tokens there are. In autocast the operands of all products have its
+dtype. What they sum up to never has fewer than 32 bits (products.py): logits, softmax, divergence
+and the gradient of the logits are float32, and this gradient is rounded to be an operand itself.
 """
 
 from dataclasses import dataclass
@@ -21,11 +22,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from kd_lab.loss.products import product, rounded_parts, sum_dtype, vocabulary_parts
 from kd_lab.loss.tiles import Objective, StoredDistribution, TileLoss, is_zero, tile_loss
 
 CHUNK_SIZE = 512
 ALIGNMENT = 64  # elements: rows of logits begin where vector loads do, whatever the vocabulary
-HEAD_ROWS = 2**14  # of a gradient, added up at a time where the sum has a wider dtype
 
 
 class LiveDistribution(NamedTuple):
@@ -152,9 +153,16 @@ def _run(
     logits_of_teacher = None
     if isinstance(teacher, LiveDistribution):
         logits_of_teacher = Projection(teacher, vocab_size)
-    hidden_gradient = torch.zeros_like(student.hidden) if want_hidden else None
+    hidden_gradient = None
+    if want_hidden:
+        is_narrow = sum_dtype(student.dtype) != student.dtype
+        hidden_gradient = torch.zeros_like(
+            hidden, dtype=hidden.dtype if is_narrow else student.dtype
+        )
     head_gradient = HeadGradient(head, vocab_size, student.dtype, n > chunk_size)
-    bias_gradient = torch.zeros_like(bias) if bias is not None and want_bias else None
+    bias_gradient = None
+    if bias is not None and want_bias:
+        bias_gradient = torch.zeros_like(bias, dtype=sum_dtype(bias.dtype))
     losses = []
     with torch.autocast(hidden.device.type, enabled=False):
         for start in range(0, n, chunk_size):
@@ -171,16 +179,40 @@ def _run(
                 here = problem.objective.rows(some)
                 losses.append(tile_loss(part, compared, problem.targets[some], here, any(wanted)))
             # and the tile is now the gradient of its logits
-            if hidden_gradient is not None:
-                torch.mm(tile, student.head, out=hidden_gradient[chunk])
-            if want_head:
-                head_gradient.add(tile, student.hidden[chunk])
+            if hidden_gradient is not None or want_head:
+                _multiply_out(
+                    tile, student, chunk, hidden_gradient, head_gradient if want_head else None
+                )
             if bias_gradient is not None:
                 bias_gradient[:vocab_size] += tile.sum(0)
     parts = _means(losses, problem.objective, hidden)
     if hidden_gradient is not None:
         hidden_gradient = hidden_gradient.to(hidden.dtype)
+    if bias is not None and bias_gradient is not None:
+        bias_gradient = bias_gradient.to(bias.dtype)
     return parts, (hidden_gradient, head_gradient.total() if want_head else None, bias_gradient)
+
+
+def _multiply_out(
+    tile: Tensor,
+    student: "Projection",
+    chunk: slice,
+    hidden_gradient: Tensor | None,
+    head_gradient: "HeadGradient | None",
+) -> None:
+    """From ``tile`` [C, V], the gradient of logits, to those of hidden states and head."""
+    total = None  # of the chunk's hidden states, [C, H]
+    if hidden_gradient is not None:
+        total = hidden_gradient[chunk]
+        if total.dtype != tile.dtype:  # summed over parts of the vocabulary, and rounded once
+            total = torch.empty_like(total, dtype=tile.dtype)
+    for some, part in rounded_parts(tile, student.dtype):
+        if total is not None:
+            product(part, student.head[some], total, add=some.start > 0)
+        if head_gradient is not None:
+            head_gradient.add(part, student.hidden[chunk], some)
+    if hidden_gradient is not None and total is not None and hidden_gradient.dtype != tile.dtype:
+        hidden_gradient[chunk] = total
 
 
 def _halves(start: int, size: int, chunk_size: int) -> list[slice]:
@@ -223,11 +255,14 @@ class Projection:
         hidden, head, bias = model
         device = head.device.type
         autocast = torch.is_autocast_enabled(device)
+        # of the operands; the logits' own is never narrower than float32
         self.dtype = torch.get_autocast_dtype(device) if autocast else head.dtype
         self.hidden = hidden.detach().to(self.dtype)  # [n, H]
         # [vocab_size, H], a view of a head of that dtype
         self.head = head.detach()[:vocab_size].to(self.dtype)
-        self.bias = None if bias is None else bias.detach()[:vocab_size].to(self.dtype)
+        self.bias = None
+        if bias is not None:
+            self.bias = bias.detach()[:vocab_size].to(self.dtype).to(sum_dtype(self.dtype))
         self.tile: Tensor | None = None
 
     def logits(self, some: slice) -> Tensor:
@@ -236,11 +271,13 @@ class Projection:
         if self.tile is None:
             # 151,665 logits a row, one after the other, would make all products a third slower.
             stride = -(-len(self.head) // ALIGNMENT) * ALIGNMENT
-            self.tile = hidden.new_empty(len(hidden), stride)
+            self.tile = hidden.new_empty(len(hidden), stride, dtype=sum_dtype(self.dtype))
         tile = self.tile[: len(hidden), : len(self.head)]
-        if self.bias is None:
-            return torch.mm(hidden, self.head.t(), out=tile)
-        return torch.addmm(self.bias, hidden, self.head.t(), out=tile)
+        if self.bias is not None and tile.dtype == self.dtype:
+            return torch.addmm(self.bias, hidden, self.head.t(), out=tile)
+        for rows in vocabulary_parts(len(self.head), self.dtype):
+            product(hidden, self.head[rows].t(), tile[:, rows])
+        return tile if self.bias is None else tile.add_(self.bias)
 
 
 class HeadGradient:
@@ -249,22 +286,17 @@ class HeadGradient:
     def __init__(self, head: Tensor, vocab_size: int, dtype: torch.dtype, several: bool) -> None:
         self.head, self.vocab_size = head, vocab_size
         # A sum over many chunks, each rounded to bfloat16, would drift: it is kept in float32.
-        narrow = dtype in (torch.bfloat16, torch.float16)
-        self.sum_dtype = torch.float32 if narrow and several else head.dtype
+        self.sum_dtype = head.dtype if head.dtype == dtype and not several else sum_dtype(dtype)
         self.sum: Tensor | None = None
+        self.begun: set[int] = set()  # the first rows of the parts that hold a sum
 
-    def add(self, tile: Tensor, hidden: Tensor) -> None:
-        """Add tileᵀ [vocab_size, C] · hidden [C, H]."""
-        first = self.sum is None
+    def add(self, tile: Tensor, hidden: Tensor, rows: slice = slice(0, None)) -> None:
+        """Add tileᵀ · hidden [C, H]; the tile [C, some] is of these rows of the vocabulary."""
         if self.sum is None:
             self.sum = torch.zeros_like(self.head, dtype=self.sum_dtype)
         shared = self.sum[: self.vocab_size]  # the rows above are padding and stay 0
-        if tile.dtype == self.sum_dtype:
-            shared.addmm_(tile.t(), hidden, beta=0 if first else 1)
-        else:
-            for start in range(0, self.vocab_size, HEAD_ROWS):
-                some = slice(start, start + HEAD_ROWS)
-                shared[some] += tile[:, some].t() @ hidden
+        product(tile.t(), hidden, shared[rows], add=rows.start in self.begun)
+        self.begun.add(rows.start)
 
     def total(self) -> Tensor:
         if self.sum is None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from kd_lab.divergences import Divergence, get_divergence
 from kd_lab.loss.chunks import CHUNK_SIZE, DistillationLoss, LiveDistribution, distillation_loss
-from kd_lab.loss.tiles import Objective, StoredDistribution, Weights
+from kd_lab.loss.tiles import Objective, StoredDistribution, Weights, precise
 from kd_lab.vocabulary import IGNORED
 
 TOPK_SLACK = 0.02  # log-probabilities kept in 16 bits may sum to this much more than log 1
@@ -136,13 +136,14 @@ def fused_linear_topk_distillation_loss(
         )
     if topk_tokens.numel() and not 0 <= topk_tokens.min() <= topk_tokens.max() < rows:
         raise ValueError(f"topk_tokens has a token outside the {rows} rows of the vocabulary")
-    total = topk_logp.double().logsumexp(-1)
+    dtype = precise(topk_logp.device)
+    total = topk_logp.to(dtype).logsumexp(-1)
     if topk_tail is None:
         topk_tail = torch.log1p(-total.exp().clamp(max=1))
     elif topk_tail.shape != labels.shape:
         raise ValueError(f"topk_tail is {list(topk_tail.shape)}, expected [{len(labels)}]")
     else:
-        total = total.logaddexp(topk_tail.double())
+        total = total.logaddexp(topk_tail.to(dtype))
     if len(total) and total.max() > TOPK_SLACK:
         raise ValueError(
             f"topk_logp sums to a probability of {total.max().exp():.3f} at position "
@@ -171,13 +172,15 @@ def _objective(
     return Objective(
         get_divergence(divergence) if isinstance(divergence, str) else divergence,
         Weights(
-            alpha if divergence_weights is None else alpha * divergence_weights.double(),
-            1 - alpha
-            if cross_entropy_weights is None
-            else (1 - alpha) * cross_entropy_weights.double(),
+            _shared(alpha, divergence_weights),
+            _shared(1 - alpha, cross_entropy_weights),
         ),
         temperature,
     )
+
+
+def _shared(share: float, weights: Tensor | None) -> Tensor | float:
+    return share if weights is None else share * weights.to(precise(weights.device))
 
 
 def _labelled_loss(

@@ -6,8 +6,9 @@ float32 logits is 0.6 MB, so a handful of rows stays in a CPU's cache through th
 a divergence takes, and the tile itself is read and written once.
 
 Each exponential is taken once a model. With t and z the two models' logits, log-ratios are taken as
-(t - z) - (log Σexp t - log Σexp z), the two sums in float64: where teacher and student nearly agree
-the difference of the logits is exact, and no digit is lost to the size of a log-probability.
+(t - z) - (log Σexp t - log Σexp z), the two sums in float64 where the device has it: where teacher
+and student nearly agree the difference of the logits is exact, and no digit is lost to the size of
+a log-probability.
 
 Every divergence here is a sum over the vocabulary, D = Σ f(p, q), and q = softmax(z). With
 h = ∂D/∂q the gradient to the logits is
@@ -30,7 +31,7 @@ from torch import Tensor
 from kd_lab import divergences
 from kd_lab.divergences import Divergence, head_mask
 
-# About this many entries are worked on at a time on a CPU; a GPU takes the tile whole.
+# About this many entries are worked on at a time on a CPU; every other device takes the tile whole.
 CPU_BLOCK_ENTRIES = 2**20
 
 # (log_ratio, p, q, **settings), each [R, V] -> (value [R], gradient [R, V]).
@@ -81,8 +82,8 @@ class Objective:
 class TileLoss(NamedTuple):
     """At each position of the tile, [C]."""
 
-    divergence: Tensor  # nats, float64
-    cross_entropy: Tensor  # nats, float64
+    divergence: Tensor  # nats, in ``precise``
+    cross_entropy: Tensor  # nats, likewise
     student_finite: Tensor  # bool: whether all its logits are
     teacher_finite: Tensor
 
@@ -92,7 +93,7 @@ class Softmax(NamedTuple):
 
     logits: Tensor  # over the temperature, [R, V]
     probs: Tensor  # [R, V]
-    log_sum: Tensor  # log Σ exp(logits), float64, [R, 1]
+    log_sum: Tensor  # log Σ exp(logits), in ``precise``, [R, 1]
     finite: Tensor  # whether all logits are, [R]
 
 
@@ -106,29 +107,28 @@ def tile_loss(
     """The loss of a tile, and the gradient of its logits in their place.
 
     Args:
-        student: logits, [C, V]; becomes the gradient to them of the objective. Where that is not
-            wanted, what is left in the tile means nothing.
+        student: logits, float32 or float64, [C, V]; becomes the gradient to them of the objective.
+            Where that is not wanted, what is left in the tile means nothing.
         teacher: logits [C, V], overwritten; or a stored distribution; or None for no divergence
             (then NaN).
         targets: the next tokens, [C].
     """
     count, vocab_size = student.shape
-    block_size = count if student.is_cuda else max(1, CPU_BLOCK_ENTRIES // vocab_size)
-    wide = torch.float64 if student.dtype == torch.float64 else torch.float32
-    scratch = Scratch(min(block_size, count), vocab_size, wide, student.device)
+    on_cpu = student.device.type == "cpu"
+    block_size = max(1, CPU_BLOCK_ENTRIES // vocab_size) if on_cpu else count
+    scratch = Scratch(min(block_size, count), vocab_size, student.dtype, student.device)
     parts = []
     for start in range(0, count, block_size):
         rows = slice(start, start + block_size)
-        logits = scratch.widened("student", student[rows])
         compared = teacher
         if isinstance(compared, StoredDistribution):
             compared = compared.rows(rows)
         elif compared is not None:
-            compared = scratch.widened("teacher", compared[rows])
+            compared = compared[rows]
         here = objective.rows(rows)
-        parts.append(_block_loss(logits, compared, targets[rows], here, want_gradient, scratch))
-        if want_gradient and logits.dtype != student.dtype:
-            student[rows] = logits
+        parts.append(
+            _block_loss(student[rows], compared, targets[rows], here, want_gradient, scratch)
+        )
     return TileLoss(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
@@ -148,12 +148,6 @@ class Scratch:
                 self.rows, self.vocab_size, dtype=self.dtype, device=self.device
             )
         return self.buffers[name][:rows]
-
-    def widened(self, name: str, logits: Tensor) -> Tensor:
-        """The logits themselves, or a copy where their own precision is too low to compute in."""
-        if logits.dtype == self.dtype:
-            return logits
-        return self.take(name, len(logits)).copy_(logits)
 
 
 def _block_loss(
@@ -193,7 +187,16 @@ def _block_loss(
             if not is_zero(weights.cross_entropy):
                 logits.addcmul_(plain.probs, on_targets)
         logits.scatter_add_(-1, targets, -on_targets.expand(size, 1))
-    return TileLoss(divergence.double(), cross_entropy, plain.finite, teacher_finite)
+    precise_divergence = divergence.to(cross_entropy.dtype)
+    return TileLoss(precise_divergence, cross_entropy, plain.finite, teacher_finite)
+
+
+def precise(device: torch.device) -> torch.dtype:
+    """In what a number or two a position is kept: float64 where the device surely has it.
+
+    Apple's MPS has none, and on Intel's XPU it depends on the chip.
+    """
+    return torch.float64 if device.type in ("cpu", "cuda") else torch.float32
 
 
 def is_zero(weight: Tensor | float) -> bool:
@@ -205,7 +208,7 @@ def _factor(weight: Tensor | float, times: float, objective: Objective, logits: 
     """``times`` · weight / num_items in the dtype of the gradient, [R, 1] or [1, 1]."""
     if isinstance(weight, Tensor):
         return (weight / objective.num_items)[:, None].to(logits.dtype) * times
-    one = torch.ones(1, 1, dtype=torch.float64, device=logits.device)
+    one = torch.ones(1, 1, dtype=precise(logits.device), device=logits.device)
     return (one / objective.num_items).to(logits.dtype) * (weight * times)
 
 
@@ -214,7 +217,8 @@ def _softmax(logits: Tensor, out: Tensor) -> Softmax:
     lowest = logits.amin(-1, keepdim=True)
     probs = torch.softmax(logits, -1, out=out)
     # The likeliest token has exp(0) over the sum: the sum's logarithm, without another exponential.
-    log_sum = highest.double() - probs.amax(-1, keepdim=True).double().log_()
+    dtype = precise(logits.device)
+    log_sum = highest.to(dtype) - probs.amax(-1, keepdim=True).to(dtype).log_()
     return Softmax(logits, probs, log_sum, (lowest.isfinite() & highest.isfinite()).squeeze(-1))
 
 

@@ -1,1 +1,1 @@
-"""The machine under a run: GPUs, memory, and ``kd-lab doctor``."""
+"""The machine under a run: its GPUs, and the memory that a run took."""

@@ -21,15 +21,15 @@ from kd_lab.planning.planned_run import (
     plan_time,
 )
 from kd_lab.student import StudentArguments
-from kd_lab.train import TeacherArguments
+from kd_lab.train import TrainTeacherArguments
 
-ARGUMENTS = (PlanArguments, StudentArguments, TeacherArguments, DataArguments, PlannedConfig)
+ARGUMENTS = (PlanArguments, StudentArguments, TrainTeacherArguments, DataArguments, PlannedConfig)
 
 
 def run(
     plan: PlanArguments,
     student: StudentArguments,
-    teacher: TeacherArguments,
+    teacher: TrainTeacherArguments,
     data: DataArguments,
     config: PlannedConfig,
 ) -> None:

@@ -11,13 +11,14 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from kd_lab.planning.model_shapes import ModelShape, model_shape, summed_shape, untrained
+from kd_lab.methods import PREFIX_SOURCES
+from kd_lab.model_shapes import ModelShape, model_shape, summed_shape, untrained
 
 if TYPE_CHECKING:  # importing torch, transformers and trl takes seconds; `kd-lab recipe` has none
     from kd_lab.data.conversations import DataArguments
     from kd_lab.planning.planned_config import PlannedConfig
     from kd_lab.student import StudentArguments
-    from kd_lab.train import TeacherArguments
+    from kd_lab.train import TrainTeacherArguments
 
 GB = 1e9
 WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes
@@ -141,7 +142,7 @@ class Time(NamedTuple):
 def make_job(
     plan: PlanArguments,
     student: "StudentArguments",
-    teacher: "TeacherArguments",
+    teacher: "TrainTeacherArguments",
     data: "DataArguments",
     config: "PlannedConfig",
 ) -> Job:
@@ -178,7 +179,7 @@ def make_job(
         own,
         None if live is None else model_shape(live),
         WIDTHS.get(teacher.teacher_dtype, 4 if config.on_cpu else 2),
-        teacher_writes=config.prefixes == "teacher"
+        teacher_writes=PREFIX_SOURCES[config.prefixes].writer == "teacher"
         and teacher.answers is None
         and teacher.teacher_cache is None,
     )

@@ -1,10 +1,10 @@
 """What a report says of its numbers: means over seeds, differences to SFT, and what is best.
 
-Examples are the same for all runs, so a recipe's value of an example is its mean over the recipe's
-seeds, and two recipes are compared example by example (paired bootstrap, ``intervals.py``). Such an
+Examples are the same for all runs, so a row's value of an example is its mean over the row's
+seeds, and two rows are compared example by example (paired bootstrap, ``intervals.py``). Such an
 interval says how far other test examples would move a figure. What another seed of training would
 do is told by the spread between seeds; and nothing is called significant unless every seed of the
-one recipe lies beyond every seed of the other.
+one row lies beyond every seed of the other.
 """
 
 from collections import Counter
@@ -24,8 +24,8 @@ from kd_lab.evaluation.intervals import (
     paired_difference,
     seed_spread,
 )
-from kd_lab.report.metrics import COMPARED, METRICS, NUM_COMPARED, Metric
-from kd_lab.report.runs import Recipe
+from kd_lab.evaluation.metrics import COMPARED, METRICS, NUM_COMPARED, Metric
+from kd_lab.report.runs import Row
 
 SIGNIFICANT = 0.05
 # The smallest p of a resampling is 2 / (resamples + 1): with so many resamples for each comparison
@@ -34,7 +34,7 @@ RESAMPLES_A_COMPARISON = 50
 
 
 class Figure(NamedTuple):
-    """A recipe's mean of one metric, its 95% interval over examples, and its spread over seeds."""
+    """A row's mean of one metric, its 95% interval over examples, and its spread over seeds."""
 
     mean: float
     low: float
@@ -43,55 +43,55 @@ class Figure(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """One recipe against another on one metric."""
+    """One row against another on one metric."""
 
-    recipe: Recipe
-    against: Recipe
+    row: Row
+    against: Row
     metric: Metric
-    difference: Difference  # recipe - against
+    difference: Difference  # row - against
     adjusted_p: float
     significant: bool
 
 
 @cache
-def figure(recipe: Recipe, metric: Metric) -> Figure | None:
-    """A cell of the table; None where a run of the recipe lacks the metric.
+def figure(row: Row, metric: Metric) -> Figure | None:
+    """A cell of the table; None where a run of the row lacks the metric.
 
     Of a single run it is what evaluation.json says. A teacher is not compared with itself.
     """
-    if not recipe.has(metric.name) or (recipe.is_teacher and metric.of_teacher):
+    if not row.has(metric.name) or (row.is_teacher and metric.of_teacher):
         return None
-    spread = _over_seeds(recipe, metric)
-    if len(recipe.runs) == 1:
-        measured = recipe.runs[0].evaluation["metrics"][metric.name]
+    spread = _over_seeds(row, metric)
+    if len(row.runs) == 1:
+        measured = row.runs[0].evaluation["metrics"][metric.name]
         return Figure(spread.mean, measured["low"], measured["high"], spread)
-    interval = bootstrap_interval(_values(recipe, metric), recipe.runs[0].weights(metric.name))
+    interval = bootstrap_interval(_values(row, metric), row.runs[0].weights(metric.name))
     return Figure(spread.mean, interval.low, interval.high, spread)
 
 
-def compared_metrics(recipes: Sequence[Recipe]) -> list[Metric]:
+def compared_metrics(rows: Sequence[Row]) -> list[Metric]:
     """The metrics whose difference to SFT is told."""
-    had = [metric for metric in COMPARED if any(recipe.has(metric.name) for recipe in recipes)]
+    had = [metric for metric in COMPARED if any(row.has(metric.name) for row in rows)]
     return had[:NUM_COMPARED]
 
 
-def differences_to_sft(recipes: Sequence[Recipe]) -> list[Comparison]:
-    """Every recipe against the (first) SFT from where it started, p adjusted over all of them."""
-    controls: dict[str, Recipe] = {}
-    for recipe in recipes:
-        if recipe.is_sft:
-            controls.setdefault(recipe.start, recipe)
+def differences_to_sft(rows: Sequence[Row]) -> list[Comparison]:
+    """Every row against the (first) SFT from where it started, p adjusted over all of them."""
+    controls: dict[str, Row] = {}
+    for row in rows:
+        if row.is_sft:
+            controls.setdefault(row.start, row)
     return compare(
-        (recipe, control, metric)
-        for metric in compared_metrics(recipes)
-        for recipe in recipes
-        if (control := controls.get(recipe.start)) not in (None, recipe)
-        if _can_be_compared([recipe, control], metric)
+        (row, control, metric)
+        for metric in compared_metrics(rows)
+        for row in rows
+        if (control := controls.get(row.start)) not in (None, row)
+        if _can_be_compared([row, control], metric)
     )
 
 
-def best_of_columns(recipes: Sequence[Recipe]) -> tuple[set[tuple[str, str]], int]:
-    """Which cells, as (name of the recipe, name of the metric), are the best of their column.
+def best_of_columns(rows: Sequence[Row]) -> tuple[set[tuple[str, str]], int]:
+    """Which cells, as (name of the row, name of the metric), are the best of their column.
 
     Among the students of one size, and only where the best differs significantly from each of the
     others, p adjusted over the comparisons of all columns. Where a student lacks the metric, or
@@ -100,9 +100,9 @@ def best_of_columns(recipes: Sequence[Recipe]) -> tuple[set[tuple[str, str]], in
     Returns:
         the cells, and the number of comparisons.
     """
-    students = sorted((r for r in recipes if not r.is_teacher), key=lambda r: r.parameters)
+    students = sorted((r for r in rows if not r.is_teacher), key=lambda r: r.parameters)
     pairs = []
-    for _, same_size in groupby(students, key=lambda recipe: recipe.parameters):
+    for _, same_size in groupby(students, key=lambda row: row.parameters):
         rivals = list(same_size)
         for metric in METRICS:
             if metric.better and _can_be_compared(rivals, metric):
@@ -112,15 +112,13 @@ def best_of_columns(recipes: Sequence[Recipe]) -> tuple[set[tuple[str, str]], in
     # Where seeds overlap nothing is significant: p is taken as 1 there, which saves the work.
     apart = [pair for pair in pairs if _seeds_apart(*pair)]
     comparisons = compare(apart, num_others=len(pairs) - len(apart))
-    clear = [(c.recipe.name, c.metric.name) for c in comparisons if c.significant]
+    clear = [(c.row.name, c.metric.name) for c in comparisons if c.significant]
     asked = Counter((best.name, metric.name) for best, _, metric in pairs)
     return {cell for cell, won in Counter(clear).items() if won == asked[cell]}, len(pairs)
 
 
-def compare(
-    pairs: Iterable[tuple[Recipe, Recipe, Metric]], num_others: int = 0
-) -> list[Comparison]:
-    """Differences, each of the first recipe less the second.
+def compare(pairs: Iterable[tuple[Row, Row, Metric]], num_others: int = 0) -> list[Comparison]:
+    """Differences, each of the first row less the second.
 
     P is adjusted over all of them and ``num_others`` more, of which nothing is claimed.
     """
@@ -128,12 +126,12 @@ def compare(
     resamples = max(RESAMPLES, RESAMPLES_A_COMPARISON * (len(pairs) + num_others))
     differences = [
         paired_difference(
-            _values(recipe, metric),
+            _values(row, metric),
             _values(against, metric),
-            recipe.runs[0].weights(metric.name),
+            row.runs[0].weights(metric.name),
             resamples=resamples,
         )
-        for recipe, against, metric in pairs
+        for row, against, metric in pairs
     ]
     adjusted = holm([difference.p_value for difference in differences] + [1.0] * num_others)
     return [
@@ -142,22 +140,22 @@ def compare(
     ]
 
 
-def _seeds_apart(recipe: Recipe, against: Recipe, metric: Metric) -> bool:
-    a, b = _over_seeds(recipe, metric), _over_seeds(against, metric)
+def _seeds_apart(row: Row, against: Row, metric: Metric) -> bool:
+    a, b = _over_seeds(row, metric), _over_seeds(against, metric)
     return a.low > b.high or b.low > a.high
 
 
-def _can_be_compared(recipes: Sequence[Recipe], metric: Metric) -> bool:
-    one_teacher = len({recipe.teacher for recipe in recipes}) == 1
-    measured = all(recipe.has(metric.name) for recipe in recipes)
+def _can_be_compared(rows: Sequence[Row], metric: Metric) -> bool:
+    one_teacher = len({row.teacher for row in rows}) == 1
+    measured = all(row.has(metric.name) for row in rows)
     return measured and (one_teacher or not metric.of_teacher)
 
 
-def _over_seeds(recipe: Recipe, metric: Metric) -> Spread:
-    return seed_spread([run.evaluation["metrics"][metric.name]["mean"] for run in recipe.runs])
+def _over_seeds(row: Row, metric: Metric) -> Spread:
+    return seed_spread([run.evaluation["metrics"][metric.name]["mean"] for run in row.runs])
 
 
-def _values(recipe: Recipe, metric: Metric) -> np.ndarray:
-    """Each example's value, [n], the mean over the recipe's seeds."""
-    runs = [run.evaluation["metrics"][metric.name]["values"] for run in recipe.runs]
+def _values(row: Row, metric: Metric) -> np.ndarray:
+    """Each example's value, [n], the mean over the row's seeds."""
+    runs = [run.evaluation["metrics"][metric.name]["values"] for run in row.runs]
     return np.mean(runs, axis=0)

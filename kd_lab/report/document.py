@@ -2,14 +2,14 @@
 
 from collections.abc import Collection, Sequence
 
+from kd_lab.evaluation.metrics import TABLES
 from kd_lab.report.comparisons import SIGNIFICANT, Comparison
-from kd_lab.report.metrics import TABLES
 from kd_lab.report.plots import logged_curves
 from kd_lab.report.published import PublishedRow
-from kd_lab.report.runs import Recipe
+from kd_lab.report.runs import Row
 from kd_lab.report.table import (
     Cells,
-    Row,
+    TableRow,
     markdown_differences,
     markdown_row,
     markdown_speed,
@@ -19,14 +19,15 @@ from kd_lab.report.table import (
 MAIN, FIDELITY, MODES = TABLES
 
 HOW_TO_READ = f"""\
-A row is a recipe: the student q before it, the teacher p, and the loss, a point of the map *prefix
-source × divergence* with its share of SFT. The prefix source is who wrote the answers that are
-learnt from: the dataset, the teacher, the student (mixed: a share λ of them anew by the student).
+A row is one objective: the student q before it, the teacher p, and the loss, a point of the map
+*prefix source × divergence* with its share of SFT, and the method that lies there. The
+prefix source is who wrote the answers that are learnt from: the dataset, the teacher, the student
+(mixed: a share λ of them anew by the student).
 FKL is forward KL, D(p‖q), and RKL reverse KL, D(q‖p); *teacher × SFT* is SeqKD, and *policy
 gradient* MiniLLM's. Both KLs of the table are to the teacher, in nats per token of the references.
 
-A cell is the mean with its 95% bootstrap interval over the test examples and, of a recipe trained
-with several seeds, the standard deviation between them (mean and interval are then those of the
+A cell is the mean with its 95% bootstrap interval over the test examples and, of a row trained with
+several seeds, the standard deviation between them (mean and interval are then those of the
 mean over the seeds). The interval says what other test examples would change, the deviation what
 another seed of training would. Arrows point to the better side.
 
@@ -50,16 +51,16 @@ references' tokens.""",
 All are of the sampled answers.""",
 }
 WITH_GRAMMAR = """
-The first three are exact: the law of the student on all true answers against that of the grammar,
+The first three are exact: the student's distribution on all true answers against the grammar's,
 in nats a question; the second given that the student stays in the grammar. The others are of the
 sampled answers."""
 
 DIFFERENCES = f"""\
 ![Differences to SFT with intervals, a panel a metric](differences.png)
 
-The recipe's mean less that of SFT from the same start, over the same examples; its 95% interval;
+The row's mean less that of SFT from the same start, over the same examples; its 95% interval;
 and p after Holm's adjustment for these COMPARISONS comparisons. Bold, and filled in the picture: p
-below {SIGNIFICANT:g}, and every seed of the recipe beyond every seed of SFT."""
+below {SIGNIFICANT:g}, and every seed of the row beyond every seed of SFT."""
 NO_DIFFERENCES = "No run here is SFT (`alpha: 0`) from the same start as another."
 
 CURVES = """\
@@ -81,8 +82,8 @@ NO_COVERAGE_PRECISION = "Known on the toy language only, which has a grammar."
 
 
 def report_markdown(
-    recipes: Sequence[Recipe],
     rows: Sequence[Row],
+    table_rows: Sequence[TableRow],
     best: Cells,
     num_best_comparisons: int,
     differences: Sequence[Comparison],
@@ -91,61 +92,61 @@ def report_markdown(
     """The text of report.md.
 
     Args:
-        recipes: what was run.
-        rows: the same, with what was published.
+        rows: what was run.
+        table_rows: the same, with what was published.
         best, num_best_comparisons: from ``best_of_columns``.
         differences: from ``differences_to_sft``.
         pictures: names of those that could be drawn.
     """
-    examples = recipes[0].runs[0].evaluation["test_set"]["examples"]
+    examples = rows[0].runs[0].evaluation["test_set"]["examples"]
     how_to_read = HOW_TO_READ.replace("COMPARISONS", f"{num_best_comparisons:,}")
-    if any(isinstance(row, PublishedRow) for row in rows):
+    if any(isinstance(row, PublishedRow) for row in table_rows):
         how_to_read += PUBLISHED
     told = NO_DIFFERENCES
     if differences:
         told = DIFFERENCES.replace("COMPARISONS", f"{len(differences):,}")
         told += "\n\n" + markdown_differences(differences)
     sections = {
-        MAIN: markdown_table(rows, MAIN, best, whole=True) + "\n\n" + how_to_read,
+        MAIN: markdown_table(table_rows, MAIN, best, whole=True) + "\n\n" + how_to_read,
         "Differences to SFT": told,
-        "Training curves": _curves(recipes) if "training_curves" in pictures else NO_CURVES,
+        "Training curves": _curves(rows) if "training_curves" in pictures else NO_CURVES,
         "Coverage against precision": (
             COVERAGE_PRECISION if "coverage_precision" in pictures else NO_COVERAGE_PRECISION
         ),
         **{
             name: f"{table}\n{WITH_GRAMMAR if 'grammar' in table else note}"
             for name, note in NOTES.items()
-            if (table := markdown_table(recipes, name, best))
+            if (table := markdown_table(rows, name, best))
         },
-        "Size and speed": markdown_speed(recipes),
-        "The runs": _markdown_runs(recipes),
+        "Size and speed": markdown_speed(rows),
+        "The runs": _markdown_runs(rows),
     }
     head = (
-        f"# Report\n\n{sum(len(recipe.runs) for recipe in recipes)} runs of {len(recipes)} "
+        f"# Report\n\n{sum(len(row.runs) for row in rows)} runs of {len(rows)} "
         f"recipes, evaluated on the same {examples:,} test examples.\n"
     )
     return head + "".join(f"\n## {name}\n\n{text}\n" for name, text in sections.items() if text)
 
 
-def _curves(recipes: Sequence[Recipe]) -> str:
-    without = [r.name for r in recipes if not r.gives and r.config and logged_curves(r) is None]
+def _curves(rows: Sequence[Row]) -> str:
+    without = [r.name for r in rows if not r.gives and r.config and logged_curves(r) is None]
     return CURVES + (f" Not logged by: {'; '.join(without)}." if without else "")
 
 
-def _markdown_runs(recipes: Sequence[Recipe]) -> str:
+def _markdown_runs(rows: Sequence[Row]) -> str:
     """Where each row comes from; the folders hold all that is needed to repeat it."""
     lines = [
         markdown_row(["recipe", "seed", "folder", "steps", "commit"]),
         markdown_row(["---", "--:", "---", "--:", "---"]),
     ]
-    for recipe in recipes:
-        for run in recipe.runs:
+    for row in rows:
+        for run in row.runs:
             versions = run.evaluation["versions"]
             commit = (versions["git_commit"] or "")[:12]
             lines.append(
                 markdown_row(
                     [
-                        recipe.name,
+                        row.name,
                         str(run.config.get("seed", "")),
                         f"`{run.folder}`",
                         str(run.log[-1]["step"]) if run.log else "",

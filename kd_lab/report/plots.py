@@ -1,6 +1,6 @@
 """The pictures of a report: differences to SFT, training curves, and coverage against precision.
 
-A recipe looks the same in every picture. Its colour and line say which divergence it has, its
+A row looks the same in every picture. Its colour and line say which divergence it has, its
 marker who wrote the answers: ● the dataset, ▲ the teacher, ■ the student, ◆ both; hollow where a
 share is SFT. SFT alone is grey, the teacher a star, and a start a cross.
 """
@@ -15,72 +15,61 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from kd_lab.house_style import Figure, house_style
+from kd_lab.house_style import Figure, house_style, line_style
 from kd_lab.report.comparisons import Comparison
-from kd_lab.report.runs import DIVERGENCES, Recipe
+from kd_lab.report.runs import Row
 
 FORMATS = ("png", "svg")
-GREY = "#6E6E6E"
-SPARE_MARKERS = "vP<>pdh8"  # for recipes that stand at one point of the map
+SPARE_MARKERS = "vP<>pdh8"  # for rows that stand at one point of the map
 PLAIN = FuncFormatter(lambda value, _: f"{value:.6g}")  # 0.3 and not 3 × 10⁻¹
 LOGGED = {"forward KL, D(p‖q)": "eval_forward_kl", "reverse KL, D(q‖p)": "eval_reverse_kl"}
 
 Pictures = dict[str, bytes]  # file name -> its content
 
 
-def draw_all(recipes: Sequence[Recipe], comparisons: Sequence[Comparison]) -> dict[str, Pictures]:
+def draw_all(rows: Sequence[Row], comparisons: Sequence[Comparison]) -> dict[str, Pictures]:
     """All pictures for which the runs have data, each as PNG and SVG.
 
     Returns:
         name of the picture -> its files: "differences", "training_curves", "coverage_precision".
     """
     drawn = {
-        "differences": _draw_differences(recipes, comparisons),
-        "training_curves": _draw_curves(recipes),
-        "coverage_precision": _draw_modes(recipes),
+        "differences": _draw_differences(rows, comparisons),
+        "training_curves": _draw_curves(rows),
+        "coverage_precision": _draw_modes(rows),
     }
     return {name: _files(name, figure) for name, figure in drawn.items() if figure is not None}
 
 
-def styles(recipes: Sequence[Recipe]) -> dict[str, dict[str, Any]]:
-    """Colour, line style and marker of each recipe, by its name."""
-    with house_style():
-        cycle = list(matplotlib.rcParams["axes.prop_cycle"])
+def styles(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """Colour, line style and marker of each row, by its name."""
     taken: set[tuple[str, str, str]] = set()
     found = {}
-    for recipe in recipes:
-        config, marker = recipe.config, "o"
-        style: dict[str, Any] = {"color": GREY, "linestyle": "-"}
-        filled = True
-        if recipe.is_teacher:
+    for row in rows:
+        style, marker, filled = line_style(None), "o", True
+        if row.is_teacher:
             style, marker = {"color": "black", "linestyle": "-"}, "*"
-        elif config:
-            if config["alpha"] > 0:
-                style = cycle[list(DIVERGENCES).index(config["divergence"])]
-            filled = config["alpha"] in (0, 1)
-            mixed = config["prefixes"] != "student" and config.get("student_share")
-            source = "mixed" if mixed else config["prefixes"]
-            marker = {"dataset": "o", "teacher": "^", "student": "s", "mixed": "D"}[source]
-            marker = "X" if recipe.gives else marker
+        elif row.point:
+            look = row.point.look
+            style, filled = line_style(look.line), look.filled
+            marker = "X" if row.gives else look.marker
         face = style["color"] if filled else "white"
         spare = iter(SPARE_MARKERS)
         while (style["color"], marker, face) in taken and marker != ".":
             marker = next(spare, ".")
         taken.add((style["color"], marker, face))
-        found[recipe.name] = {**style, "marker": marker, "markerfacecolor": face}
+        found[row.name] = {**style, "marker": marker, "markerfacecolor": face}
     return found
 
 
 @house_style()
-def _draw_differences(
-    recipes: Sequence[Recipe], comparisons: Sequence[Comparison]
-) -> Figure | None:
-    """A panel a metric, a row a recipe: difference to SFT with its interval."""
+def _draw_differences(rows: Sequence[Row], comparisons: Sequence[Comparison]) -> Figure | None:
+    """A panel for each metric, a line for each row: difference to SFT with its interval."""
     if not comparisons:
         return None
     metrics = list(dict.fromkeys(comparison.metric for comparison in comparisons))
-    names = list(dict.fromkeys(comparison.recipe.name for comparison in comparisons))
-    style = styles(recipes)
+    names = list(dict.fromkeys(comparison.row.name for comparison in comparisons))
+    style = styles(rows)
     across = min(2, len(metrics))
     down = math.ceil(len(metrics) / across)
     figure = Figure(figsize=(6.6, down * (0.95 + 0.3 * len(names))), layout="constrained")
@@ -89,9 +78,9 @@ def _draw_differences(
         axes.axvline(0, color="black", linewidth=1.2)
         for comparison in comparisons:
             if comparison.metric is metric:
-                look = style[comparison.recipe.name]
+                look = style[comparison.row.name]
                 row, (mean, low, high, _) = (
-                    names.index(comparison.recipe.name),
+                    names.index(comparison.row.name),
                     comparison.difference,
                 )
                 face = look["color"] if comparison.significant else "white"
@@ -116,14 +105,12 @@ def _draw_differences(
 
 
 @house_style()
-def _draw_curves(recipes: Sequence[Recipe]) -> Figure | None:
+def _draw_curves(rows: Sequence[Row]) -> Figure | None:
     """Forward and reverse KL to the teacher on held-out conversations, as training goes on."""
-    curves = {
-        recipe.name: logged for recipe in recipes if (logged := logged_curves(recipe)) is not None
-    }
+    curves = {row.name: logged for row in rows if (logged := logged_curves(row)) is not None}
     if not curves:
         return None
-    style = styles(recipes)
+    style = styles(rows)
     figure = Figure(figsize=(6.6, 4.4), layout="constrained")
     panels = figure.subplots(1, 2)
     for axes, (title, key) in zip(panels, LOGGED.items(), strict=True):
@@ -146,26 +133,26 @@ def _draw_curves(recipes: Sequence[Recipe]) -> Figure | None:
 
 
 @house_style()
-def _draw_modes(recipes: Sequence[Recipe]) -> Figure | None:
+def _draw_modes(rows: Sequence[Row]) -> Figure | None:
     """A point a run: how much of the truth is kept against how much of what is said is true."""
-    shown = [recipe for recipe in recipes if recipe.has("precision") and recipe.has("coverage")]
+    shown = [row for row in rows if row.has("precision") and row.has("coverage")]
     if not shown:
         return None
-    style = styles(recipes)
+    style = styles(rows)
     figure = Figure(figsize=(6.4, 6.0), layout="constrained")
     axes = figure.subplots()
     # What the students came from may lie far off, and they fill the frame.
-    shown.sort(key=lambda recipe: recipe.gives != "")
-    for recipe in shown:
-        look = {key: value for key, value in style[recipe.name].items() if key != "linestyle"}
+    shown.sort(key=lambda row: row.gives != "")
+    for row in shown:
+        look = {key: value for key, value in style[row.name].items() if key != "linestyle"}
         points = np.array(
             [
                 [run.evaluation["metrics"][name]["mean"] for name in ("precision", "coverage")]
-                for run in recipe.runs
+                for run in row.runs
             ]
         )
-        label = recipe.name
-        if recipe.gives and shown[0] is not recipe:
+        label = row.name
+        if row.gives and shown[0] is not row:
             low, high = np.transpose([axes.get_xlim(), axes.get_ylim()])
             axes.autoscale(False)
             if not ((low <= points) & (points <= high)).all():
@@ -184,12 +171,12 @@ def _draw_modes(recipes: Sequence[Recipe]) -> Figure | None:
     return figure
 
 
-def logged_curves(recipe: Recipe) -> dict[str, tuple[np.ndarray, np.ndarray]] | None:
+def logged_curves(row: Row) -> dict[str, tuple[np.ndarray, np.ndarray]] | None:
     """Of each logged key: the steps that all seeds have, [s], and the values, [seeds, s]."""
     found = {}
     for key in LOGGED.values():
         of_seeds = [
-            {line["step"]: line[key] for line in run.log if key in line} for run in recipe.runs
+            {line["step"]: line[key] for line in run.log if key in line} for run in row.runs
         ]
         steps = sorted(set.intersection(*map(set, of_seeds)))
         if not steps:

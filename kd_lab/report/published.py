@@ -7,19 +7,30 @@ here, the student q is the 1.5B and the teacher p the 7B.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from kd_lab.report.metrics import TABLE_1
-from kd_lab.report.runs import Recipe
+from kd_lab.evaluation.metrics import TABLE_1
+from kd_lab.methods import METHODS, Point, method_of
+from kd_lab.report.runs import NOT_TRAINED, Row
 
 
 class PublishedRow(NamedTuple):
-    """A row of Table 1 in the words of ours; q and p as the recipes in qwen2.5/ name them."""
+    """A row of Table 1, on our map; q and p as the recipes in qwen2.5/ name them."""
 
     q: str
     p: str
     size: str  # of q
     teacher_size: str
-    loss: str
+    point: Point | None  # None: not trained by the post
     scores: tuple[float, float, float, float]  # as in TABLE_1
+
+    @property
+    def loss(self) -> str:
+        """Its words, as those of our rows."""
+        return self.point.short if self.point else NOT_TRAINED
+
+    @property
+    def method(self) -> str:
+        """The named method at its point; "" where there is none."""
+        return method_of(self.point) or "" if self.point else ""
 
     @property
     def name(self) -> str:
@@ -32,48 +43,45 @@ class PublishedRow(NamedTuple):
 
 
 INSTRUCT, TEACHER = "Qwen2.5-1.5B-Instruct", "Qwen2.5-7B-Instruct"
+SFT, HALF_FORWARD_KL = METHODS["sft"].point, Point(alpha=0.5)
 PUBLISHED = (
-    PublishedRow(TEACHER, "", "7B", "", "not trained here", (0.4613, 0.2059, 0.2705, -2.5047)),
-    PublishedRow("Qwen2.5-1.5B", "", "1.5B", "", "SFT", (0.5295, 0.2562, 0.3414, -2.5242)),
-    PublishedRow("Qwen2.5-7B", "", "7B", "", "SFT", (0.5576, 0.2830, 0.3640, -2.4594)),
+    PublishedRow(TEACHER, "", "7B", "", None, (0.4613, 0.2059, 0.2705, -2.5047)),
+    PublishedRow("Qwen2.5-1.5B", "", "1.5B", "", SFT, (0.5295, 0.2562, 0.3414, -2.5242)),
+    PublishedRow("Qwen2.5-7B", "", "7B", "", SFT, (0.5576, 0.2830, 0.3640, -2.4594)),
     PublishedRow(
-        INSTRUCT, TEACHER, "1.5B", "7B", "0.5 SFT + 0.5 dataset × FKL",
-        (0.5369, 0.2595, 0.3435, -2.5134),
+        INSTRUCT, TEACHER, "1.5B", "7B", HALF_FORWARD_KL, (0.5369, 0.2595, 0.3435, -2.5134)
     ),
     PublishedRow(
-        "ultra_1.5b", TEACHER, "1.5B", "7B", "0.5 SFT + 0.5 dataset × FKL",
-        (0.5404, 0.2615, 0.3463, -2.5104),
+        "ultra_1.5b", TEACHER, "1.5B", "7B", HALF_FORWARD_KL, (0.5404, 0.2615, 0.3463, -2.5104)
     ),
     PublishedRow(
-        "ultra_1.5b", TEACHER, "1.5B", "7B", "0.8 SFT + 0.2 dataset × FKL",
-        (0.5292, 0.2567, 0.3406, -2.5235),
+        "ultra_1.5b", TEACHER, "1.5B", "7B", Point(alpha=0.2), (0.5292, 0.2567, 0.3406, -2.5235)
     ),
     PublishedRow(
-        "ultra_1.5b", TEACHER, "1.5B", "7B", "0.5 SFT + 0.5 dataset × RKL",
+        "ultra_1.5b", TEACHER, "1.5B", "7B", Point(divergence="reverse_kl", alpha=0.5),
         (0.5291, 0.2558, 0.3408, -2.5211),
     ),
 )  # fmt: skip
 
 
-def with_published(recipes: Sequence[Recipe]) -> list[Recipe | PublishedRow]:
-    """The rows of the table: after each of ours what was published of the same, then the others.
+def with_published(rows: Sequence[Row]) -> list[Row | PublishedRow]:
+    """The lines of the table: each of our rows, what was published of the same, then the others.
 
     Nothing is added where no run is one of Qwen2.5.
     """
-    if not any(_is_qwen(recipe) for recipe in recipes):
-        return list(recipes)
-    rows: list[Recipe | PublishedRow] = []
-    for recipe in recipes:
-        rows.append(recipe)
-        rows += [row for row in PUBLISHED if _same(recipe, row) and row not in rows]
-    return rows + [row for row in PUBLISHED if row not in rows]
+    if not any(_is_qwen(row) for row in rows):
+        return list(rows)
+    lines: list[Row | PublishedRow] = []
+    for row in rows:
+        lines.append(row)
+        lines += [one for one in PUBLISHED if _same(row, one) and one not in lines]
+    return lines + [one for one in PUBLISHED if one not in lines]
 
 
-def _same(recipe: Recipe, row: PublishedRow) -> bool:
-    point = recipe.loss.partition(" (")[0]
-    return (recipe.q, recipe.p, point) == (row.q, row.p, row.loss)
+def _same(row: Row, published: PublishedRow) -> bool:
+    return (row.q, row.p, row.point) == (published.q, published.p, published.point)
 
 
-def _is_qwen(recipe: Recipe) -> bool:
-    names = (recipe.q, recipe.p, str(recipe.config.get("output_dir", "")))
+def _is_qwen(row: Row) -> bool:
+    names = (row.q, row.p, str(row.config.get("output_dir", "")))
     return any("qwen2.5" in name.lower() for name in names)

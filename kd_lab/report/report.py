@@ -11,11 +11,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from kd_lab.files import write_bytes
 from kd_lab.report.comparisons import best_of_columns, differences_to_sft
 from kd_lab.report.document import MAIN, report_markdown
 from kd_lab.report.plots import draw_all
 from kd_lab.report.published import with_published
-from kd_lab.report.runs import read_recipes
+from kd_lab.report.runs import read_rows
 from kd_lab.report.table import csv_table, print_table
 
 REPORT, TABLE = "report.md", "table.csv"
@@ -40,21 +41,18 @@ def run(args: ReportArguments) -> None:
     Raises:
         ValueError: in one line, what is wrong with a run; an earlier report stays as it was.
     """
-    recipes = read_recipes(args.runs)
-    rows = with_published(recipes)
-    best, num_comparisons = best_of_columns(recipes)
-    differences = differences_to_sft(recipes)
-    pictures = draw_all(recipes, differences)
-    text = report_markdown(recipes, rows, best, num_comparisons, differences, pictures)
-    files = {REPORT: text.encode(), TABLE: csv_table(rows, best).encode()}
+    rows = read_rows(args.runs)
+    lines = with_published(rows)
+    best, num_comparisons = best_of_columns(rows)
+    differences = differences_to_sft(rows)
+    pictures = draw_all(rows, differences)
+    text = report_markdown(rows, lines, best, num_comparisons, differences, pictures)
+    files = {REPORT: text.encode(), TABLE: csv_table(lines, best).encode()}
     for drawn in pictures.values():
         files |= drawn
     folder = Path(args.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        part = folder / f".{name}.part"
-        part.write_bytes(content)
-        part.replace(folder / name)
+        write_bytes(folder / name, content)
     console = Console()
-    print_table(console, rows, MAIN, best)
+    print_table(console, lines, MAIN, best)
     print(f"wrote {', '.join(files)} to {folder}")

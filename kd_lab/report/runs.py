@@ -1,8 +1,8 @@
-"""The runs of a report: read, checked to be comparable, and grouped into recipes.
+"""The runs of a report: read, checked to be comparable, and grouped into rows.
 
 A run is a folder with ``evaluation.json`` (kd-lab evaluate) beside ``config.yaml`` and
 ``metrics.jsonl`` (kd-lab train). A model that was not trained here has the first alone. Runs whose
-settings differ in nothing but their seed are one recipe, and one row.
+settings differ in nothing but their seed are one row.
 """
 
 import json
@@ -14,34 +14,26 @@ from typing import Any
 
 import yaml
 
+from kd_lab.evaluation.metrics import METRICS
+from kd_lab.methods import METHODS, Point, method_of
 from kd_lab.next_step import evaluation_of, written_by
-from kd_lab.report.metrics import METRICS
-from kd_lab.runs.run_folder import CONFIG, read_metrics
+from kd_lab.runs.run_files import CONFIG, RESULT, evaluation_settings, read_metrics
 
-RESULT = "evaluation.json"
 PARTS = "metrics", "weights", "missing", "speed", "student", "teacher", "test_set", "settings"
 SEEDS = ("seed", "data_seed")
-# Settings that leave a recipe what it is.
-NOT_OF_THE_RECIPE = {
+# Settings in which the runs of one row may differ.
+NOT_OF_A_ROW = {
     *SEEDS, "output_dir", "run_name", "resume_from_checkpoint", "disable_tqdm", "report_to",
     "do_eval", "per_device_eval_batch_size", "dataloader_num_workers", "num_test_conversations",
     "rollout_batch_size", "chunk_size", "log_level", "local_rank", "project",
 }  # fmt: skip
-BEGINNINGS_NOT_OF_THE_RECIPE = ("logging_", "save_", "eval_", "hub_", "push_to_hub", "trackio_")
+BEGINNINGS_NOT_OF_A_ROW = ("logging_", "save_", "eval_", "hub_", "push_to_hub", "trackio_")
 # Settings of an evaluation that decide what its figures mean.
 OF_THE_EVALUATION = (
-    "temperature", "top_p", "top_k", "max_new_tokens", "answers_per_prompt", "max_prompt_length",
-    "max_length", "bart_model",
+    "sampling_temperature", "top_p", "top_k", "max_new_tokens", "answers_per_prompt",
+    "max_prompt_length", "max_length", "bart_model",
 )  # fmt: skip
-DIVERGENCES = {
-    "forward_kl": "FKL",
-    "reverse_kl": "RKL",
-    "jensen_shannon": "JSD",
-    "adaptive_kl": "AKL",
-    "skew_forward_kl": "skew FKL",
-    "skew_reverse_kl": "skew RKL",
-    "total_variation": "TVD",
-}
+NOT_TRAINED = "not trained here"
 
 
 @dataclass(frozen=True)
@@ -63,26 +55,37 @@ class Run:
         return name and self.evaluation["weights"][name]
 
     @property
-    def recipe_settings(self) -> dict[str, Any]:
-        """What it shares with the other seeds of its recipe."""
+    def settings(self) -> dict[str, Any]:
+        """What it shares with the other seeds of its row."""
         return {
             key: value
             for key, value in self.config.items()
-            if key not in NOT_OF_THE_RECIPE and not key.startswith(BEGINNINGS_NOT_OF_THE_RECIPE)
+            if key not in NOT_OF_A_ROW and not key.startswith(BEGINNINGS_NOT_OF_A_ROW)
         } or {"model": _identity(self.evaluation["student"])}
 
 
 @dataclass(eq=False)
-class Recipe:
-    """The runs of one row, and its words."""
+class Row:
+    """The runs of one row of the table, and its words."""
 
     runs: list[Run]
     is_teacher: bool  # of another run in the report
     gives: str  # its own name, where it is the p or q of another run in the report
     q: str  # the student before this training
     p: str  # the teacher; empty where the training had none
-    loss: str  # the point of the map, and what tells it from rows that are otherwise alike
+    point: Point | None  # of the map; None: not trained here
+    remark: str = ""  # what tells it from rows that are otherwise alike
     name: str = ""  # unlike that of any other row
+
+    @property
+    def loss(self) -> str:
+        """The point of the map in words, and the remark."""
+        return (self.point.short if self.point else NOT_TRAINED) + self.remark
+
+    @property
+    def method(self) -> str:
+        """The named method at its point; "" where there is none, and of a model that gives."""
+        return method_of(self.point) or "" if self.point and not self.gives else ""
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -112,18 +115,17 @@ class Recipe:
 
     @property
     def start(self) -> str:
-        """What training began with: recipes of the same start differ in their method only."""
+        """What training began with: rows of the same start differ in their method only."""
         keys = ("model_name_or_path", "model_revision", "keep_every", "model_shape")
         return json.dumps([self.config.get(key) for key in keys])
 
     @property
     def is_sft(self) -> bool:
         """Whether it is a control: trained on answers alone, the dataset's or a teacher's."""
-        answers_alone = bool(self.config) and self.config["alpha"] == 0
-        return answers_alone and self.config["prefixes"] != "student" and not self.is_teacher
+        return self.point is not None and self.point.is_sft and not self.is_teacher
 
 
-def read_recipes(folders: Sequence[str | Path]) -> list[Recipe]:
+def read_rows(folders: Sequence[str | Path]) -> list[Row]:
     """The rows of a report: teachers and starts, then what had no teacher, then the distilled.
 
     Raises:
@@ -136,14 +138,14 @@ def read_recipes(folders: Sequence[str | Path]) -> list[Recipe]:
     _check_comparable(runs)
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        group = groups.setdefault(json.dumps(run.recipe_settings, sort_keys=True), [])
+        group = groups.setdefault(json.dumps(run.settings, sort_keys=True), [])
         if twin := next((other for other in group if other.seed == run.seed), None):
             raise ValueError(
                 f"{twin.folder} and {run.folder} are one recipe and one seed: give one of them, or "
                 "train with another --seed"
             )
         group.append(run)
-    recipes = []
+    rows = []
     for group in groups.values():
         own_name = _last(group[0].evaluation["student"]["name"])
         is_teacher = any(_is_teacher_of(group[0], run) for run in runs)
@@ -151,10 +153,10 @@ def read_recipes(folders: Sequence[str | Path]) -> list[Recipe]:
             _last(run.config.get("model_name_or_path") or "") == own_name for run in runs
         )
         gives = own_name if is_teacher or is_start else ""
-        recipes.append(Recipe(group, is_teacher, gives, *_words(group[0])))
-    recipes.sort(key=lambda recipe: (not recipe.is_teacher, not recipe.gives, recipe.p != ""))
-    _tell_apart(recipes)
-    return recipes
+        rows.append(Row(group, is_teacher, gives, *_words(group[0])))
+    rows.sort(key=lambda row: (not row.is_teacher, not row.gives, row.p != ""))
+    _tell_apart(rows)
+    return rows
 
 
 def _read_run(folder: Path) -> Run:
@@ -204,7 +206,7 @@ def _check_comparable(runs: Sequence[Run]) -> None:
                 "evaluate them on the same ones, or report on them apart"
             )
         for key in OF_THE_EVALUATION:
-            mine, other = (each.evaluation["settings"].get(key) for each in (run, first))
+            mine, other = (evaluation_settings(each.evaluation).get(key) for each in (run, first))
             if mine != other:
                 raise ValueError(
                     f"{first.folder} was evaluated with {key} {other} and {run.folder} with {mine}:"
@@ -226,60 +228,44 @@ def _is_teacher_of(run: Run, other: Run) -> bool:
     return _identity(teacher) == _identity(mine)
 
 
-def _words(run: Run) -> tuple[str, str, str]:
-    """q, p and the loss."""
+def _words(run: Run) -> tuple[str, str, Point | None]:
+    """q, p and the point."""
     config = run.config
     if not config:
-        return _last(run.evaluation["student"]["name"]), "", "not trained here"
+        return _last(run.evaluation["student"]["name"]), "", None
     q = "untrained" if config.get("model_shape") else _last(config["model_name_or_path"])
     if (config.get("keep_every") or 1) > 1:
         q += f", 1 layer in {config['keep_every']}"
     keys = ("teacher_model_name_or_path", "teacher_cache", "answers")
     teachers = [_last(config[key]) for key in keys if config.get(key)]
-    point = _map_point(config)
-    return q, "" if point == "SFT" or not teachers else teachers[0], point
+    point = Point.of(config)
+    return q, "" if point == METHODS["sft"].point or not teachers else teachers[0], point
 
 
-def _map_point(config: Mapping[str, Any]) -> str:
-    """Where a training lies on the map *prefix source × divergence*, and its share of SFT."""
-    alpha, source = config["alpha"], config["prefixes"]
-    share = config.get("student_share") or 0
-    if source != "student" and share:
-        source = ("" if source == "dataset" else f"{source}, ") + f"mixed λ={share:g}"
-    if alpha == 0:
-        return "SFT" if source == "dataset" else f"{source} × SFT"
-    settings = (config.get("divergence_settings") or {}).values()
-    point = f"{source} × {DIVERGENCES[config['divergence']]}"
-    point += f"({', '.join(map(str, settings))})" if settings else ""
-    point += ", policy gradient" if config.get("policy_gradient") else ""
-    point += f", T={config['distil_temperature']:g}" if config["distil_temperature"] != 1 else ""
-    return point if alpha == 1 else f"{1 - alpha:g} SFT + {alpha:g} {point}"
-
-
-def _tell_apart(recipes: Sequence[Recipe]) -> None:
+def _tell_apart(rows: Sequence[Row]) -> None:
     """Add to the loss of rows that read alike what differs, and give every row a name."""
-    for recipe in recipes:
-        if recipe.gives and recipe.config:
-            recipe.loss += f" (gives {recipe.gives})"
-    for alike in _alike(recipes, lambda r: (r.q, r.p, r.parameters, r.loss)):
-        settings = [recipe.runs[0].recipe_settings for recipe in alike]
+    for row in rows:
+        if row.gives and row.config:
+            row.remark += f" (gives {row.gives})"
+    for alike in _alike(rows, lambda r: (r.q, r.p, r.parameters, r.loss)):
+        settings = [row.runs[0].settings for row in alike]
         keys = sorted({key for one in settings for key in one})
         differing = [key for key in keys if len({json.dumps(s.get(key)) for s in settings}) > 1]
-        for recipe, own in zip(alike, settings, strict=True):
+        for row, own in zip(alike, settings, strict=True):
             told = (f"{key} {_short(own.get(key))}" for key in differing)
-            recipe.loss += f" ({', '.join(told)})"
-    for recipe in recipes:
-        recipe.name = recipe.gives or (recipe.loss if recipe.config else recipe.q)
-    words: tuple[Callable[[Recipe], str], ...] = (
-        lambda recipe: recipe.q and f"q = {recipe.q}",
-        lambda recipe: recipe.p and f"p = {recipe.p}",
-        lambda recipe: count(recipe.parameters),
+            row.remark += f" ({', '.join(told)})"
+    for row in rows:
+        row.name = row.gives or (row.loss if row.config else row.q)
+    words: tuple[Callable[[Row], str], ...] = (
+        lambda row: row.q and f"q = {row.q}",
+        lambda row: row.p and f"p = {row.p}",
+        lambda row: count(row.parameters),
     )
     for told_by in words:
-        for alike in _alike(recipes, lambda recipe: recipe.name):
-            if len({told_by(recipe) for recipe in alike}) > 1:
-                for recipe in alike:
-                    recipe.name = ", ".join(filter(None, [recipe.name, told_by(recipe)]))
+        for alike in _alike(rows, lambda row: row.name):
+            if len({told_by(row) for row in alike}) > 1:
+                for row in alike:
+                    row.name = ", ".join(filter(None, [row.name, told_by(row)]))
 
 
 def count(parameters: int) -> str:
@@ -290,13 +276,11 @@ def count(parameters: int) -> str:
     return str(parameters)
 
 
-def _alike(recipes: Sequence[Recipe], words: Callable[[Recipe], Any]) -> list[list[Recipe]]:
+def _alike(rows: Sequence[Row], words: Callable[[Row], Any]) -> list[list[Row]]:
     """The groups of more than one with the same words."""
-    counts = Counter(map(words, recipes))
+    counts = Counter(map(words, rows))
     return [
-        [recipe for recipe in recipes if words(recipe) == told]
-        for told, count in counts.items()
-        if count > 1
+        [row for row in rows if words(row) == told] for told, count in counts.items() if count > 1
     ]
 
 

@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from kd_lab.evaluation.metrics import METRICS, TABLES, Metric
 from kd_lab.report.comparisons import Comparison, figure
-from kd_lab.report.metrics import METRICS, TABLES, Metric
 from kd_lab.report.published import PublishedRow
-from kd_lab.report.runs import Recipe, count
+from kd_lab.report.runs import Row, count
 
-Row = Recipe | PublishedRow
-Cells = set[tuple[str, str]]  # (name of the recipe, name of the metric)
+TableRow = Row | PublishedRow
+Cells = set[tuple[str, str]]  # (name of the row, name of the metric)
 
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 CELL_WIDTH, NAME_WIDTH = 15, 30  # in the terminal: "*-2.5104 ±0.012"
@@ -38,20 +38,22 @@ class Notes:
         return [f"{self.mark(reason)} {reason}." for reason in self.reasons]
 
 
-def columns(recipes: Sequence[Recipe], table: str) -> list[Metric]:
+def columns(rows: Sequence[Row], table: str) -> list[Metric]:
     """A table's metrics: those that some run has, or says why it has not."""
     return [
         metric
         for metric in TABLES[table]
         if any(
             metric.name in run.evaluation["metrics"] or metric.name in run.evaluation["missing"]
-            for recipe in recipes
-            for run in recipe.runs
+            for row in rows
+            for run in row.runs
         )
     ]
 
 
-def markdown_table(rows: Sequence[Row], table: str, best: Cells, *, whole: bool = False) -> str:
+def markdown_table(
+    rows: Sequence[TableRow], table: str, best: Cells, *, whole: bool = False
+) -> str:
     """One of the tables, with its footnotes.
 
     Args:
@@ -62,7 +64,7 @@ def markdown_table(rows: Sequence[Row], table: str, best: Cells, *, whole: bool 
     metrics = columns(_ours(rows), table)
     if not metrics:
         return ""
-    words = ["q", "p", "size of q", "size of p", "loss", "seeds"] if whole else [""]
+    words = ["q", "p", "size of q", "size of p", "loss", "method", "seeds"] if whole else [""]
     lines = [
         markdown_row([*words, *(metric.heading for metric in metrics)]),
         markdown_row(["---"] * len(words) + ["--:"] * len(metrics)),
@@ -74,10 +76,10 @@ def markdown_table(rows: Sequence[Row], table: str, best: Cells, *, whole: bool 
 
 
 def markdown_differences(comparisons: Sequence[Comparison]) -> str:
-    """Differences to SFT: a row a recipe, a column a metric; bold where significant."""
+    """Differences to SFT: a line for each row, a column for each metric; significant in bold."""
     metrics = list(dict.fromkeys(comparison.metric for comparison in comparisons))
-    names = list(dict.fromkeys(comparison.recipe.name for comparison in comparisons))
-    told = {(c.recipe.name, c.metric): c for c in comparisons}
+    names = list(dict.fromkeys(comparison.row.name for comparison in comparisons))
+    told = {(c.row.name, c.metric): c for c in comparisons}
     lines = [
         markdown_row(["", *(metric.heading for metric in metrics)]),
         markdown_row(["---", *["--:"] * len(metrics)]),
@@ -97,7 +99,7 @@ def markdown_differences(comparisons: Sequence[Comparison]) -> str:
     return "\n".join(lines)
 
 
-def markdown_speed(recipes: Sequence[Recipe]) -> str:
+def markdown_speed(rows: Sequence[Row]) -> str:
     """What distillation buys: parameters and tokens/s of student and teacher, on one line."""
     lines = [
         markdown_row(
@@ -105,19 +107,19 @@ def markdown_speed(recipes: Sequence[Recipe]) -> str:
         ),
         markdown_row(["---", *["--:"] * 5]),
     ]
-    for recipe in recipes:
-        speeds = [run.evaluation["speed"] for run in recipe.runs]
-        if recipe.is_teacher or not all("teacher" in speed for speed in speeds):
+    for row in rows:
+        speeds = [run.evaluation["speed"] for run in row.runs]
+        if row.is_teacher or not all("teacher" in speed for speed in speeds):
             continue
         q, p = (
             sum(speed[side]["tokens_per_second"] for speed in speeds) / len(speeds)
             for side in ("student", "teacher")
         )
-        sizes = count(recipe.parameters), count(speeds[0]["teacher"]["parameters"])
-        lines.append(markdown_row([recipe.name, *sizes, f"{q:,.0f}", f"{p:,.0f}", f"{q / p:.2f}"]))
+        sizes = count(row.parameters), count(speeds[0]["teacher"]["parameters"])
+        lines.append(markdown_row([row.name, *sizes, f"{q:,.0f}", f"{p:,.0f}", f"{q / p:.2f}"]))
     if len(lines) == 2:
         return ""
-    speed = recipes[-1].speed
+    speed = rows[-1].speed
     told = (
         f"\nTokens/s of {speed['batch_size']} answers at a time, of {speed['tokens_each']} tokens, "
         f"on {speed['student']['device']}. Read the ratio: load differs from run to run."
@@ -125,28 +127,29 @@ def markdown_speed(recipes: Sequence[Recipe]) -> str:
     return "\n".join([*lines, told])
 
 
-def csv_table(rows: Sequence[Row], best: Cells) -> str:
+def csv_table(rows: Sequence[TableRow], best: Cells) -> str:
     """All metrics of all rows in full precision; empty where there is nothing to say."""
     ours = _ours(rows)
-    had = [metric for metric in METRICS if any(recipe.has(metric.name) for recipe in ours)]
+    had = [metric for metric in METRICS if any(row.has(metric.name) for row in ours)]
     file = io.StringIO()
-    head = ["name", "q", "p", "size_q", "size_p", "loss", "published", "seeds"]
+    head = ["name", "q", "p", "size_q", "size_p", "loss", "method", "published", "seeds"]
     parts = ("", "_low", "_high", "_seed_sd", "_best")
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([*head, *(metric.name + part for metric in had for part in parts)])
     for row in rows:
         if isinstance(row, PublishedRow):
-            line = [row.name, row.q, row.p, row.size, row.teacher_size, row.loss, True, ""]
+            sizes: tuple[object, object] = row.size, row.teacher_size
+            line = [row.name, row.q, row.p, *sizes, row.loss, row.method, True, ""]
             figures: list[list[object]] = [[row.score(metric.name), *[""] * 4] for metric in had]
         else:
             sizes = row.parameters, row.teacher_parameters if row.p else ""
-            line = [row.name, row.q, row.p, *sizes, row.loss, False, len(row.runs)]
+            line = [row.name, row.q, row.p, *sizes, row.loss, row.method, False, len(row.runs)]
             figures = [_csv_cells(row, metric, best) for metric in had]
         writer.writerow([*line, *(part for one in figures for part in one)])
     return file.getvalue()
 
 
-def print_table(console: Console, rows: Sequence[Row], table: str, best: Cells) -> None:
+def print_table(console: Console, rows: Sequence[TableRow], table: str, best: Cells) -> None:
     """A table in the terminal, in as many parts as its width asks for.
 
     Columns that are empty all the way down are left to the footnotes.
@@ -157,7 +160,7 @@ def print_table(console: Console, rows: Sequence[Row], table: str, best: Cells) 
     filled = []
     for metric in columns(_ours(rows), table):
         cells = [_terminal_cell(row, metric, best, notes) for row in rows]
-        if any(figure(recipe, metric) for recipe in _ours(rows)):
+        if any(figure(row, metric) for row in _ours(rows)):
             filled.append((metric.heading, cells))
     fit = max(1, (console.width - name_width) // (CELL_WIDTH + 2))
     for first in range(0, len(filled), fit):
@@ -182,7 +185,7 @@ def markdown_row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _markdown_cell(row: Row, metric: Metric, best: Cells, notes: Notes) -> str:
+def _markdown_cell(row: TableRow, metric: Metric, best: Cells, notes: Notes) -> str:
     """Mean (bold where best), interval, and the spread where there are seeds."""
     digits = metric.digits
     if isinstance(row, PublishedRow):
@@ -198,7 +201,7 @@ def _markdown_cell(row: Row, metric: Metric, best: Cells, notes: Notes) -> str:
     return "<br>".join(lines)
 
 
-def _terminal_cell(row: Row, metric: Metric, best: Cells, notes: Notes) -> Text:
+def _terminal_cell(row: TableRow, metric: Metric, best: Cells, notes: Notes) -> Text:
     digits = metric.digits
     if isinstance(row, PublishedRow):
         score = row.score(metric.name)
@@ -211,38 +214,39 @@ def _terminal_cell(row: Row, metric: Metric, best: Cells, notes: Notes) -> Text:
     return Text(f"*{told}" if is_best else told, style="bold green" if is_best else "")
 
 
-def _mark_of_empty(recipe: Recipe, metric: Metric, notes: Notes) -> str:
+def _mark_of_empty(row: Row, metric: Metric, notes: Notes) -> str:
     """The footnote of an empty cell; none for a teacher against itself."""
-    if metric.of_teacher and recipe.is_teacher:
+    if metric.of_teacher and row.is_teacher:
         return ""
-    if metric.of_teacher and recipe.teacher is None:
+    if metric.of_teacher and row.teacher is None:
         return notes.mark("Evaluated without a teacher")
     reason = next(
         run.evaluation["missing"].get(metric.name, "not measured")
-        for run in recipe.runs
+        for run in row.runs
         if metric.name not in run.evaluation["metrics"]
     )
     return notes.mark(f"{metric.label}: {reason}")
 
 
-def _words(row: Row) -> list[str]:
+def _words(row: TableRow) -> list[str]:
     if isinstance(row, PublishedRow):
-        return [row.q, row.p, row.size, row.teacher_size, row.loss, "*published*"]
+        return [row.q, row.p, row.size, row.teacher_size, row.loss, row.method, "*published*"]
     teacher_size = count(row.teacher_parameters) if row.p and row.teacher_parameters else ""
-    return [row.q, row.p, count(row.parameters), teacher_size, row.loss, str(len(row.runs))]
+    sizes = count(row.parameters), teacher_size
+    return [row.q, row.p, *sizes, row.loss, row.method, str(len(row.runs))]
 
 
-def _ours(rows: Sequence[Row]) -> list[Recipe]:
-    return [row for row in rows if isinstance(row, Recipe)]
+def _ours(rows: Sequence[TableRow]) -> list[Row]:
+    return [row for row in rows if isinstance(row, Row)]
 
 
 def _p_value(p: float) -> str:
     return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
-def _csv_cells(recipe: Recipe, metric: Metric, best: Cells) -> list[object]:
-    found = figure(recipe, metric)
+def _csv_cells(row: Row, metric: Metric, best: Cells) -> list[object]:
+    found = figure(row, metric)
     if found is None:
         return [""] * 5
     sd = found.seeds.sd if found.seeds.n > 1 else ""
-    return [found.mean, found.low, found.high, sd, (recipe.name, metric.name) in best]
+    return [found.mean, found.low, found.high, sd, (row.name, metric.name) in best]

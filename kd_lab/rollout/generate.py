@@ -2,7 +2,7 @@
 
     kd-lab generate --teacher_model_name_or_path runs/teacher --output_dir runs/answers
     kd-lab train --config tiny/seqkd --answers runs/answers
-    kd-lab cache --answers runs/answers ...          # with the teacher's law beside each token
+    kd-lab cache --answers runs/answers ...          # with the teacher's distribution at each token
 
 A prompt is a conversation without its last answer. The answers are JSONL shards, one line each:
 
@@ -14,7 +14,6 @@ killed goes on with the shard it was at and ends as it would have. On several GP
 takes its share of the shards: ``accelerate launch --num_processes 8 -m kd_lab generate ...``.
 """
 
-import hashlib
 import importlib.util
 import json
 import os
@@ -35,53 +34,34 @@ from kd_lab.data.examples import say_rows_without_end
 from kd_lab.data.messages import json_row
 from kd_lab.data.row_store import RowStore
 from kd_lab.data.shards import Shard, ShardStore
-from kd_lab.next_step import check_model_path
+from kd_lab.files import sha256_of
+from kd_lab.model_identity import tokenizer_hash
+from kd_lab.models import Model
 from kd_lab.rollout.sampling import Completion, Sampling
-from kd_lab.teacher.cache import DTYPES, SPLITS
-from kd_lab.teacher.identity import model_identity, tokenizer_hash
+from kd_lab.rollout.sampling_arguments import SamplingArguments, sampling_of
+from kd_lab.teacher.arguments import TeacherArguments, check_teacher_arguments
 from kd_lab.teacher.stored import stored_answers
-from kd_lab.vocabulary import shared_vocabulary_size
 
 if TYPE_CHECKING:  # importing transformers takes seconds, and only its type is needed
     import torch
-    from transformers import PreTrainedTokenizerBase
 
 ENGINES = ("transformers", "vllm")
 
 
-@dataclass
-class GenerateArguments:
+@dataclass(kw_only=True)
+class GenerateArguments(TeacherArguments, SamplingArguments):
     """Who answers, how, and where the answers go."""
 
     output_dir: str = field(metadata={"help": "The folder to write, or to go on with."})
     teacher_model_name_or_path: str = field(
-        metadata={"help": "The teacher, a folder or a name on the model hub."}
-    )
-    teacher_revision: str | None = field(
-        default=None, metadata={"help": "Its revision on the hub: a branch, tag or commit."}
-    )
-    teacher_dtype: str = field(
-        default="auto", metadata={"help": "Its own: float32, bfloat16, or auto: as it was saved."}
+        metadata={"help": "The teacher: a folder, or a name on the model hub."}
     )
     engine: str = field(default="transformers", metadata={"help": "transformers, or vllm on GPUs."})
     split: str = field(default="train", metadata={"help": "Of the conversations: train or test."})
     max_prompt_length: int | None = field(
         default=1024, metadata={"help": "Conversations with a longer prompt, in tokens, are left."}
     )
-    max_new_tokens: int = field(default=512, metadata={"help": "Of an answer; it is cut off then."})
-    sampling_temperature: float = field(
-        default=1.0, metadata={"help": "1: the teacher's own law; 0: its likeliest tokens."}
-    )
-    top_p: float = field(
-        default=1.0, metadata={"help": "Draw from the likeliest tokens with this mass only."}
-    )
-    top_k: int = field(
-        default=0, metadata={"help": "Draw from so many likeliest tokens only; 0: all."}
-    )
     generation_seed: int = field(default=0, metadata={"help": "Of the answers."})
-    generation_batch_size: int = field(
-        default=64, metadata={"help": "Answers written at a time; memory grows with it."}
-    )
     rows_per_shard: int = field(
         default=512, metadata={"help": "Answers that are one file, and lost at most by a kill."}
     )
@@ -95,7 +75,7 @@ class Job(NamedTuple):
 
     settings: dict[str, Any]  # all that decides what is stored, as JSON can say it
     prompts: Dataset  # of the columns messages and prompt_ids
-    tokenizer: "PreTrainedTokenizerBase"
+    teacher: Model
     sampling: Sampling
 
 
@@ -128,13 +108,12 @@ def check_generate_arguments(args: GenerateArguments) -> Sampling:
     Raises:
         ValueError: a setting outside its range, or vllm that is not installed.
     """
-    for name, known in ("engine", ENGINES), ("teacher_dtype", DTYPES), ("split", SPLITS):
-        if getattr(args, name) not in known:
-            raise ValueError(f"{name} must be one of {known}, not {getattr(args, name)!r}")
-    for name in ("generation_batch_size", "rows_per_shard"):
-        if getattr(args, name) < 1:
-            raise ValueError(f"{name} must be at least 1, not {getattr(args, name)}")
-    check_model_path("teacher_model_name_or_path", args.teacher_model_name_or_path)
+    if args.engine not in ENGINES:
+        raise ValueError(f"engine must be one of {ENGINES}, not {args.engine!r}")
+    as_split(args.split)
+    if args.rows_per_shard < 1:
+        raise ValueError(f"rows_per_shard must be at least 1, not {args.rows_per_shard}")
+    check_teacher_arguments(args)
     if not 0 <= args.generation_seed < 2**64:
         raise ValueError(f"generation_seed must lie in [0, 2^64), not {args.generation_seed}")
     if args.engine == "vllm":
@@ -142,7 +121,7 @@ def check_generate_arguments(args: GenerateArguments) -> Sampling:
             raise ValueError("engine vllm: install 'kd-lab[vllm]', in an environment of its own")
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:
             raise ValueError("engine vllm runs as one process: start it without accelerate launch")
-    return Sampling(args.max_new_tokens, args.sampling_temperature, args.top_p, args.top_k)
+    return sampling_of(args)
 
 
 def generate(args: GenerateArguments, data: DataArguments) -> ShardStore:
@@ -185,16 +164,14 @@ def generate(args: GenerateArguments, data: DataArguments) -> ShardStore:
 
 
 def _describe(args: GenerateArguments, data: DataArguments, sampling: Sampling) -> Job:
-    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+    from transformers import GenerationConfig
 
-    teacher, revision = args.teacher_model_name_or_path, args.teacher_revision
-    identity = model_identity(teacher, revision)
-    config = AutoConfig.from_pretrained(teacher, revision=revision)
-    tokenizer = AutoTokenizer.from_pretrained(teacher, revision=revision)
-    rows = config.get_text_config().vocab_size
+    teacher = Model(args.teacher_model_name_or_path, args.teacher_revision, args.teacher_dtype)
+    tokenizer = teacher.tokenizer
     split = as_split(args.split)
     prompts, dropped, _ = RowStore(data, tokenizer, [split]).prompts(split, args.max_prompt_length)
-    room = config.get_text_config().max_position_embeddings - max(map(len, prompts["prompt_ids"]))
+    longest = max(map(len, prompts["prompt_ids"]))
+    room = teacher.config.get_text_config().max_position_embeddings - longest
     if args.max_new_tokens > room:
         raise ValueError(
             f"after the longest prompt the teacher has room for {max(room, 0):,} tokens, not for "
@@ -202,14 +179,15 @@ def _describe(args: GenerateArguments, data: DataArguments, sampling: Sampling) 
         )
     ends = {tokenizer.eos_token_id}
     with suppress(OSError):  # it has no such file
-        also = GenerationConfig.from_pretrained(teacher, revision=revision or "main").eos_token_id
+        also = GenerationConfig.from_pretrained(
+            teacher.name, revision=teacher.revision or "main"
+        ).eos_token_id
         ends |= {also} if isinstance(also, int) else {*(also or ())}
-    dtype = str(config.dtype or "float32").removeprefix("torch.")
     settings = {
-        "teacher": identity,
-        "dtype": dtype if args.teacher_dtype == "auto" else args.teacher_dtype,
+        "teacher": teacher.identity,
+        "dtype": teacher.dtype_name,
         "tokenizer_sha256": tokenizer_hash(tokenizer),
-        "vocab_size": shared_vocabulary_size(tokenizer, tokenizer, rows, rows),
+        "vocab_size": teacher.vocab_size,
         "eos_token_ids": sorted(ends),
         "engine": args.engine,
         "sampling": asdict(sampling),
@@ -220,9 +198,9 @@ def _describe(args: GenerateArguments, data: DataArguments, sampling: Sampling) 
             "max_prompt_length": args.max_prompt_length,
             "dropped": dropped,
         },
-        "prompts_sha256": hashlib.sha256(json.dumps(prompts["prompt_ids"][:]).encode()).hexdigest(),
+        "prompts_sha256": sha256_of(json.dumps(prompts["prompt_ids"][:])),
     }
-    return Job(settings, prompts, tokenizer, sampling)
+    return Job(settings, prompts, teacher, sampling)
 
 
 def _writer(
@@ -234,27 +212,20 @@ def _writer(
 
         longest = max(map(len, job.prompts["prompt_ids"]))
         llm = vllm_engine.load(
-            args.teacher_model_name_or_path,
-            args.teacher_revision,
+            job.teacher.name,
+            job.teacher.revision,
             dtype=job.settings["dtype"],
             max_length=longest + args.max_new_tokens,
-            batch_size=args.generation_batch_size,
+            batch_size=args.rollout_batch_size,
         )
         write = partial(vllm_engine.write_answers, llm)
     else:
-        from transformers import AutoModelForCausalLM
-
         from kd_lab.rollout import transformers_engine
 
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            args.teacher_model_name_or_path,
-            revision=args.teacher_revision,
-            dtype=job.settings["dtype"],
-        )
         write = partial(
             transformers_engine.write_answers,
-            model.to(device),
-            batch_size=args.generation_batch_size,
+            job.teacher.load().to(device),  # type: ignore[arg-type]
+            batch_size=args.rollout_batch_size,
         )
     return partial(
         write,
@@ -307,7 +278,7 @@ def _write_shards(
 
 def _answer(row: int, asked: dict[str, Any], completion: Completion, job: Job) -> dict[str, Any]:
     """One line: a conversation like any other, and beside it the tokens themselves."""
-    content = job.tokenizer.decode(completion.tokens, skip_special_tokens=True)
+    content = job.teacher.tokenizer.decode(completion.tokens, skip_special_tokens=True)
     messages = [*asked["messages"], {"role": "assistant", "content": content}]
     return {
         "row": row,

@@ -11,22 +11,22 @@ Written are train.jsonl and test.jsonl, of {"messages": [{"role": "user", ...}]}
 """
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kd_lab.data.manifest import KIND, MANIFEST, check_manifest, sha256
+from kd_lab.data.manifest import KIND, MANIFEST, check_manifest
 from kd_lab.data.messages import prompt_key
-from kd_lab.next_step import check_model_path
+from kd_lab.files import sha256_of_file, whole_folder
+from kd_lab.models import Model
 from kd_lab.rollout.sampling import Sampling
-from kd_lab.teacher.cache import DTYPES
-from kd_lab.teacher.identity import model_identity
+from kd_lab.rollout.sampling_arguments import TOP_P, SamplingArguments, sampling_of
+from kd_lab.teacher.arguments import TeacherArguments, check_teacher_arguments
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedTokenizerBase
@@ -35,33 +35,21 @@ FEWEST_WORDS = 4
 FIRST_WORDS = 5  # two questions that begin with the same so many words are taken for one
 
 
-@dataclass
-class QuestionArguments:
+@dataclass(kw_only=True)
+class QuestionArguments(TeacherArguments, SamplingArguments):
     """Who asks, and how much."""
 
     output_dir: str = field(metadata={"help": "The folder to write."})
     teacher_model_name_or_path: str = field(
-        metadata={"help": "A chat model, a folder or a name on the model hub."}
-    )
-    teacher_revision: str | None = field(
-        default=None, metadata={"help": "Its revision on the hub: a branch, tag or commit."}
-    )
-    teacher_dtype: str = field(
-        default="auto", metadata={"help": "Its own: float32, bfloat16, or auto: as it was saved."}
+        metadata={"help": "A chat model: a folder, or a name on the model hub."}
     )
     num_questions: int = field(default=1000, metadata={"help": "Of the training split."})
     num_test_questions: int = field(default=100, metadata={"help": "Of the test split."})
-    max_question_length: int = field(
-        default=48, metadata={"help": "In tokens; a question that is longer is left."}
+    max_new_tokens: int = field(
+        default=48, metadata={"help": "Longest question, in tokens; a longer one is left out."}
     )
-    sampling_temperature: float = field(default=1.0, metadata={"help": "Of the questions."})
-    top_p: float = field(
-        default=0.9, metadata={"help": "Draw from the likeliest tokens with this mass only."}
-    )
+    top_p: float = field(default=0.9, metadata={"help": TOP_P})
     question_seed: int = field(default=0, metadata={"help": "Of the questions."})
-    question_batch_size: int = field(
-        default=64, metadata={"help": "Questions written at a time; memory grows with it."}
-    )
 
 
 ARGUMENTS = (QuestionArguments,)
@@ -77,9 +65,10 @@ def run(args: QuestionArguments) -> None:
     """
     sampling = check_question_arguments(args)
     folder = Path(args.output_dir)
+    teacher = Model(args.teacher_model_name_or_path, args.teacher_revision, args.teacher_dtype)
     wanted = {
         "kind": KIND,
-        "teacher": model_identity(args.teacher_model_name_or_path, args.teacher_revision),
+        "teacher": teacher.identity,
         "settings": {key: value for key, value in asdict(args).items() if key != "output_dir"},
     }
     if folder.exists() and any(folder.iterdir()):
@@ -88,26 +77,21 @@ def run(args: QuestionArguments) -> None:
             raise ValueError(f"{folder} holds something else: give another --output_dir")
         print(f"{folder}: there already")
         return
-    questions, written, cut = _ask(args, sampling)
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
-    part.mkdir(parents=True)
+    questions, written, cut = _ask(args, teacher, sampling)
     test = args.num_test_questions
     files = {}
-    for name, some in ("train", questions[test:]), ("test", questions[:test]):
-        path = part / f"{name}.jsonl"
-        rows = [{"messages": [{"role": "user", "content": question}]} for question in some]
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        path.write_text(text, encoding="utf-8")
-        files[path.name] = {"conversations": len(rows), "sha256": sha256(path)}
-    manifest = {**wanted, "written": written, "files": files}
-    (part / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    if folder.exists():
-        folder.rmdir()
-    part.rename(folder)
+    with whole_folder(folder) as part:
+        for name, some in ("train", questions[test:]), ("test", questions[:test]):
+            path = part / f"{name}.jsonl"
+            rows = [{"messages": [{"role": "user", "content": question}]} for question in some]
+            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            path.write_text(text, encoding="utf-8")
+            files[path.name] = {"conversations": len(rows), "sha256": sha256_of_file(path)}
+        manifest = {**wanted, "written": written, "files": files}
+        (part / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     print(
         f"{folder}: {len(questions):,} questions, of {written:,} that the model wrote; {cut:,} "
-        "were cut at max_question_length and left out"
+        "were cut at max_new_tokens and left out"
     )
 
 
@@ -117,15 +101,13 @@ def check_question_arguments(args: QuestionArguments) -> Sampling:
     Raises:
         ValueError: a setting outside its range.
     """
-    if args.teacher_dtype not in DTYPES:
-        raise ValueError(f"teacher_dtype must be one of {DTYPES}, not {args.teacher_dtype!r}")
-    check_model_path("teacher_model_name_or_path", args.teacher_model_name_or_path)
-    for name in ("num_questions", "num_test_questions", "question_batch_size"):
+    check_teacher_arguments(args)
+    for name in ("num_questions", "num_test_questions"):
         if getattr(args, name) < 1:
             raise ValueError(f"{name} must be at least 1, not {getattr(args, name)}")
     if not 0 <= args.question_seed < 2**64:
         raise ValueError(f"question_seed must lie in [0, 2^64), not {args.question_seed}")
-    return Sampling(args.max_question_length, args.sampling_temperature, args.top_p)
+    return sampling_of(args)
 
 
 def user_header(tokenizer: "PreTrainedTokenizerBase") -> str:
@@ -149,28 +131,20 @@ def is_question(text: str) -> bool:
     return len(text.splitlines()) == 1 and len(text.split()) >= FEWEST_WORDS
 
 
-def _ask(args: QuestionArguments, sampling: Sampling) -> tuple[list[str], int, int]:
+def _ask(args: QuestionArguments, teacher: Model, sampling: Sampling) -> tuple[list[str], int, int]:
     """As many different questions as are wanted, how many were written, and how many were cut."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     from kd_lab.rollout.transformers_engine import write_answers
 
-    name, revision = args.teacher_model_name_or_path, args.teacher_revision
-    tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+    tokenizer = teacher.tokenizer
     prompt = tokenizer(user_header(tokenizer), add_special_tokens=False)["input_ids"]
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        name, revision=revision, dtype=args.teacher_dtype
-    )
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
-    wanted, batch = args.num_questions + args.num_test_questions, args.question_batch_size
+    wanted, batch = args.num_questions + args.num_test_questions, args.rollout_batch_size
     written = cut = 0
     found: dict[tuple[str, ...], str] = {}
     with _progress(wanted) as advance:
         while len(found) < wanted:
             before = len(found)
             for tokens, finished in write_answers(
-                model, [prompt] * batch, sampling, eos_token_ids=[tokenizer.eos_token_id],
+                teacher.model, [prompt] * batch, sampling, eos_token_ids=[tokenizer.eos_token_id],
                 seed=args.question_seed, batch_size=batch, vocab_size=len(tokenizer),
                 first_row=written,
             ):  # fmt: skip
@@ -183,8 +157,9 @@ def _ask(args: QuestionArguments, sampling: Sampling) -> tuple[list[str], int, i
             advance(min(len(found), wanted) - before)
             if len(found) == before and written >= 10 * batch:
                 raise ValueError(
-                    f"{name} has asked {before:,} different questions and, in the last {batch}, "
-                    f"nothing new: ask for fewer than {wanted:,}, or raise sampling_temperature"
+                    f"{teacher.name} has asked {before:,} different questions and, in the last "
+                    f"{batch}, nothing new: ask for fewer than {wanted:,}, or raise "
+                    "sampling_temperature"
                 )
     return [*found.values()][:wanted], written, cut
 

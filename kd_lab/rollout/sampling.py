@@ -1,8 +1,8 @@
-"""How the next token is drawn: from a law, by one uniform number that belongs to it alone.
+"""Draw the next token from a distribution by one uniform number that belongs to it alone.
 
-The number depends on the seed, the row (which answer) and the step (which token of it), and on
-nothing else, and the token is read off the law's cumulative sum. So an answer stays the same in
-whatever batch it is written, up to the rounding of the logits themselves.
+The number depends only on the seed, the answer's number and the token's place in it. The token is
+read off the distribution's cumulative sum. So an answer stays the same in any batch, up to the
+rounding of the logits themselves.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ NUCLEUS_GUESS = 1024  # likeliest tokens to look at first for top_p; a full sort
 
 @dataclass(frozen=True)
 class Sampling:
-    """How answers are drawn. As in transformers and vLLM: temperature, then top_k, then top_p.
+    """How answers are drawn: temperature, then top_k, then top_p, as in transformers and vLLM.
 
     Raises:
         ValueError: a setting outside its range.
@@ -49,7 +49,7 @@ class Completion(NamedTuple):
 
 
 def row_uniforms(seed: int, row: int, count: int) -> NDArray[np.float32]:
-    """The ``count`` first uniform numbers in [0, 1) that belong to one answer: [count]."""
+    """The first ``count`` uniform numbers in [0, 1) that belong to one answer: [count]."""
     key = np.array([seed, row], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key)).random(count, dtype=np.float32)
 
@@ -64,46 +64,46 @@ def next_tokens(
     Args:
         logits: of each writer, [B, V].
         shares: of each writer; they sum to 1.
-        uniforms: [B] in [0, 1); not looked at if greedy.
+        uniforms: [B] in [0, 1); unused if greedy.
     Returns:
-        [B] tokens; -1 where the logits are not finite, so that there is no law to draw from.
+        [B] tokens; -1 where the logits are not finite.
     """
     if sampling.temperature == 0:
         scores = logits[0] if len(logits) == 1 else _mixture(logits, shares, 1.0)
         best, tokens = scores.max(-1)
         return torch.where(best.isfinite(), tokens, -1)
-    law = _mixture(logits, shares, sampling.temperature)
+    mixture = _mixture(logits, shares, sampling.temperature)
     if sampling.top_k == 0 and sampling.top_p == 1:
-        return _invert(law, uniforms)
-    weights, candidates = _likeliest(law, sampling)  # [B, K] both
+        return _invert(mixture, uniforms)
+    weights, candidates = _likeliest(mixture, sampling)  # [B, K] both
     places = _invert(weights, uniforms)
     tokens = candidates.gather(-1, places.clamp(min=0).unsqueeze(-1)).squeeze(-1)
     return torch.where(places < 0, -1, tokens)
 
 
 def _mixture(logits: Sequence[Tensor], shares: Sequence[float], temperature: float) -> Tensor:
-    laws = [torch.softmax(part.float() / temperature, dim=-1) for part in logits]
-    if len(laws) == 1:
-        return laws[0]
-    return sum((share * law for share, law in zip(shares, laws, strict=True)), start=laws[0] * 0)
+    parts = [torch.softmax(one.float() / temperature, dim=-1) for one in logits]
+    if len(parts) == 1:
+        return parts[0]
+    return sum((share * p for share, p in zip(shares, parts, strict=True)), start=parts[0] * 0)
 
 
-def _likeliest(law: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """What top_k and top_p leave: weights (0 where cut, not renormalised) and their tokens."""
-    size = law.shape[-1]
+def _likeliest(mixture: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """The tokens that top_k and top_p keep, and their weights (0 where cut; not renormalised)."""
+    size = mixture.shape[-1]
     count = min(sampling.top_k or NUCLEUS_GUESS, size)
-    weights, tokens = law.topk(count, dim=-1)
+    weights, tokens = mixture.topk(count, dim=-1)
     mass = weights.sum(-1, keepdim=True)
     if sampling.top_k == 0:
-        mass = law.sum(-1, keepdim=True)
+        mass = mixture.sum(-1, keepdim=True)
         if count < size and bool((weights.sum(-1, keepdim=True) < sampling.top_p * mass).any()):
-            weights, tokens = law.sort(dim=-1, descending=True)
+            weights, tokens = mixture.sort(dim=-1, descending=True)
     mass_before = weights.cumsum(-1) - weights
     return torch.where(mass_before < sampling.top_p * mass, weights, 0.0), tokens
 
 
 def _invert(weights: Tensor, uniforms: Tensor) -> Tensor:
-    """The place where each row's cumulative sum passes its uniform number; -1 if it never does."""
+    """The index at which each cumulative sum passes its uniform number; -1 if it never does."""
     cumulative = weights.cumsum(-1)
     total = cumulative[:, -1:]
     # Strictly below the total, so that the place found is one whose weight is not 0.

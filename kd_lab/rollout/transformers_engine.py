@@ -46,9 +46,10 @@ def write_answers(
 
     Args:
         writers: a decoder-only model of transformers, or ``[(model, share), ...]`` whose next-token
-            laws are mixed (MiniLLM's teacher-mixed sampling, arXiv 2306.08543, Section 2.2). What
-            a model's ``generation_config`` says is not looked at. Unwrap a model of DeepSpeed or
-            DDP first. Each is in eval mode while it writes and in its own mode afterwards.
+            distributions are mixed (MiniLLM's teacher-mixed sampling, arXiv 2306.08543, Section
+            2.2). What a model's ``generation_config`` says is not looked at. Unwrap a model of
+            DeepSpeed or DDP first. Each is in eval mode while it writes and in its own mode
+            afterwards.
         prompts: token ids of each prompt.
         eos_token_ids: any of these ends an answer.
         seed: with a prompt's place it fixes the answer, whatever ``batch_size`` is (as far as the

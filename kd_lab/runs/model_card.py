@@ -10,6 +10,8 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
+from kd_lab.methods import Point
+
 CARD = """\
 # {title}
 
@@ -64,11 +66,12 @@ def model_card(
         datasets=DATASETS.get(str(config.get("dataset"))),
         tags=["knowledge-distillation" if teacher else "sft", "kd-lab", "trl"],
     )
+    point = Point.of(config)
     settings = {
         "Student": _student(config),
         "Teacher": teacher and _code(teacher, config.get("teacher_revision")),
-        "Prefixes": teacher and _prefixes(config),
-        "Divergence": _divergence(config) if config["alpha"] > 0 else None,
+        "Prefixes": teacher and point.prefix_words,
+        "Divergence": point.divergence_words if config["alpha"] > 0 else None,
         "Share of the divergence, alpha": f"{config['alpha']:g}" if teacher else None,
         "Temperature": f"{config['distil_temperature']:g}" if config["alpha"] > 0 else None,
         "Data": _data(config),
@@ -84,7 +87,7 @@ def model_card(
         made_with.append(f"commit {commit[:12]}" + (", changed" if versions["git_dirty"] else ""))
     body = CARD.format(
         title=str(config.get("run_name") or config["output_dir"]).rstrip("/").rpartition("/")[2],
-        what=_what(config, teacher),
+        what=_what(point, teacher),
         settings="\n".join(f"| {key} | {value} |" for key, value in settings.items() if value),
         results=_results(metrics),
         versions=", ".join(made_with),
@@ -95,38 +98,20 @@ def model_card(
 DATASETS = {"ultrachat": ["HuggingFaceH4/ultrachat_200k"]}
 
 
-def _what(config: Mapping[str, Any], teacher: str | None) -> str:
+def _what(point: Point, teacher: str | None) -> str:
     if not teacher:
         return "Supervised fine-tuning on all assistant turns, with KD Lab (no teacher)."
-    if config["alpha"] == 0:
-        return f"Sequence-level distillation with KD Lab: fine-tuned on {_prefixes(config)}."
-    if config.get("policy_gradient"):
+    if not point.has_divergence:
+        return f"Sequence-level distillation with KD Lab: fine-tuned on {point.prefix_words}."
+    if point.policy_gradient:
         return (
             "Distilled with KD Lab by sequence-level reverse KL with MiniLLM's policy gradient "
             "([arXiv 2306.08543](https://arxiv.org/abs/2306.08543))."
         )
     return (
-        f"Distilled with KD Lab: {_divergence(config)} between the teacher's and the student's "
-        f"next-token laws, on {_prefixes(config)}."
+        f"Distilled with KD Lab: {point.divergence_words} between the teacher's and the student's "
+        f"next-token distributions, on {point.prefix_words}."
     )
-
-
-def _prefixes(config: Mapping[str, Any]) -> str:
-    written = {
-        "dataset": "the dataset's answers",
-        "teacher": "answers that the teacher wrote",
-        "student": "answers that the student wrote",
-    }[config["prefixes"]]
-    share = config.get("student_share") or 0
-    if config["prefixes"] != "student" and share:
-        written += f", a share of {share:g} written anew by the student"
-    return written
-
-
-def _divergence(config: Mapping[str, Any]) -> str:
-    settings = config.get("divergence_settings") or {}
-    told = ", ".join(f"{key} = {value}" for key, value in settings.items())
-    return config["divergence"].replace("_", " ") + (f" ({told})" if told else "")
 
 
 def _student(config: Mapping[str, Any]) -> str:

@@ -1,8 +1,10 @@
 """A run's folder: what was asked, with what it was run, what came of it, and which parts are whole.
 
     config.yaml          every setting, resolved: a recipe that is this run again
-    versions.json        Python, libraries, git commit, seed, devices, processes, per start
+    versions.json        Python, libraries, git commit, seed, devices, processes, per start; and
+                         what an earlier start had otherwise
     metrics.jsonl        one line per log event, in the order of the steps, none twice
+    evaluation.json      what kd-lab evaluate measured of the final model
     checkpoint-N/        as transformers writes it, README.md (how it was distilled), and the marker
                          `complete` once all of it is there
     model.safetensors    the final model, with its README.md and its `complete`
@@ -10,23 +12,19 @@
 A process that is killed leaves no marker on what it was writing, so that half a checkpoint is never
 taken for a whole one:
 
-    start_from = start_run(folder, resume_from_checkpoint)       # before any model is loaded
+    asked = resolved_config(*arguments)
+    start_from = start_run(folder, resume_from_checkpoint, asked)   # before any model is loaded
     trainer = ...(callbacks=[MetricsWriter(folder), MarkWholeCheckpoints()])
-    record_run(folder, resolved_config(*arguments))
+    record_run(folder, asked)
     trainer.train(resume_from_checkpoint=start_from)
     trainer.save_model(folder)
     finish_run(folder)
 """
 
-import importlib.metadata
 import json
 import os
-import platform
-import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, fields
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -35,68 +33,13 @@ import yaml
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
+from kd_lab.files import write_text
 from kd_lab.machine.peak_memory import own_peak
+from kd_lab.runs.marker import mark_whole
 from kd_lab.runs.model_card import model_card
-
-CONFIG, VERSIONS, METRICS, COMPLETE = "config.yaml", "versions.json", "metrics.jsonl", "complete"
-LIBRARIES = ("torch", "transformers", "trl", "accelerate", "datasets", "peft", "deepspeed", "numpy")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file, and its folder, so that it is there whole or as it was before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
-
-
-def start_run(folder: str | Path, resume_from_checkpoint: str | bool | None) -> Path | None:
-    """Where training goes on: a whole checkpoint, or None for the first step.
-
-    Args:
-        resume_from_checkpoint: "true" takes the last whole checkpoint of ``folder``, and starts
-            from the first step where there is none yet; a path takes that one.
-    Raises:
-        ValueError: the folder already holds a run and nothing is to be resumed, or the checkpoint
-            is missing or was never finished.
-    """
-    folder = Path(folder)
-    resume = str(resume_from_checkpoint or "false")
-    if resume.lower() == "true":
-        return last_whole_checkpoint(folder)
-    if resume.lower() != "false":
-        checkpoint = Path(resume)
-        if not checkpoint.is_dir():
-            raise ValueError(f"no such checkpoint: {checkpoint}")
-        if not (checkpoint / COMPLETE).exists():
-            raise ValueError(f"{checkpoint} is not whole: the run was cut off while it was written")
-        return checkpoint
-    if (folder / CONFIG).exists() or any(folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
-        what = "a finished run" if (folder / COMPLETE).exists() else "a run"
-        raise ValueError(
-            f"{folder} already holds {what}: give another --output_dir, or go on with "
-            "--resume_from_checkpoint true"
-        )
-    return None
-
-
-def last_whole_checkpoint(folder: str | Path) -> Path | None:
-    """The checkpoint of the highest step that was written to its end; None if there is none."""
-    whole = [path.parent for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*/{COMPLETE}")]
-    return max(whole, key=_step, default=None)
-
-
-def resolved_config(*arguments: Any) -> dict[str, Any]:
-    """All settings of the argument dataclasses in one dict of plain values, as YAML has them.
-
-    What ends in ``_token`` is a secret and left out.
-    """
-    config: dict[str, Any] = {}
-    for of in arguments:
-        values = of.to_dict() if hasattr(of, "to_dict") else asdict(of)
-        names = {field.name for field in fields(of) if field.init}
-        config |= {name: _plain(value) for name, value in values.items() if name in names}
-    return {name: value for name, value in config.items() if not name.endswith("_token")}
+from kd_lab.runs.resuming import changes, step_of
+from kd_lab.runs.run_files import COMPLETE, CONFIG, METRICS, VERSIONS, read_metrics
+from kd_lab.runs.versions import run_versions
 
 
 def record_run(folder: str | Path, config: Mapping[str, Any]) -> None:
@@ -106,30 +49,14 @@ def record_run(folder: str | Path, config: Mapping[str, Any]) -> None:
     _wait_for_everyone()  # all have checked the folder before anything is in it
     if not _is_main_process():
         return
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / VERSIONS
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
-        versions["earlier_starts"] = [*before.pop("earlier_starts", []), before]
-    write_whole(path, json.dumps(versions, indent=2) + "\n")
-    write_whole(folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=True, allow_unicode=True))
-
-
-def run_versions(config: Mapping[str, Any]) -> dict[str, Any]:
-    """With what a run is made: Python, libraries, git commit, seed, devices, processes."""
-    commit, dirty = _git_commit()
-    return {
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "python": platform.python_version(),
-        "libraries": {
-            name: version for name in ("kd-lab", *LIBRARIES) if (version := _version(name))
-        },
-        "git_commit": commit,
-        "git_dirty": dirty,
-        "seed": config.get("seed"),
-        "devices": _devices(),
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
-    }
+        earlier = before.pop("earlier_starts", [])
+        before["settings"] = {key: old for key, (old, _) in changes(folder, config).items()}
+        versions["earlier_starts"] = [*earlier, before]
+    write_text(path, json.dumps(versions, indent=2) + "\n")
+    write_text(folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=True, allow_unicode=True))
 
 
 def finish_run(folder: str | Path) -> None:
@@ -156,8 +83,7 @@ class MetricsWriter(TrainerCallback):
         kept = [line for line in read_metrics(self.path.parent) if self._stays(line, state)]
         seconds = kept[-1]["seconds"] if kept else 0.0
         self._began = time.perf_counter() - seconds
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def on_log(
         self,
@@ -182,24 +108,6 @@ class MetricsWriter(TrainerCallback):
         return line["step"] <= state.global_step and "train_runtime" not in line
 
 
-def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; a last line that was cut off is left out.
-
-    Raises:
-        ValueError: a line before the last is no JSON object; names the file and line.
-    """
-    path = Path(folder) / METRICS
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    metrics = []
-    for number, line in enumerate(lines, 1):
-        try:
-            metrics.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number < len(lines) or line.endswith("\n"):
-                raise ValueError(f"{path}:{number}: not JSON: {error.msg}") from error
-    return metrics
-
-
 class MarkWholeCheckpoints(TrainerCallback):
     """Marks each checkpoint once it is whole, and only then removes those beyond the limit.
 
@@ -217,7 +125,7 @@ class MarkWholeCheckpoints(TrainerCallback):
         if state.is_world_process_zero and args.output_dir is not None:
             # What lies beyond this step is written again, and is not whole while that happens.
             for marker in Path(args.output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*/{COMPLETE}"):
-                if _step(marker.parent) > state.global_step:
+                if step_of(marker.parent) > state.global_step:
                     marker.unlink()
             (Path(args.output_dir) / COMPLETE).unlink(missing_ok=True)
 
@@ -242,30 +150,14 @@ class MarkWholeCheckpoints(TrainerCallback):
         args.save_total_limit = self._limit
 
 
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])
-
-
 def _mark_complete(model_folder: Path, *, run_folder: Path) -> None:
     _wait_for_everyone()  # each process writes a part
     if _is_main_process():
         config = yaml.safe_load((run_folder / CONFIG).read_text(encoding="utf-8"))
         versions = json.loads((run_folder / VERSIONS).read_text(encoding="utf-8"))
         card = model_card(config, versions, read_metrics(run_folder))
-        write_whole(model_folder / "README.md", card)
-        (model_folder / COMPLETE).touch()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set)):
-        return [_plain(item) for item in value]
-    return value
+        write_text(model_folder / "README.md", card)
+        mark_whole(model_folder)
 
 
 def _is_main_process() -> bool:
@@ -277,38 +169,9 @@ def _wait_for_everyone() -> None:
         torch.distributed.barrier()
 
 
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _git_commit() -> tuple[str | None, bool | None]:
-    """Commit of the checkout that this package is run from, and whether it was changed since."""
-
-    def git(*words: str) -> str:
-        here = Path(__file__).parent
-        return subprocess.run(
-            ["git", *words], cwd=here, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", "__init__.py")  # not some repository around a venv
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
-    except (OSError, subprocess.CalledProcessError):
-        return None, None
-
-
 def _peak_memory() -> dict[str, float]:
     """The most that this process has held, in GiB: resident, and on its GPU."""
     peak = {"peak_memory_gib": own_peak() / 2**30}
     if torch.cuda.is_available():
         peak["peak_gpu_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
     return peak
-
-
-def _devices() -> list[str]:
-    if torch.cuda.is_available():
-        return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return [f"cpu, {torch.get_num_threads()} threads of {os.cpu_count()}"]

@@ -1,1 +1,1 @@
-"""Many runs as one study: which, in what order, and what they say together."""
+"""Many runs as one study: its tasks, their order, and its results."""

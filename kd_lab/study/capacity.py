@@ -1,10 +1,10 @@
 """When do forward and reverse KL end alike? The gap between them against the student's capacity.
 
-Students of five sizes, the largest as large as its teacher. For each size and seed there is one
-start, trained by SFT, and from it go on SFT, token-level forward KL and token-level reverse KL. Of
-one seed all see the same conversations in the same order: only the objective differs, and the gaps
-of several seeds are over several starts too. For the record, the student of the demo is also
-trained by both divergences from random weights, for as many steps as a start and what follows it.
+Students have five sizes; the largest is as large as its teacher. Each size and seed has one start,
+trained by SFT. From it SFT, token-level forward KL and token-level reverse KL go on. All runs of
+one seed see the same conversations in the same order; only the objective differs. So gaps over
+several seeds are over several starts too. For the record, both divergences also train the demo's
+student from random weights, for as many steps as a start and its continuation together.
 """
 
 import json
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from kd_lab.study.commands import evaluate, train
 from kd_lab.study.schedule import Task
 from kd_lab.study.sweep import (
+    COMPARED,
     DIVERGENCES,
     Sweep,
     draw_sweep,
@@ -22,8 +23,8 @@ from kd_lab.study.sweep import (
     read_values,
     sweep_results,
     teacher_tasks,
-    told,
     with_gaps,
+    with_interval,
 )
 from kd_lab.study.toy import scoring
 
@@ -42,7 +43,7 @@ class Size(NamedTuple):
 
     @property
     def shape(self) -> str:
-        """What ``model_shape`` takes."""
+        """The argument of ``model_shape``."""
         return json.dumps(
             {
                 "hidden_size": self.width,
@@ -64,7 +65,6 @@ SIZES = (
 )
 FROM_RANDOM = SIZES[2]
 START_STEPS, STEPS = 1000, 400
-METHODS = {"sft": "SFT", "token_fkl": "forward KL", "token_rkl": "reverse KL"}
 
 
 def capacity_study(folder: Path, seeds: int, quick: bool = False) -> list[Task]:
@@ -90,7 +90,7 @@ def capacity_study(folder: Path, seeds: int, quick: bool = False) -> list[Task]:
             start = f"{size.name}-start-{seed}"
             untrained = ["--model_shape", size.shape, "--learning_rate", size.learning_rate]
             add(start, size, start_steps, "--config", "tiny/start", *untrained)
-            for method in METHODS:
+            for method in COMPARED:
                 add(
                     f"{size.name}-{method}-{seed}", size, steps, "--config", f"tiny/{method}",
                     "--model_name_or_path", str(folder / start), *teacher,
@@ -110,9 +110,11 @@ def capacity_results(folder: Path, seeds: int) -> dict[str, Any]:
     """All figures of the sweep, each with its values by seed and a 95% interval over seeds.
 
     Returns:
-        ``sizes`` (each with ``name``, ``parameters``, ``methods``: method -> metric -> figure, and
-        ``gaps``: metric -> reverse KL less forward KL, paired by seed), ``random`` (likewise) and
-        ``teacher``; a figure has ``values``, ``mean``, ``low`` and ``high``.
+        ``sizes``: ``name``, ``parameters``, ``methods`` (method -> metric -> figure) and ``gaps``
+            (metric -> reverse KL less forward KL, paired by seed) of each.
+        ``random``: the same from random weights.
+        ``teacher``: the teacher's figures.
+        A figure has ``values``, ``mean``, ``low`` and ``high``.
     """
 
     def group(name: str, methods: Sequence[str]) -> dict[str, Any]:
@@ -123,7 +125,7 @@ def capacity_results(folder: Path, seeds: int) -> dict[str, Any]:
     return {
         **sweep_results(folder, seeds),
         "steps": {"start": START_STEPS, "after": STEPS},
-        "sizes": [group(size.name, ["start", *METHODS]) for size in SIZES],
+        "sizes": [group(size.name, ["start", *COMPARED]) for size in SIZES],
         "random": group("random", list(DIVERGENCES)),
     }
 
@@ -134,14 +136,16 @@ def capacity_findings(results: Mapping[str, Any]) -> list[str]:
     random = results["random"]["methods"]
 
     def gaps(metric: str) -> str:
-        return ", ".join(f"{told(size['gaps'][metric])} at {size['name']}" for size in sizes)
+        return ", ".join(
+            f"{with_interval(size['gaps'][metric])} at {size['name']}" for size in sizes
+        )
 
     return [
         f"Coverage of reverse KL less that of forward KL: {gaps('coverage')}.",
         f"Precision of reverse KL less that of forward KL: {gaps('precision')}.",
         "From random weights coverage is "
         + " and ".join(
-            f"{random[method]['coverage']['mean']:.3f} by {METHODS[method]}"
+            f"{random[method]['coverage']['mean']:.3f} by {COMPARED[method]}"
             for method in DIVERGENCES
         )
         + f". (95% intervals over {results['seeds']} seeds, paired by start.)",
@@ -149,7 +153,7 @@ def capacity_findings(results: Mapping[str, Any]) -> list[str]:
 
 
 def draw_capacity(results: Mapping[str, Any]) -> bytes:
-    """The picture, as PNG: what each method reaches, by the size of the student."""
+    """The picture, as PNG: each method's figures by the size of the student."""
     return draw_sweep(
         [size["methods"] for size in results["sizes"]],
         [size["name"].replace("x", "×") for size in results["sizes"]],

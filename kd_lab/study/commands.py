@@ -1,7 +1,7 @@
 """The commands that studies are made of, as tasks whose runs lie side by side in one folder.
 
-A run NAME is the folder FOLDER/NAME: what ``kd-lab train`` leaves there, and ``evaluation.json``.
-What models answer in evaluations goes to FOLDER/answers, where a teacher's serve all its students.
+A run NAME is the folder FOLDER/NAME: the files of ``kd-lab train``, and ``evaluation.json``. The
+answers of evaluations go to FOLDER/answers; there all students share their teacher's answers.
 """
 
 from collections.abc import Sequence
@@ -9,14 +9,14 @@ from pathlib import Path
 
 from kd_lab.data.shards import MANIFEST
 from kd_lab.evaluation.evaluate import RESULT
-from kd_lab.runs.run_folder import COMPLETE
+from kd_lab.runs.run_files import COMPLETE
 from kd_lab.study.schedule import Task
 
 
 def train(
     folder: Path, name: str, *words: str, kind: str = "", after: Sequence[str] = (), seconds: float
 ) -> Task:
-    """``kd-lab train WORDS``: the run NAME. It goes on with its last whole checkpoint."""
+    """``kd-lab train WORDS``: the run NAME, resumed from its last whole checkpoint."""
     whole = (
         "train",
         *words,
@@ -32,7 +32,7 @@ def train(
 def generate(
     folder: Path, name: str, *words: str, after: Sequence[str] = (), seconds: float
 ) -> Task:
-    """``kd-lab generate WORDS``: answers that are stored in FOLDER/NAME."""
+    """``kd-lab generate WORDS``: answers stored in FOLDER/NAME."""
     whole = ("generate", *words, "--output_dir", str(folder / name))
     return Task(
         f"generate {name}", whole, folder / name / MANIFEST, tuple(after), "generate", seconds
@@ -47,7 +47,7 @@ def evaluate(
     after: Sequence[str] = (),
     seconds: float,
 ) -> Task:
-    """``kd-lab evaluate WORDS`` of the run NAME, or of another model (then NAME is its row)."""
+    """``kd-lab evaluate WORDS``: of the run NAME, or of ``model``, in the row NAME."""
     whole = (
         "evaluate",
         *words,

@@ -1,14 +1,14 @@
 """Does mixing SFT into a divergence make training steadier?
 
-The loss is alpha · divergence + (1 - alpha) · cross-entropy, and the post holds that a share of
-cross-entropy stabilises it. Here alpha is 1, 0.8, 0.5 and 0.2 for token-level forward and reverse
-KL, from the start of the demo (trained by SFT, one a seed) and from random weights, where the
-recipe is that start's own with another loss: so the control with alpha 0 is the start itself.
+The loss is alpha · divergence + (1 - alpha) · cross-entropy. The post holds that a share of
+cross-entropy stabilises it. We train with alpha = 1, 0.8, 0.5 and 0.2, for forward and for reverse
+KL, from two starts: the demo's SFT student, and random weights. From random weights we use the SFT
+recipe with only the loss changed, so the alpha = 0 control is the SFT student itself.
 
-"Steadier" is asked in four ways. How far do runs of different seeds end apart? How many never learn
-the language (fewer than half of their answers are any that it has)? How far does the divergence
-rise from one log (the mean of ten steps) to the next? How large does a gradient get, against the
-run's median? The last two are from metrics.jsonl, and ratios, so that losses of different size can
+We measure steadiness in four ways. How far do runs of different seeds end apart? How many never
+learn the language (fewer than half of their answers are correct)? How far does the divergence rise
+from one log (the mean of ten steps) to the next? How large does a gradient get, against the run's
+median? The last two come from metrics.jsonl. They are ratios, so that losses of different size can
 be compared.
 """
 
@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from kd_lab.runs.run_folder import read_metrics
+from kd_lab.runs.run_files import read_metrics
 from kd_lab.study.commands import evaluate, train
 from kd_lab.study.schedule import Task
 from kd_lab.study.sweep import (
+    COMPARED,
     DIVERGENCES,
-    LINES,
     Sweep,
     Values,
     draw_sweep,
@@ -34,11 +34,11 @@ from kd_lab.study.sweep import (
     teacher_tasks,
     with_gaps,
 )
-from kd_lab.study.toy import METHODS, scoring
+from kd_lab.study.toy import SECONDS, scoring
 
 ALPHAS = (1.0, 0.8, 0.5, 0.2)
 STARTS = {"start": "the SFT start", "random": "random weights"}
-LEARNT = 0.5  # precision from which a student speaks the language
+LEARNT = 0.5  # precision from which a student has learnt the language
 PANELS = {
     "start_coverage": "1 - coverage, SFT start",
     "start_precision": "1 - precision, SFT start",
@@ -69,7 +69,7 @@ def mixing_study(folder: Path, seeds: int, quick: bool = False) -> list[Task]:
         start = ["--model_name_or_path", str(folder / f"random_sft-{seed}")]
         add("random_sft", seed, "--config", "tiny/start", seconds=12)
         add(
-            "start_sft", seed, "--config", "tiny/sft", *start, seconds=METHODS["sft"],
+            "start_sft", seed, "--config", "tiny/sft", *start, seconds=SECONDS["sft"],
             after=[f"train random_sft-{seed}"],
         )  # fmt: skip
         for method, divergence in DIVERGENCES.items():
@@ -77,7 +77,7 @@ def mixing_study(folder: Path, seeds: int, quick: bool = False) -> list[Task]:
                 mix = [*teacher, "--alpha", str(alpha)]
                 add(
                     _kind("start", method, alpha), seed, "--config", f"tiny/{method}", *start, *mix,
-                    after=["train teacher", f"train random_sft-{seed}"], seconds=METHODS[method],
+                    after=["train teacher", f"train random_sft-{seed}"], seconds=SECONDS[method],
                 )  # fmt: skip
                 add(
                     _kind("random", method, alpha), seed, "--config", "tiny/start", *mix,
@@ -89,14 +89,18 @@ def mixing_study(folder: Path, seeds: int, quick: bool = False) -> list[Task]:
 def mixing_results(folder: Path, seeds: int) -> dict[str, Any]:
     """All figures of the sweep, each with its values by seed and a 95% interval over seeds.
 
+    The metrics are those of all sweeps and two more. ``divergence_rise`` is the largest ratio of
+    one log's divergence to the log before. ``gradient_peak`` is the largest norm over the median
+    norm.
+
     Returns:
-        ``starts``: for "start" and "random" the control ``sft`` (metric -> figure) and ``mixes``,
-        each with ``alpha``, ``methods``, ``gaps`` (see ``with_gaps``), ``changes`` (method ->
-        metric -> what this alpha changes against 1, paired by seed), ``spread`` (method -> metric
-        -> standard deviation between seeds) and ``learnt`` (method -> how many seeds); beside what
-        ``sweep_results`` gives. Metrics are those of all sweeps, ``divergence_rise`` (the largest
-        ratio of one log's divergence to that before it) and ``gradient_peak`` (the largest norm
-        over the median one).
+        those of ``sweep_results``, and ``starts``: for "start" and "random"
+        ``sft``: the control, metric -> figure.
+        ``mixes``: for each ``alpha``
+            ``methods`` and ``gaps``: see ``with_gaps``.
+            ``changes``: method -> metric -> the change from alpha = 1, paired by seed.
+            ``spread``: method -> metric -> standard deviation between seeds.
+            ``learnt``: method -> how many seeds learnt the language.
     """
 
     def mixes(start: str) -> list[dict[str, Any]]:
@@ -139,17 +143,17 @@ def mixing_results(folder: Path, seeds: int) -> dict[str, Any]:
 
 
 def mixing_findings(results: Mapping[str, Any]) -> list[str]:
-    """Which runs learnt, how far seeds lie apart, and what the loss did on the way."""
+    """Which runs learnt, how far seeds lie apart, and how steady the loss was."""
     sentences = []
-    for start, told_as in STARTS.items():
+    for start, start_words in STARTS.items():
         mixes, sft = (results["starts"][start][key] for key in ("mixes", "sft"))
         learnt = _listed(mixes, lambda mix, method: f"{mix['learnt'][method]}")
-        spread = _listed(mixes, lambda mix, method: _told(mix["spread"][method]["coverage"]))
+        spread = _listed(mixes, lambda mix, method: _two_digits(mix["spread"][method]["coverage"]))
         coverage, precision = (_means(mixes, name, ".3f") for name in ("coverage", "precision"))
         rise, peak = _means(mixes, "divergence_rise", ".2f"), _means(mixes, "gradient_peak", ".1f")
         sentences += [
-            f"From {told_as}, alpha {', '.join(f'{a:g}' for a in ALPHAS)}: of {results['seeds']} "
-            f"students learn the language: {learnt}.",
+            f"From {start_words}, alpha {', '.join(f'{a:g}' for a in ALPHAS)}: "
+            f"of {results['seeds']} students learn the language: {learnt}.",
             f"Their coverage: {coverage} (SFT alone {sft['coverage']['mean']:.3f}); precision: "
             f"{precision} (SFT alone {sft['precision']['mean']:.3f}).",
             f"Standard deviation of coverage between seeds: {spread}.",
@@ -192,7 +196,7 @@ def _listed(
     mixes: Sequence[Mapping[str, Any]], figure: Callable[[Mapping[str, Any], str], str]
 ) -> str:
     return "; ".join(
-        f"{LINES[method][0]} {', '.join(figure(mix, method) for mix in mixes)}"
+        f"{COMPARED[method]} {', '.join(figure(mix, method) for mix in mixes)}"
         for method in DIVERGENCES
     )
 
@@ -201,12 +205,12 @@ def _means(mixes: Sequence[Mapping[str, Any]], metric: str, form: str) -> str:
     return _listed(mixes, lambda mix, method: format(mix["methods"][method][metric]["mean"], form))
 
 
-def _told(spread: float | None) -> str:
+def _two_digits(spread: float | None) -> str:
     return "-" if spread is None else f"{spread:.3f}"
 
 
 def _steadiness(folder: Path, kind: str, seeds: int) -> dict[str, list[float]]:
-    """What metrics.jsonl says of the runs KIND-1, KIND-2, ...: see ``mixing_results``."""
+    """``divergence_rise`` and ``gradient_peak`` of the runs KIND-1, KIND-2, ..."""
     rises, peaks = [], []
     for seed in range(1, seeds + 1):
         log = [line for line in read_metrics(folder / f"{kind}-{seed}") if "grad_norm" in line]

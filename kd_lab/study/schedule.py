@@ -1,18 +1,17 @@
 """Which tasks of a study are done, which can begin, and how long the rest will take.
 
-A task is one ``kd-lab`` command, and what it needs. FOLDER/tasks/TASK.json says what was asked, and
-how many seconds it took once it is done, so that a study which was stopped goes on where it was.
+A task is one ``kd-lab`` command and the tasks it needs. FOLDER/tasks/TASK.json records the command
+and, once it is done, its seconds. So a stopped study goes on where it was.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from kd_lab.files import sha256_of, write_text
 from kd_lab.recipe import find_recipe
-from kd_lab.runs.run_folder import write_whole
 
 
 @dataclass(frozen=True)
@@ -21,46 +20,46 @@ class Task:
 
     name: str  # "train token_fkl-1"
     words: tuple[str, ...]  # of the command line, after kd-lab
-    result: Path  # is there once the command has come to its end
+    result: Path  # exists once the command has ended well
     after: tuple[str, ...] = ()  # tasks that must be done before
     kind: str = ""  # tasks of one kind take about the same time: all seeds of a recipe
-    seconds: float = 10.0  # what it is thought to take, before one of its kind was measured
+    seconds: float = 10.0  # an estimate, until a task of its kind was measured
 
     @property
     def file_name(self) -> str:
-        """What its log and its record are called."""
+        """The name of its log and its record."""
         return self.name.replace(" ", "-")
 
     @cached_property
     def fingerprint(self) -> str:
-        """Changes with the command and with the recipe that it names."""
+        """A hash of the command and of the recipe that it names."""
         recipe = ""
         if "--config" in self.words:
             recipe = find_recipe(self.words[self.words.index("--config") + 1]).read_text("utf-8")
-        return hashlib.sha256(json.dumps([self.words, recipe]).encode()).hexdigest()
+        return sha256_of(json.dumps([self.words, recipe]))
 
 
-class Study:
+class Schedule:
     """Which tasks of a study are done, and how long the others will take."""
 
     def __init__(self, folder: Path, tasks: Sequence[Task]) -> None:
         self.folder, self.tasks = folder, {task.name: task for task in tasks}
         self.followers: dict[str, set[str]] = {name: set() for name in self.tasks}
-        for task in reversed(tasks):  # what waits for it, directly or not
+        for task in reversed(tasks):  # a task's followers wait for it, directly or not
             for before in task.after:
                 self.followers[before] |= {task.name, *self.followers[task.name]}
-        self.seconds: dict[str, float] = {}  # of what is done
+        self.seconds: dict[str, float] = {}  # of each finished task
 
     @property
     def waiting(self) -> list[Task]:
-        """What is not done, in the given order."""
+        """The tasks that are not done, in the given order."""
         return [task for task in self.tasks.values() if task.name not in self.seconds]
 
     def look(self) -> None:
-        """See in the folder what is done.
+        """Read from the folder which tasks are done.
 
         Raises:
-            ValueError: something was made with other settings, or from something that is gone.
+            ValueError: a task was done with other settings, or its input is gone.
         """
         self.seconds = {}
         for task in self.tasks.values():
@@ -77,16 +76,16 @@ class Study:
                 continue
             if gone := [name for name in task.after if name not in self.seconds]:
                 raise ValueError(
-                    f"{self.folder} holds {task.name}, but not what it was made from ({gone[0]}): "
+                    f"{self.folder} holds {task.name}, but not its input ({gone[0]}): "
                     "give another --output_dir, or remove the folder"
                 )
             self.seconds[task.name] = record["seconds"]
 
     def note(self, task: Task, seconds: float | None) -> None:
-        """Write down that a task was begun (None), or how long it took."""
+        """Record that a task has begun (None), or its seconds."""
         path = self._record(task)
         record = {"words": task.words, "fingerprint": task.fingerprint, "seconds": seconds}
-        write_whole(path, json.dumps(record, indent=1) + "\n")
+        write_text(path, json.dumps(record, indent=1) + "\n")
         if seconds is not None:
             self.seconds[task.name] = seconds
 
@@ -94,7 +93,7 @@ class Study:
         return self.folder / "logs" / f"{task.file_name}.log"
 
     def next(self, begun: Sequence[str]) -> Task | None:
-        """Of what can begin now, the task that most work waits for; None if none can."""
+        """The free task that most work waits for; None if no task can begin."""
         expected = self.expected()
         free = [
             task
@@ -104,12 +103,12 @@ class Study:
         return max(free, key=lambda task: self._work(task.name, expected), default=None)
 
     def expected(self) -> dict[str, float]:
-        """Seconds that each waiting task will take, by what has been measured so far."""
+        """The expected seconds of each waiting task, from the times measured so far."""
         measured: dict[str, list[float]] = {}
         for name, seconds in self.seconds.items():
             measured.setdefault(self.tasks[name].kind, []).append(seconds)
-        thought = sum(self.tasks[name].seconds for name in self.seconds)
-        pace = sum(self.seconds.values()) / thought if thought else 1.0
+        estimated = sum(self.tasks[name].seconds for name in self.seconds)
+        pace = sum(self.seconds.values()) / estimated if estimated else 1.0
         return {
             task.name: sum(times) / len(times)
             if (times := measured.get(task.kind))
@@ -118,14 +117,15 @@ class Study:
         }
 
     def seconds_left(self, running: Mapping[str, float], workers: int) -> float:
-        """Until everything is done, by playing the rest through.
+        """The seconds until everything is done, by simulating the rest.
 
         Args:
-            running: the tasks at work, and for how many seconds already.
+            running: the running tasks, and the seconds since each began.
+            workers: how many commands run at the same time.
         """
         expected = self.expected()
         work = {name: self._work(name, expected) for name in expected}
-        # One that takes longer than was thought will soon be done, for all that is known.
+        # A task that has outlasted its estimate is expected to end soon.
         ends = {name: max(expected[name] - since, 1.0) for name, since in running.items()}
         done, waiting, now = set(self.seconds), set(expected) - set(running), 0.0
         while True:
@@ -140,7 +140,7 @@ class Study:
             done.add(first)
 
     def _work(self, name: str, expected: Mapping[str, float]) -> float:
-        """Seconds of the task and of all that waits for it."""
+        """The seconds of the task and of all that waits for it."""
         return sum(expected[each] for each in {name, *self.followers[name]})
 
     def _record(self, task: Task) -> Path:

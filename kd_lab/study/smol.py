@@ -1,7 +1,7 @@
 """The study on a real pretrained model: SmolLM2-135M-Instruct, and students of half its layers.
 
-The teacher has no data set, so it writes its own questions and answers them. All students are the
-teacher's every other layer, which by itself says nothing sensible, and learn the same stored
+The teacher has no data set, so it writes its own questions and answers them. All students have the
+teacher's every other layer, which alone writes no sensible text. They learn the same stored
 answers: by SFT, or by half SFT and half a divergence, as most of the post's students do.
 """
 
@@ -19,22 +19,22 @@ ANSWER_TOKENS = 48
 STEPS, ROWS = 50, 8
 
 # Recipes of smol/, with the seconds that a step takes on one core of 2026.
-METHODS = {"seqkd": 5.0, "token_fkl": 7.0, "token_rkl": 7.0}
+SECONDS = {"seqkd": 5.0, "token_fkl": 7.0, "token_rkl": 7.0}
 
 
 def smol_study(
     folder: Path,
     seeds: int,
     quick: bool = False,
-    methods: Collection[str] = tuple(METHODS),
+    methods: Collection[str] = tuple(SECONDS),
     temperature: int = 1,
 ) -> list[Task]:
     """All tasks, each after those it needs.
 
     Args:
-        folder, seeds, quick: as those of ``toy_study``.
-        methods: of METHODS.
-        temperature: of both laws in the divergence.
+        folder, seeds, quick: as in ``toy_study``.
+        methods: names in SECONDS.
+        temperature: of both distributions in the divergence.
     """
     questions, test_questions, steps = (8, 4, 2) if quick else (QUESTIONS, TEST_QUESTIONS, STEPS)
     teacher = ["--teacher_model_name_or_path", str(FOLDER)]
@@ -45,21 +45,21 @@ def smol_study(
             "questions", *teacher, "--output_dir", str(place), "--question_seed", part,
             "--num_questions", str(questions // PARTS),
             "--num_test_questions", str(test_questions // PARTS),
-            "--max_question_length", "40",
+            "--max_new_tokens", "40",
         )  # fmt: skip
         tasks.append(Task(f"ask {part}", words, place / MANIFEST, kind="ask", seconds=110))
-    asked = [task.name for task in tasks]
+    questions_tasks = [task.name for task in tasks]
     for split, share in ("train", 0.83), ("test", 0.17):
         tasks.append(
             generate(
                 folder, f"{split}_answers", *teacher, "--dataset", str(folder / "questions"),
                 "--split", split, "--max_new_tokens", str(ANSWER_TOKENS),
-                "--rows_per_shard", "64", after=asked, seconds=180 * share,
+                "--rows_per_shard", "64", after=questions_tasks, seconds=180 * share,
             )
         )  # fmt: skip
     answers = str(folder / "train_answers")
     rows = ["--dataset", answers, "--test_dataset", str(folder / "test_answers")]
-    scores = [*rows, "--max_new_tokens", str(ANSWER_TOKENS), "--batch_size", "16"]
+    scores = [*rows, "--max_new_tokens", str(ANSWER_TOKENS), "--rollout_batch_size", "16"]
     tasks.append(
         evaluate(
             folder, "teacher", *scores, model=str(FOLDER), seconds=60,
@@ -68,10 +68,10 @@ def smol_study(
     )  # fmt: skip
     curves = ["--eval_strategy", "steps", "--eval_steps", "10", "--eval_on_start", "true"]
     curves += ["--num_test_conversations", "4" if quick else "16"]
-    curves += ["--num_conversations", "1"]  # of the dataset; what is trained on are the answers
+    curves += ["--num_conversations", "1"]  # of the dataset; training uses the answers
     warm = [] if temperature == 1 else ["--distil_temperature", str(temperature)]
     for method in methods:
-        kind, seconds = kind_at(method, temperature), METHODS[method]
+        kind, seconds = kind_at(method, temperature), SECONDS[method]
         for seed in range(1, seeds + 1):
             name = f"{kind}-{seed}"
             tasks += [
@@ -92,5 +92,5 @@ def smol_study(
 
 
 def kind_at(method: str, temperature: int) -> str:
-    """What the runs of a method at a temperature are called, less their seed."""
+    """The name of a method's runs at a temperature, without their seed."""
     return method if temperature == 1 else f"{method}_t{temperature}"

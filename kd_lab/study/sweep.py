@@ -1,8 +1,8 @@
 """A sweep: forward and reverse KL at each of several settings, on the toy language, over seeds.
 
-Runs of one seed share their start and their conversations, so that a gap between two objectives is
-taken within each seed. Its interval is over seeds of all that a run draws at random: the start's
-weights, the conversations and their order, and what is sampled in its evaluation.
+Runs of one seed share their start and their conversations, so we take a gap between two objectives
+within each seed. Its interval is over seeds of all random draws of a run: the start's weights, the
+conversations and their order, and the samples of its evaluation.
 """
 
 import json
@@ -15,8 +15,9 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from kd_lab.evaluation.evaluate import RESULT
-from kd_lab.house_style import Figure, house_style
-from kd_lab.runs.run_folder import run_versions
+from kd_lab.house_style import Figure, house_style, line_style
+from kd_lab.methods import METHODS
+from kd_lab.runs.versions import run_versions
 from kd_lab.study.commands import evaluate, train
 from kd_lab.study.schedule import Task
 from kd_lab.study.toy import scoring
@@ -27,15 +28,11 @@ METRICS = (
     "forward_kl", "reverse_kl", "top1_agreement", "sequence_forward_kl_rao_blackwell",
     "sequence_reverse_kl_rao_blackwell",
 )  # fmt: skip
-DIVERGENCES = {"token_fkl": "forward_kl", "token_rkl": "reverse_kl"}
+# The methods of a sweep; SFT is its control.
+COMPARED = {"sft": "SFT", "token_fkl": "forward KL", "token_rkl": "reverse KL"}
+DIVERGENCES = {key: METHODS[key].point.divergence for key in ("token_fkl", "token_rkl")}
 
-# How each method is drawn: label, colour, line style, marker.
-LINES = {
-    "sft": ("SFT", "#009E73", "-.", "^"),
-    "token_fkl": ("forward KL", "#0072B2", "-", "o"),
-    "token_rkl": ("reverse KL", "#D55E00", "--", "s"),
-}
-# A picture's panels: metric -> title. A share near 1 is drawn as what it lacks.
+# A picture's panels: metric -> title. A share near 1 is drawn as one minus the share.
 PANELS = {
     "coverage": "1 - coverage",
     "precision": "1 - precision",
@@ -45,7 +42,7 @@ PANELS = {
 
 
 class Sweep(NamedTuple):
-    """What there is to know of a sweep."""
+    """A sweep: its name and the functions that run, read and draw it."""
 
     name: str  # its results are study_NAME.json and study_NAME.png
     tasks: Callable[[Path, int, bool], list[Task]]  # of folder, seeds and quick, as ``toy_study``
@@ -68,7 +65,7 @@ def teacher_tasks(folder: Path, quick: bool) -> list[Task]:
 
 
 def sweep_results(folder: Path, seeds: int) -> dict[str, Any]:
-    """What the results of every sweep begin with: ``seeds``, ``teacher``, how it was measured."""
+    """The beginning of every sweep's results: ``seeds``, ``teacher`` and the settings."""
     teacher = _evaluation(folder, "teacher")
     return {
         "seeds": seeds,
@@ -90,7 +87,7 @@ def read_values(
 
 
 def parameters_of(folder: Path, name: str) -> int:
-    """How many parameters the model of the run NAME has."""
+    """The number of parameters of the run NAME's model."""
     return _evaluation(folder, name)["speed"]["student"]["parameters"]
 
 
@@ -106,9 +103,9 @@ def with_gaps(methods: Mapping[str, Values]) -> dict[str, Any]:
 
 
 def paired(values: Values, against: Values) -> dict[str, dict[str, Any]]:
-    """Each metric's difference, values less against, taken within each seed.
+    """Each metric's difference, values less against, within each seed.
 
-    Beside what ``over_seeds`` gives it has ``above_zero``: in how many seeds it is more than 0.
+    To the figures of ``over_seeds`` it adds ``above_zero``: in how many seeds it is more than 0.
     """
     differences = {metric: np.subtract(x, against[metric]) for metric, x in values.items()}
     return {
@@ -120,7 +117,7 @@ def paired(values: Values, against: Values) -> dict[str, dict[str, Any]]:
 def over_seeds(values: ArrayLike) -> dict[str, Any]:
     """``values``, their ``mean`` and its 95% t-interval over seeds, ``low`` and ``high``.
 
-    With one seed there is no interval, and it is null.
+    With one seed the interval is null.
     """
     x = np.asarray(values, float)
     low = high = None
@@ -130,7 +127,7 @@ def over_seeds(values: ArrayLike) -> dict[str, Any]:
     return {"values": x.tolist(), "mean": x.mean(), "low": low, "high": high}
 
 
-def told(difference: Mapping[str, Any]) -> str:
+def with_interval(difference: Mapping[str, Any]) -> str:
     """A difference with its interval: "+0.030 (+0.010 to +0.050)"."""
     if difference["low"] is None:
         return f"{difference['mean']:+.3f} (one seed)"
@@ -148,15 +145,15 @@ def draw_sweep(
     """A picture, as PNG: four metrics at each setting, a line for each method, a dot for each seed.
 
     Args:
-        settings: of each setting in turn, the figures by method.
-        ticks: what each is called, under the axis.
+        settings: the figures by method of each setting in turn.
+        ticks: the settings' names under the axis.
         label: of that axis.
-        level: metric -> where a horizontal line is drawn, if anywhere.
-        panels: metric -> title; of a title "1 - ..." what the metric lacks to 1 is drawn.
-        of_level: whose lines these are.
+        level: metric -> the height of a horizontal line, for some metrics.
+        panels: metric -> title; a title "1 - ..." draws one minus the metric.
+        of_level: the legend of the horizontal lines.
     """
 
-    methods = [method for method in LINES if method in settings[0]]
+    methods = [method for method in COMPARED if method in settings[0]]
     places = np.arange(len(settings))
     with house_style():
         figure = Figure(figsize=(6, 5), layout="constrained")
@@ -164,19 +161,18 @@ def draw_sweep(
         for axis, (metric, title) in zip(axes.flat, panels.items(), strict=True):
             lacks = title.startswith("1 - ")
             for offset, method in enumerate(methods):
-                name, colour, style, marker = LINES[method]
+                style = line_style(METHODS[method].point.look.line)
                 x = places + (offset - (len(methods) - 1) / 2) * 0.12
                 values = np.array([figures[method][metric]["values"] for figures in settings])
                 values = 1 - values if lacks else values  # [setting, seed]
+                axis.plot(x, values.mean(1), label=COMPARED[method], marker="o", **style)
                 axis.plot(
-                    x, values.mean(1), label=name, color=colour, linestyle=style, marker=marker
-                )
-                axis.plot(
-                    x, values, linestyle="", marker=".", markersize=5, color=colour, alpha=0.5
-                )
+                    x, values, linestyle="", marker=".", markersize=5, color=style["color"],
+                    alpha=0.5,
+                )  # fmt: skip
             if metric in level:
                 at = 1 - level[metric] if lacks else level[metric]
-                axis.axhline(at, color="#7F7F7F", linewidth=1, label=of_level)
+                axis.axhline(at, color="black", linestyle=":", linewidth=1.2, label=of_level)
             low, high = axis.dataLim.intervaly
             if high > 3 * low > 0:  # no less than that has decades to show
                 axis.set_yscale("log")

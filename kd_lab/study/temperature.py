@@ -1,14 +1,14 @@
 """Does temperature change which of forward and reverse KL is ahead?
 
-The student of the demo, from one start a seed, by token-level forward and reverse KL whose laws are
-both taken at temperature T, times T². Luong and Chen 2026 (arXiv 2606.00306) report that reverse KL
-is ahead at T = 1 and forward KL at higher temperatures, on instruction-following benchmarks, and
-that temperature mainly rescales the gradient of reverse KL. What is ahead depends on what is asked:
-here both KLs to the teacher at T = 1, and precision and coverage of what the student then says.
+The demo's student trains from one start a seed, by token-level forward and reverse KL. Both
+distributions have temperature T, and the loss is times T². Luong and Chen 2026 (arXiv 2606.00306)
+report from instruction-following benchmarks: reverse KL is ahead at T = 1, forward KL at higher
+temperatures. They add that temperature mainly rescales the gradient of reverse KL. The winner
+depends on the metric. Here these are both KLs to the teacher at T = 1, and precision and coverage
+of the student's answers.
 
-The same on the real model: the students of the smol study (half divergence, half SFT) are those of
-T = 1, and those of T = 2 learn the same stored answers in as many steps, so that it goes on in that
-study's folder.
+On SmolLM2 the students of the smol study serve as T = 1. Students at T = 2 train on the same stored
+answers for as many steps, so this study continues in the smol study's folder.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,13 +16,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kd_lab.runs.run_folder import run_versions
+from kd_lab.runs.versions import run_versions
 from kd_lab.study.commands import evaluate, train
 from kd_lab.study.schedule import Task
 from kd_lab.study.smol import kind_at, smol_study
 from kd_lab.study.sweep import (
+    COMPARED,
     DIVERGENCES,
-    LINES,
     METRICS,
     PANELS,
     Figures,
@@ -33,10 +33,10 @@ from kd_lab.study.sweep import (
     read_values,
     sweep_results,
     teacher_tasks,
-    told,
     with_gaps,
+    with_interval,
 )
-from kd_lab.study.toy import METHODS, scoring
+from kd_lab.study.toy import SECONDS, scoring
 
 TEMPERATURES = (1, 2, 4)
 SMOL_TEMPERATURES = (1, 2)
@@ -76,14 +76,14 @@ def temperature_study(folder: Path, seeds: int, quick: bool = False) -> list[Tas
                 add(
                     kind_at(method, temperature), seed, "--config", f"tiny/{method}",
                     "--model_name_or_path", str(folder / f"start-{seed}"), *teacher,
-                    "--distil_temperature", str(temperature), seconds=METHODS[method],
+                    "--distil_temperature", str(temperature), seconds=SECONDS[method],
                     after=[f"train start-{seed}", "train teacher"],
                 )  # fmt: skip
     return tasks
 
 
 def smol_temperature_study(folder: Path, seeds: int, quick: bool = False) -> list[Task]:
-    """The same on the real model, in the folder of a ``smol_study`` that is finished or not."""
+    """The same on the real model, in a ``smol_study``'s folder, finished or not."""
     tasks = [
         task
         for temperature in SMOL_TEMPERATURES
@@ -96,9 +96,11 @@ def temperature_results(folder: Path, seeds: int) -> dict[str, Any]:
     """All figures of the sweep, each with its values by seed and a 95% interval over seeds.
 
     Returns:
-        ``start`` (metric -> figure) and ``temperatures``, each with ``temperature``, ``methods``,
-        ``gaps`` (see ``with_gaps``) and ``changes``: method -> metric -> what this temperature
-        changes against T = 1, paired by seed; beside what ``sweep_results`` gives.
+        those of ``sweep_results``, and
+        ``start``: metric -> figure.
+        ``temperatures``: for each ``temperature``
+            ``methods`` and ``gaps``: see ``with_gaps``.
+            ``changes``: method -> metric -> the change from T = 1, paired by seed.
     """
     start = read_values(folder, "start", seeds)
     return {
@@ -109,7 +111,7 @@ def temperature_results(folder: Path, seeds: int) -> dict[str, Any]:
 
 
 def smol_temperature_results(folder: Path, seeds: int) -> dict[str, Any]:
-    """Likewise on the real model: ``seeds``, ``temperatures`` and ``versions``."""
+    """The same on the real model: ``seeds``, ``temperatures`` and ``versions``."""
     return {
         "seeds": seeds,
         "teacher": {},
@@ -121,7 +123,7 @@ def smol_temperature_results(folder: Path, seeds: int) -> dict[str, Any]:
 def temperature_findings(
     results: Mapping[str, Any], metrics: Mapping[str, str] = PANELS
 ) -> list[str]:
-    """Who is ahead at each temperature, and what temperature does to each."""
+    """Who is ahead at each temperature, and the effect of temperature on each."""
     points = results["temperatures"]
     names = {metric: title.removeprefix("1 - ") for metric, title in metrics.items()}
 
@@ -129,7 +131,7 @@ def temperature_findings(
         parts = []
         for temperature, figure in figures.items():
             parts.append(
-                f"{told(figure[metric])} at T = {temperature} (above 0 in "
+                f"{with_interval(figure[metric])} at T = {temperature} (above 0 in "
                 f"{figure[metric]['above_zero']} of {results['seeds']} seeds)"
             )
         return ", ".join(parts)
@@ -141,14 +143,14 @@ def temperature_findings(
     ]
     for method in DIVERGENCES:
         changes = {point["temperature"]: point["changes"][method] for point in points[1:]}
-        told_of = (f"{names[metric]} by {listed(metric, changes)}" for metric in list(names)[:2])
-        sentences.append(f"Temperature moves {LINES[method][0]}'s {'; its '.join(told_of)}.")
+        moved = (f"{names[metric]} by {listed(metric, changes)}" for metric in list(names)[:2])
+        sentences.append(f"Temperature moves {COMPARED[method]}'s {'; its '.join(moved)}.")
     sentences[-1] += " (95% intervals over seeds, paired by seed.)"
     return sentences
 
 
 def draw_temperature(results: Mapping[str, Any], panels: Mapping[str, str] = PANELS) -> bytes:
-    """The picture, as PNG: what each divergence reaches, by temperature."""
+    """The picture, as PNG: each divergence's figures by temperature."""
     points = results["temperatures"]
     return draw_sweep(
         [point["methods"] for point in points],

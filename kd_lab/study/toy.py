@@ -1,8 +1,8 @@
 """The study on the toy language: one teacher, one student to start from, every method, three seeds.
 
-All students begin with the same checkpoint, as the post's do, and see as many conversations. What
-the seeds of a method differ in is the order of the conversations and what is sampled, so that the
-spread between them is that of the method and not of the teacher or of the start.
+All students begin with the same checkpoint, as the post's do, and see as many conversations. Seeds
+of one method share teacher and start. They differ only in data order and sampling, so their spread
+measures the method alone.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ from kd_lab.study.commands import evaluate, generate, train
 from kd_lab.study.schedule import Task
 
 # Each a recipe of tiny/, with the seconds that it takes on one core of 2026.
-METHODS = {
+SECONDS = {
     "sft": 6.0,
     "token_fkl": 9.0,
     "token_rkl": 9.0,
@@ -30,7 +30,7 @@ def scoring(quick: bool) -> list[str]:
         *("--num_test_conversations", examples),
         *("--answers_per_prompt", answers),
         *("--max_new_tokens", "16"),  # the longest answer has 14
-        *("--batch_size", "256"),
+        *("--rollout_batch_size", "256"),
     ]
 
 
@@ -39,7 +39,7 @@ def toy_study(folder: Path, seeds: int, quick: bool = False) -> list[Task]:
 
     Args:
         folder: of the study.
-        seeds: of each method: 1, 2, ...
+        seeds: how many of each method: 1, 2, ...
         quick: very few steps and examples, to see that everything works.
     """
     short = ["--max_steps", "4", "--num_conversations", "300"] if quick else []
@@ -61,7 +61,7 @@ def toy_study(folder: Path, seeds: int, quick: bool = False) -> list[Task]:
     ]  # fmt: skip
     curves = ["--eval_strategy", "steps", "--eval_steps", "25", "--eval_on_start", "true"]
     curves += ["--per_device_eval_batch_size", "100", "--num_test_conversations", "100"]
-    for method, seconds in METHODS.items():
+    for method, seconds in SECONDS.items():
         own = ["--answers", str(folder / "teacher_answers")] if method == "seq_fkl" else []
         after = ["train teacher", "train start", *(["generate teacher_answers"] if own else [])]
         for seed in range(1, seeds + 1):

@@ -1,16 +1,16 @@
-"""A study: many ``kd-lab`` commands, of which some need others, run by workers that stay.
+"""A study: many ``kd-lab`` commands, some after others, run by long-lived workers.
 
     teacher = Task("train teacher", ("train", "--config", "tiny/teacher", ...), result=...)
     score = Task("evaluate teacher", ("evaluate", ...), result=..., after=("train teacher",))
     run_study(folder, [teacher, score])
 
-A worker is a process of one thread that imports torch and transformers once and then runs command
-after command. What they print goes to FOLDER/logs/TASK.log; the terminal has one line that says
-what is running and how long it will take.
+A worker is a process of one thread. It imports torch and transformers once and then runs command
+after command. Their output goes to FOLDER/logs/TASK.log; one line on the terminal shows the running
+tasks and the time left.
 
-Stopped by Ctrl-C, a failure or kill -9, a study goes on where it was when it is started again: what
-is done is not done again, and a command that was cut off runs again, and goes on with its last
-whole checkpoint or shard where it writes any. (A short training run writes none and starts anew.)
+Ctrl-C, a failure or kill -9 may stop a study; started again, it goes on where it was. Finished
+tasks do not run again. An interrupted command runs again, from its last whole checkpoint or shard.
+(A short training run writes no checkpoint and starts anew.)
 """
 
 import gc
@@ -28,60 +28,59 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from kd_lab.files import only_one_at_work
 from kd_lab.machine.peak_memory import largest_child_peak
-from kd_lab.study.schedule import Study, Task
+from kd_lab.study.schedule import Schedule, Task
 
 LOOK_EVERY = 0.5  # seconds
 TOOK = "took.json"
 
 
 def run_study(folder: str | Path, tasks: Sequence[Task], workers: int | None = None) -> None:
-    """Do what is not done yet, each task after those it needs; TOOK then says what that took.
+    """Run the tasks that are not done, each after those it needs; then write TOOK: time and memory.
 
     Args:
         folder: of the study; the commands themselves decide where their results go.
         tasks: each after those it needs.
         workers: commands that run at the same time. Default: one a core.
     Raises:
-        ValueError: the folder holds what was made with other settings, or another study is at work
-            in it.
+        ValueError: the folder holds results of other settings, or another study is running in it.
         ChildProcessError: a command failed, or its process was killed; names its log.
-        KeyboardInterrupt: Ctrl-C; the workers are gone by then.
+        KeyboardInterrupt: Ctrl-C; by then the workers have ended.
     """
-    study = Study(Path(folder), tasks)
+    schedule = Schedule(Path(folder), tasks)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    with _only_one_at_work(study.folder):
-        study.look()
-        if study.waiting:
-            done_before, started = len(study.seconds), time.perf_counter()
-            _work_off(study, workers or cores or 1)
+    with only_one_at_work(schedule.folder):
+        schedule.look()
+        if schedule.waiting:
+            done_before, started = len(schedule.seconds), time.perf_counter()
+            _work_off(schedule, workers or cores or 1)
             peak = largest_child_peak()
             took = {
-                "commands": len(study.tasks) - done_before,
+                "commands": len(schedule.tasks) - done_before,
                 "workers": workers or cores or 1,
                 "wall_seconds": round(time.perf_counter() - started, 1),
                 "largest_process_gib": peak and round(peak / 2**30, 2),
             }
-            (study.folder / TOOK).write_text(json.dumps(took, indent=1) + "\n", encoding="utf-8")
+            (schedule.folder / TOOK).write_text(json.dumps(took, indent=1) + "\n", encoding="utf-8")
 
 
-def _work_off(study: Study, workers: int) -> None:
+def _work_off(schedule: Schedule, workers: int) -> None:
     spawn = multiprocessing.get_context("spawn")  # a fork would copy locks that threads may hold
     running: dict[Future[tuple[str, float]], tuple[Task, float]] = {}
     with (
-        _progress_line(study, workers) as tell,
+        _progress_line(schedule, workers) as tell,
         ProcessPoolExecutor(workers, spawn, initializer=_prepare_worker) as pool,
     ):
         try:
-            while study.waiting:
+            while schedule.waiting:
                 begun = [task.name for task, _ in running.values()]
-                while len(running) < workers and (task := study.next(begun)) is not None:
-                    study.note(task, None)
-                    future = pool.submit(_run_command, task.words, study.log(task))
+                while len(running) < workers and (task := schedule.next(begun)) is not None:
+                    schedule.note(task, None)
+                    future = pool.submit(_run_command, task.words, schedule.log(task))
                     running[future] = task, time.perf_counter()
                     begun.append(task.name)
                 tell({task.name: time.perf_counter() - since for task, since in running.values()})
@@ -92,41 +91,43 @@ def _work_off(study: Study, workers: int) -> None:
                     if failure or not task.result.exists():
                         failure = failure or f"it has not written {task.result}"
                         raise ChildProcessError(
-                            f"{task.name}: {failure} (all that it said: {study.log(task)})"
+                            f"{task.name}: {failure} (its whole output: {schedule.log(task)})"
                         )
                     del running[future]
-                    study.note(task, round(seconds, 1))
+                    schedule.note(task, round(seconds, 1))
         except BaseException as stopped:
             for process in multiprocessing.active_children():  # in the middle of a command
                 process.terminate()
             if not isinstance(stopped, BrokenProcessPool):
                 raise
-            logs = " or ".join(str(study.log(task)) for task, _ in running.values())
+            logs = " or ".join(str(schedule.log(task)) for task, _ in running.values())
             raise ChildProcessError(
-                f"a worker was killed, perhaps for want of memory; see the end of {logs}"
+                f"a worker was killed, perhaps because memory ran out; see the end of {logs}"
             ) from stopped
 
 
 @contextmanager
-def _progress_line(study: Study, workers: int) -> Iterator[Callable[[Mapping[str, float]], None]]:
-    """A line that is rewritten on a terminal; elsewhere a new one for each task that is done."""
+def _progress_line(
+    schedule: Schedule, workers: int
+) -> Iterator[Callable[[Mapping[str, float]], None]]:
+    """A line that is rewritten on a terminal; elsewhere a new one for each finished task."""
     console = Console(stderr=True)
     columns = BarColumn(16), MofNCompleteColumn(), TextColumn("{task.description}")
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("", total=len(study.tasks))
-        told = -1
+        bar = progress.add_task("", total=len(schedule.tasks))
+        reported = -1
 
         def tell(running: Mapping[str, float]) -> None:
-            nonlocal told
-            done, left = len(study.seconds), study.seconds_left(running, workers)
+            nonlocal reported
+            done, left = len(schedule.seconds), schedule.seconds_left(running, workers)
             line = f"{', '.join(running)} · {_minutes(left)} left"
             progress.update(bar, completed=done, description=line)
-            if not console.is_terminal and done > told:
-                print(f"{done} of {len(study.tasks)} done · {line}", file=sys.stderr, flush=True)
-            told = done
+            if not console.is_terminal and done > reported:
+                print(f"{done} of {len(schedule.tasks)} done · {line}", file=sys.stderr, flush=True)
+            reported = done
 
         yield tell
-        progress.update(bar, completed=len(study.seconds), description="")
+        progress.update(bar, completed=len(schedule.seconds), description="")
 
 
 def _minutes(seconds: float) -> str:
@@ -143,7 +144,7 @@ def _prepare_worker() -> None:
         parent.join()
         os._exit(1)
 
-    # A killed parent says no goodbye, and its workers would work on in the folder of its successor.
+    # A killed parent sends no signal; its workers would go on in its successor's folder.
     threading.Thread(target=end_with_parent, daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = "1"  # before anything that reads it is imported
     import torch
@@ -154,7 +155,7 @@ def _prepare_worker() -> None:
 def _run_command(words: Sequence[str], log: Path) -> tuple[str, float]:
     """Run ``kd-lab WORDS`` in this process; returns why it failed ("" if it did not), and seconds.
 
-    Everything that is printed goes to the log, whatever prints it.
+    All output goes to the log, whoever prints it.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as file:
@@ -178,17 +179,3 @@ def _run_command(words: Sequence[str], log: Path) -> tuple[str, float]:
         return "", seconds
     said = log.read_bytes()[before:].decode("utf-8", "replace").strip().splitlines()
     return said[-1].removeprefix("kd-lab: error: ") if said else "it failed silently", seconds
-
-
-@contextmanager
-def _only_one_at_work(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")  # let go of by the system, however this ends
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as busy:
-        raise ValueError(f"another process is at work in {folder}") from busy
-    try:
-        yield
-    finally:
-        lock.release()

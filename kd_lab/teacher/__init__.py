@@ -1,1 +1,1 @@
-"""What a teacher gives: its law at every position now, or stored ahead of time."""
+"""What a teacher gives: its distribution at every position, live or stored ahead of time."""

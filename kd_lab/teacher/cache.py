@@ -3,17 +3,17 @@
     kd-lab cache --teacher_model_name_or_path runs/teacher --output_dir runs/cache
     kd-lab train --config tiny/token_fkl --teacher_cache runs/cache
 
-At each position whose next token is trained, one of two things is kept:
+At each position whose next token is trained, it stores one of two signals:
 
-    hidden   the last hidden state in bfloat16, and the head once: the whole law, at any temperature
-             (as KDFlow sends it between machines, arXiv 2603.01875); 2·H bytes a token
-    topk     the k likeliest tokens with their log-probabilities, and the mass of all others: a law
-             of k + 1 outcomes at one temperature; 4·k + 4 bytes a token, or 6·k + 4 where the
-             vocabulary has more than 65,536
+    hidden   the last hidden state in bfloat16, and the LM head once: the whole distribution at any
+             temperature (as KDFlow sends it between machines, arXiv 2603.01875); 2·H bytes a token
+    topk     the k likeliest tokens with their log-probabilities, and the mass of all others: a
+             distribution of k + 1 outcomes at one temperature; 4·k + 4 bytes a token, or 6·k + 4 in
+             a vocabulary of more than 65,536
 
-and 5 bytes for each token of the rows themselves. The answers are those of the conversations, or
-the teacher's own (``kd-lab generate``). A run that is killed goes on with the shard it was at. On
-several GPUs each process takes its share of the shards:
+The token ids take 5 more bytes a token. The answers are those of the conversations, or the
+teacher's own (``kd-lab generate``). A killed run goes on with its last shard. On several GPUs each
+process takes its share of the shards:
 ``accelerate launch --num_processes 8 -m kd_lab cache ...``.
 """
 
@@ -37,36 +37,30 @@ from kd_lab.data.packed_rows import PackedRows
 from kd_lab.data.row_store import RowStore
 from kd_lab.data.shards import Shard, ShardStore
 from kd_lab.loss import CHUNK_SIZE
-from kd_lab.next_step import check_folder, check_model_path
-from kd_lab.teacher.identity import check_same_teacher, model_identity, tokenizer_hash
-from kd_lab.teacher.plain_logits import check_plain_logits
-from kd_lab.teacher.signals import topk_law, trained_hidden_states
+from kd_lab.loss.plain_logits import check_plain_logits
+from kd_lab.model_identity import check_same_teacher, tokenizer_hash
+from kd_lab.models import Model
+from kd_lab.next_step import check_folder
+from kd_lab.states import trained_hidden_states
+from kd_lab.teacher.arguments import TeacherArguments, check_teacher_arguments
+from kd_lab.teacher.signals import topk_distribution
 from kd_lab.teacher.stored import HEAD, SIGNALS, stored_answers
-from kd_lab.vocabulary import shared_vocabulary_size
 
 if TYPE_CHECKING:  # importing transformers takes seconds, and only its types are needed
     from transformers import PreTrainedModel
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-SPLITS = ("train", "test")
 
-
-@dataclass
-class CacheArguments:
+@dataclass(kw_only=True)
+class CacheArguments(TeacherArguments):
     """What to store, of which teacher, and where."""
 
     output_dir: str = field(metadata={"help": "The folder to write, or to go on with."})
     teacher_model_name_or_path: str = field(
-        metadata={"help": "The teacher, a folder or a name on the model hub."}
-    )
-    teacher_revision: str | None = field(
-        default=None, metadata={"help": "Its revision on the hub: a branch, tag or commit."}
-    )
-    teacher_dtype: str = field(
-        default="auto", metadata={"help": "Its own: float32, bfloat16, or auto: as it was saved."}
+        metadata={"help": "The teacher: a folder, or a name on the model hub."}
     )
     teacher_signal: str = field(
-        default="hidden", metadata={"help": "hidden (the whole law) or topk (its likeliest part)."}
+        default="hidden",
+        metadata={"help": "hidden (whole distributions) or topk (their likeliest tokens)."},
     )
     topk: int = field(default=64, metadata={"help": "topk only: tokens kept at each position."})
     distil_temperature: float = field(
@@ -120,14 +114,12 @@ def check_cache_arguments(args: CacheArguments) -> None:
     Raises:
         ValueError: a setting outside its range.
     """
-    for name, known in (
-        ("teacher_signal", tuple(SIGNALS)),
-        ("teacher_dtype", DTYPES),
-        ("split", SPLITS),
-    ):
-        if getattr(args, name) not in known:
-            raise ValueError(f"{name} must be one of {known}, not {getattr(args, name)!r}")
-    check_model_path("teacher_model_name_or_path", args.teacher_model_name_or_path)
+    if args.teacher_signal not in SIGNALS:
+        raise ValueError(
+            f"teacher_signal must be one of {tuple(SIGNALS)}, not {args.teacher_signal!r}"
+        )
+    as_split(args.split)
+    check_teacher_arguments(args)
     check_folder("answers", args.answers, "generate")
     for name in ("topk", "rows_per_shard", "tokens_per_batch", "chunk_size"):
         if getattr(args, name) < 1:
@@ -156,7 +148,8 @@ def cache_teacher(args: CacheArguments, data: DataArguments) -> ShardStore:
     # one. They wait for each other at the end, up to a shard's time.
     process = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=1))
     with process.main_process_first():
-        settings, rows = _describe(args, data)
+        teacher = Model(args.teacher_model_name_or_path, args.teacher_revision, args.teacher_dtype)
+        settings, rows = _describe(args, data, teacher)
         store = ShardStore.create(
             args.output_dir,
             "cache",
@@ -172,7 +165,7 @@ def cache_teacher(args: CacheArguments, data: DataArguments) -> ShardStore:
     ]
     needs_head = args.teacher_signal == "hidden" and process.is_main_process
     if mine or (needs_head and not store.has_attached(HEAD)):
-        model = _load_teacher(args, process.device)
+        model = teacher.load().to(process.device)  # type: ignore[arg-type]
         check_plain_logits(model, torch.from_numpy(rows.input_ids[:8]).long())
         head, bias = _head(model, settings["vocab_size"])
         if needs_head:
@@ -183,55 +176,39 @@ def cache_teacher(args: CacheArguments, data: DataArguments) -> ShardStore:
     return store
 
 
-def _describe(args: CacheArguments, data: DataArguments) -> tuple[dict[str, Any], PackedRows]:
+def _describe(
+    args: CacheArguments, data: DataArguments, teacher: Model
+) -> tuple[dict[str, Any], PackedRows]:
     """All that decides what is stored, and the rows to store it for."""
-    from transformers import AutoConfig, AutoTokenizer
-
-    teacher, revision = args.teacher_model_name_or_path, args.teacher_revision
-    identity = model_identity(teacher, revision)
-    config = AutoConfig.from_pretrained(teacher, revision=revision)
-    tokenizer = AutoTokenizer.from_pretrained(teacher, revision=revision)
-    head_rows = config.get_text_config().vocab_size
-    vocab_size = shared_vocabulary_size(tokenizer, tokenizer, head_rows, head_rows)
-    dtype = str(config.dtype or torch.float32).removeprefix("torch.")
     settings: dict[str, Any] = {
         "teacher_signal": args.teacher_signal,
-        "teacher": identity,
-        "dtype": dtype if args.teacher_dtype == "auto" else args.teacher_dtype,
-        "tokenizer_sha256": tokenizer_hash(tokenizer),
-        "vocab_size": vocab_size,
+        "teacher": teacher.identity,
+        "dtype": teacher.dtype_name,
+        "tokenizer_sha256": tokenizer_hash(teacher.tokenizer),
+        "vocab_size": teacher.vocab_size,
     }
     if args.teacher_signal == "topk":
-        if args.topk > vocab_size:
-            raise ValueError(f"topk is {args.topk}, and the teacher has {vocab_size} tokens")
+        if args.topk > (size := teacher.vocab_size):
+            raise ValueError(f"topk is {args.topk}, and the teacher has {size} tokens")
         settings |= {"k": args.topk, "temperature": args.distil_temperature}
     if args.answers is None:
         split = as_split(args.split)
         rows = PackedRows.of(
-            RowStore(data, tokenizer, [split]).training_rows(split, args.max_length).rows
+            RowStore(data, teacher.tokenizer, [split]).training_rows(split, args.max_length).rows
         )
         source = {**asdict(data), "split": args.split, "max_length": args.max_length}
     else:
         answers = ShardStore.open(args.answers, "answers", verify=False).settings
-        check_same_teacher(answers["teacher"], identity)
+        check_same_teacher(answers["teacher"], teacher.identity)
         if answers["tokenizer_sha256"] != settings["tokenizer_sha256"]:
             raise ValueError(
-                f"{args.answers} was written with another tokenizer than {teacher} has"
+                f"{args.answers} was written with another tokenizer than {teacher.name} has"
             )
         written = stored_answers(args.answers)
         say_rows_without_end(written, answers["eos_token_ids"], f"rows of {args.answers}")
         rows = PackedRows.of(written)
         source = {"answers": answers}
     return settings | {"source": source, "rows_sha256": rows.sha256()}, rows
-
-
-def _load_teacher(args: CacheArguments, device: torch.device) -> "PreTrainedModel":
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(
-        args.teacher_model_name_or_path, revision=args.teacher_revision, dtype=args.teacher_dtype
-    )
-    return model.to(device).requires_grad_(False).eval()  # type: ignore[arg-type]
 
 
 def _head(model: "PreTrainedModel", vocab_size: int) -> tuple[Tensor, Tensor | None]:
@@ -253,7 +230,7 @@ def _signal(
     hidden = trained_hidden_states(model, rows, args.tokens_per_batch, advance)
     if args.teacher_signal == "hidden":
         return {"hidden": hidden.bfloat16().cpu()}
-    return topk_law(
+    return topk_distribution(
         hidden,
         head,
         bias,

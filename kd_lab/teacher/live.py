@@ -70,8 +70,24 @@ class LiveTeacher:
 
     @contextlib.contextmanager
     def for_writing(self) -> Iterator["PreTrainedModel"]:
-        """The plain model with whole weights, to write answers with."""
+        """The plain model with whole weights, to write answers with, in its own dtype.
+
+        The student's mixed precision does not reach it, though both may write an answer together.
+        """
         from trl.models.utils import unwrap_model_for_generation
 
         with unwrap_model_for_generation(self.wrapped, self.accelerator) as model:
-            yield model
+            replaced, forward = model.__dict__.get("forward"), model.forward
+
+            def in_own_dtype(*inputs: Any, **settings: Any) -> Any:
+                with torch.autocast(model.device.type, enabled=False):
+                    return forward(*inputs, **settings)
+
+            model.forward = in_own_dtype
+            try:
+                yield model
+            finally:
+                if replaced is None:
+                    del model.forward
+                else:
+                    model.forward = replaced

@@ -23,7 +23,7 @@ from kd_lab.data.packed_rows import PackedRows
 from kd_lab.data.row_kinds import TRAINING_ROW
 from kd_lab.data.shards import ShardStore
 from kd_lab.loss import LiveDistribution, StoredDistribution
-from kd_lab.teacher.identity import tokenizer_hash
+from kd_lab.model_identity import tokenizer_hash
 from kd_lab.vocabulary import IGNORED
 
 if TYPE_CHECKING:  # importing transformers takes seconds, and only its type is needed

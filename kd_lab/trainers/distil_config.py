@@ -7,6 +7,7 @@ DeepSpeed, checkpoints, logging) is TRL's SFTConfig and transformers' TrainingAr
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,13 +15,21 @@ from transformers.utils import is_torch_bf16_gpu_available
 from trl import SFTConfig
 
 from kd_lab.divergences import Divergence, get_divergence
+from kd_lab.honoured_options import check_honoured
 from kd_lab.machine.nvidia import nvidia_gpus, torch_build, why_unused
+from kd_lab.methods import PREFIX_SOURCES, Point
+from kd_lab.rollout.sampling_arguments import SamplingArguments
+from kd_lab.trainers.figures import LOSSES
 
-PREFIX_SOURCES = ("dataset", "teacher", "student")
+# Float16 has too small a range for gradients: it needs a scaled loss.
+NO_FLOAT16 = (
+    "the loss makes its gradients in the forward pass, before float16's loss scaling could keep "
+    "them from becoming 0"
+)
 
 
 @dataclass
-class DistilConfig(SFTConfig):
+class DistilConfig(SamplingArguments, SFTConfig):
     """Settings of the three trainers. Raises ValueError, in one line, for what cannot be run."""
 
     divergence: str = field(
@@ -37,7 +46,9 @@ class DistilConfig(SFTConfig):
     )
     distil_temperature: float = field(
         default=1.0,
-        metadata={"help": "T of both models' laws inside the divergence, which is then times T²."},
+        metadata={
+            "help": "Temperature T of both distributions in the divergence; its value is times T²."
+        },
     )
     chunk_size: int = field(
         default=1024,
@@ -45,7 +56,9 @@ class DistilConfig(SFTConfig):
     )
     prefixes: str = field(
         default="dataset",
-        metadata={"help": f"Who wrote the answers that are learnt from: {PREFIX_SOURCES}."},
+        metadata={
+            "help": f"Who wrote the answers that are learnt from: {', '.join(PREFIX_SOURCES)}."
+        },
     )
     student_share: float = field(
         default=0.0,
@@ -54,25 +67,13 @@ class DistilConfig(SFTConfig):
     max_new_tokens: int = field(
         default=256, metadata={"help": "Longest answer that is written, in tokens."}
     )
-    sampling_temperature: float = field(
-        default=1.0, metadata={"help": "Temperature of the answers that are written; 0 is greedy."}
-    )
-    top_p: float = field(
-        default=1.0, metadata={"help": "Nucleus of the answers that are written; 1 is all."}
-    )
-    top_k: int = field(
-        default=0, metadata={"help": "The k likeliest tokens to write with; 0 is all."}
-    )
-    rollout_batch_size: int = field(
-        default=64, metadata={"help": "Answers written at the same time, per process."}
-    )
     policy_gradient: bool = field(
         default=False,
         metadata={"help": "Sequence-level reverse KL by MiniLLM's policy gradient."},
     )
     teacher_mix: float = field(
         default=0.2,
-        metadata={"help": "Policy gradient: the teacher's share in the law that writes."},
+        metadata={"help": "Policy gradient: the teacher's share in the distribution that writes."},
     )
     length_normalised: bool = field(
         default=True,
@@ -102,6 +103,7 @@ class DistilConfig(SFTConfig):
     )
 
     def __post_init__(self) -> None:
+        check_honoured(self)
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha must lie in [0, 1], not {self.alpha}")
         if not self.distil_temperature > 0:
@@ -111,13 +113,12 @@ class DistilConfig(SFTConfig):
         if isinstance(self.divergence_settings, str):
             self.divergence_settings = json.loads(self.divergence_settings)
         self.get_divergence()
-        if self.prefixes not in PREFIX_SOURCES:
-            raise ValueError(f"prefixes must be one of {PREFIX_SOURCES}, not {self.prefixes!r}")
+        writer = self.point.source.writer
         if not 0 <= self.student_share <= 1:
             raise ValueError(f"student_share must lie in [0, 1], not {self.student_share}")
-        if self.prefixes == "student" and self.student_share not in (0, 1):
+        if writer == "student" and self.student_share not in (0, 1):
             raise ValueError(
-                f"with prefixes: student every answer is the student's; for a share of "
+                f"with prefixes: {self.prefixes} every answer is the student's; for a share of "
                 f"{self.student_share} set prefixes to dataset or teacher"
             )
         if (self.packing or self.padding_free) and self.written_share:
@@ -127,6 +128,15 @@ class DistilConfig(SFTConfig):
             )
         if self.policy_gradient:
             self._check_policy_gradient()
+        if self.metric_for_best_model is not None:
+            self.check_best_figure(LOSSES)
+            if self.greater_is_better is None:  # transformers: wherever no "loss" ends the name
+                self.greater_is_better = False
+        if self.fp16:
+            raise ValueError(
+                f"fp16 is true, and {NO_FLOAT16}: say --fp16 false and --bf16 true, or neither on "
+                "a GPU without bfloat16"
+            )
         if self.bf16 and not self.use_cpu and not is_torch_bf16_gpu_available():
             gpus = nvidia_gpus()
             why = why_unused(gpus, torch_build()) if gpus else ""
@@ -165,6 +175,21 @@ class DistilConfig(SFTConfig):
         if not 0 < self.ratio_clip < 1:
             raise ValueError(f"ratio_clip must lie in (0, 1), not {self.ratio_clip}")
 
+    def check_best_figure(self, known: Sequence[str]) -> None:
+        """Refuse a ``metric_for_best_model`` that evaluation does not measure.
+
+        Args:
+            known: the figures that it measures, without the prefix eval_.
+        Raises:
+            ValueError: lists the known ones.
+        """
+        best = self.metric_for_best_model
+        if best is not None and best.removeprefix("eval_") not in known:
+            raise ValueError(
+                f"metric_for_best_model is {best}, which evaluation does not measure here (it "
+                f"measures: {', '.join(known)})"
+            )
+
     def get_divergence(self) -> Divergence:
         """The function that ``divergence`` and its settings name."""
         settings = self.divergence_settings or {}
@@ -172,6 +197,27 @@ class DistilConfig(SFTConfig):
         return get_divergence(self.divergence, **settings)
 
     @property
+    def point(self) -> Point:
+        """Where the training lies on the map."""
+        return Point.of(vars(self))
+
+    @property
     def written_share(self) -> float:
         """Share of rows that the student writes: 1 on-policy, 0 never."""
-        return 1.0 if self.prefixes == "student" else self.student_share
+        return self.point.student_share
+
+
+def check_one_gpu(visible: int) -> None:
+    """A process trains on one GPU: where it sees several, no launcher started it.
+
+    Args:
+        visible: GPUs that this process would use, ``TrainingArguments.n_gpu``.
+    Raises:
+        ValueError: more than one; says how to use all of them, or one.
+    """
+    if visible > 1:
+        raise ValueError(
+            f"{visible} GPUs are visible to one process: use all of them with accelerate launch "
+            f"--num_processes {visible} -m kd_lab train ..., or one of them with "
+            "CUDA_VISIBLE_DEVICES=0 kd-lab train ..."
+        )

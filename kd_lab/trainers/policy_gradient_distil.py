@@ -5,8 +5,6 @@ teacher writes the answers, both models' hidden states give the log-probabilitie
 and the gradient comes from the loss that every objective goes through.
 """
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -106,10 +104,3 @@ class PolicyGradientDistilTrainer(SeqDistilTrainer):
             weights.divergence.where(by_student, settings.alpha)[positions],
             weights.cross_entropy.where(by_student, 1 - settings.alpha)[positions],
         )
-
-    @contextlib.contextmanager
-    def _teacher_at(
-        self, inputs: dict[str, Any], text: dict[str, Tensor], positions: Tensor
-    ) -> Iterator[LiveDistribution | StoredDistribution | None]:
-        with self.teacher.distribution(text, positions) as live:  # needed at alpha 0 too: rewards
-            yield live

@@ -35,6 +35,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from kd_lab.loss.tiles import precise
+
 
 class PositionWeights(NamedTuple):
     """What the two parts are multiplied by at each written token; 0 where the mask is False."""
@@ -69,7 +71,7 @@ def policy_gradient_weights(
         ratio_clip: ε: where q/q_writer has left [1-ε, 1+ε] in the direction in which the long part
             pushes it, that part has no gradient (PPO, Schulman et al. 2017, arXiv 1707.06347).
     Returns:
-        two float64 [B, T]: constants, by which nothing is differentiated.
+        two [B, T], float64 where the device has it: constants, by which nothing is differentiated.
     Raises:
         ValueError: shapes or settings that do not fit.
     """
@@ -85,7 +87,7 @@ def policy_gradient_weights(
     if writer_logp is None:
         writer_logp = student_logp
     student, teacher, writer = (
-        logp.detach().double().masked_fill(~mask, 0)
+        logp.detach().to(precise(logp.device)).masked_fill(~mask, 0)
         for logp in (student_logp, teacher_logp, writer_logp)
     )
     rewards = teacher - student

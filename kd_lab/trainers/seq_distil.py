@@ -9,14 +9,16 @@ Answers are written before the step's tokens are counted, for all of its micro-b
 that the mean runs over the tokens that are really trained, and generation runs on full batches.
 """
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from trl.models.utils import unwrap_model_for_generation
 
-from kd_lab.rollout.sampling import Completion, Sampling
+from kd_lab.rollout.sampling import Completion
+from kd_lab.rollout.sampling_arguments import sampling_of
 from kd_lab.rollout.transformers_engine import write_answers
 from kd_lab.teacher.live import LiveTeacher
 from kd_lab.trainers.token_distil import TokenDistilTrainer
@@ -38,7 +40,7 @@ class SeqDistilTrainer(TokenDistilTrainer):
     def __init__(self, *args: Any, answers_are_stored: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         settings = self.args
-        self.teacher_writes = settings.prefixes == "teacher" and not answers_are_stored
+        self.teacher_writes = settings.point.source.writer == "teacher" and not answers_are_stored
         if self.teacher_writes and not isinstance(self.teacher, LiveTeacher):
             raise ValueError(
                 "prefixes: teacher needs a teacher that is a model (teacher_model_name_or_path), "
@@ -63,9 +65,7 @@ class SeqDistilTrainer(TokenDistilTrainer):
             self._tokenizer.eos_token_id,
             *(ends if isinstance(ends, list) else [ends] if ends is not None else []),
         }
-        self.sampling = Sampling(
-            settings.max_new_tokens, settings.sampling_temperature, settings.top_p, settings.top_k
-        )
+        self.sampling = sampling_of(settings)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
@@ -78,16 +78,28 @@ class SeqDistilTrainer(TokenDistilTrainer):
     def write_batches(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The same batches with the answers of this step in place of the dataset's."""
         rows = [row for batch in batches for row in rows_of(batch)]
-        students = self._students_rows(len(rows))
+        repeated = {i for i, row in enumerate(rows) if row.pop("is_repeated")}  # trained elsewhere
+        students = [i for i in self._students_rows(len(rows)) if i not in repeated]
         if self.args.written_share:  # a process without such rows helps to gather the weights
-            with unwrap_model_for_generation(self.model_wrapped, self.accelerator) as student:
+            with self._for_writing() as student:
                 self._rewrite(rows, students, student)
         if self.teacher_writes:
             assert isinstance(self.teacher, LiveTeacher)
             with self.teacher.for_writing() as teacher:
-                self._rewrite(rows, sorted({*range(len(rows))} - {*students}), teacher)
+                self._rewrite(rows, sorted({*range(len(rows))} - {*students} - repeated), teacher)
         sizes = [len(batch["input_ids"]) for batch in batches]
         return [self.data_collator(rows[sum(sizes[:i]) :][:n]) for i, n in enumerate(sizes)]
+
+    @contextlib.contextmanager
+    def _for_writing(self) -> Iterator[Any]:
+        """The plain student with whole weights, to write answers with.
+
+        One autocast spans them all: in one for each token every weight would be cast at each token.
+        """
+        with keeps_checkpointing(self.accelerator.unwrap_model(self.model_wrapped)):
+            writing = unwrap_model_for_generation(self.model_wrapped, self.accelerator)
+            with writing as student, self.accelerator.autocast():
+                yield student
 
     def _students_rows(self, count: int) -> list[int]:
         """Which of the step's rows the student answers: each by a toss of its own."""
@@ -117,14 +129,37 @@ class SeqDistilTrainer(TokenDistilTrainer):
         return int((numbers * torch.tensor([1_000_003, 8_191, 131_071])).sum()) % 2**31
 
 
+@contextlib.contextmanager
+def keeps_checkpointing(model: nn.Module) -> Iterator[None]:
+    """Activation checkpointing comes out as it went in.
+
+    TRL's context switches it off and on again with transformers' defaults, so that the settings in
+    ``activation_checkpointing_kwargs`` would be lost.
+    """
+    names = ("gradient_checkpointing", "_gradient_checkpointing_func")
+    before = [
+        (module, name, getattr(module, name))
+        for module in model.modules()
+        for name in names
+        if hasattr(module, name)
+    ]
+    try:
+        yield
+    finally:
+        for module, name, value in before:
+            setattr(module, name, value)
+
+
 def rows_of(batch: dict[str, Any]) -> list[Row]:
     """The rows of a padded batch, without its padding."""
     lengths = batch["attention_mask"].sum(1).tolist()
+    repeated = batch.get("is_repeated", [False] * len(lengths))
     return [
         {
             "input_ids": batch["input_ids"][i, :length].tolist(),
             "labels": batch["labels"][i, :length].tolist(),
             "prompt_length": int(batch["prompt_length"][i]),
+            "is_repeated": bool(repeated[i]),
         }
         for i, length in enumerate(lengths)
     ]

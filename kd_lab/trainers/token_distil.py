@@ -8,7 +8,7 @@ optimizer step, whatever it is split into: micro-batches, processes, shards.
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,27 +18,34 @@ from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTTrainer
 from trl.models.utils import _ForwardRedirection
 
 from kd_lab.divergences import get_divergence
 from kd_lab.loss import (
-    DistillationLoss,
     LiveDistribution,
     Objective,
     StoredDistribution,
     Weights,
     distillation_loss,
 )
+from kd_lab.loss.plain_logits import check_plain_head
 from kd_lab.loss.sharded_head import call_with_head
 from kd_lab.teacher.live import LiveTeacher
-from kd_lab.teacher.plain_logits import check_plain_head
 from kd_lab.teacher.stored import StoredTeacher
-from kd_lab.trainers.distil_config import DistilConfig
-from kd_lab.trainers.row_batches import ROW_COLUMNS, LengthGroupedByEpoch, TellEpoch, collate_rows
+from kd_lab.trainers.distil_config import NO_FLOAT16, DistilConfig
+from kd_lab.trainers.figures import LOSSES, SFT_LOSSES, TokenMeans, loss_of
+from kd_lab.trainers.row_order import (
+    LengthGroupedByEpoch,
+    TellEpoch,
+    leave_out_repeated,
+    real_rows,
+)
 from kd_lab.vocabulary import IGNORED, shared_vocabulary_size
 
-NOT_FOR_THE_MODEL = ("labels", "by_student", *ROW_COLUMNS)
+ROW_COLUMNS = ("prompt_length", "cache_row")  # what a row has besides input_ids and labels
+NOT_FOR_THE_MODEL = ("labels", "by_student", "row_lengths", "is_repeated", *ROW_COLUMNS)
 
 
 class TokenDistilTrainer(SFTTrainer):
@@ -54,10 +61,12 @@ class TokenDistilTrainer(SFTTrainer):
             teacher is stored.
         processing_class: the student's tokenizer.
         teacher_tokenizer: where it is not the same; the two are compared token by token.
+        vocab_size: how many tokens both models have, where it is known already.
         **others: as SFTTrainer takes them: peft_config, callbacks, optimizers.
 
-    Evaluation logs ``eval_forward_kl`` and ``eval_reverse_kl`` at temperature 1 beside the loss
-    (nats per trained token), if the teacher is a model.
+    Evaluation logs ``eval_cross_entropy`` and, if the teacher is a model, ``eval_divergence``, and
+    ``eval_forward_kl`` and ``eval_reverse_kl`` at temperature 1. All are means over trained tokens,
+    in nats, and ``eval_loss`` is put together from the first two.
     """
 
     args: DistilConfig
@@ -73,6 +82,7 @@ class TokenDistilTrainer(SFTTrainer):
         eval_dataset: Dataset | None = None,
         processing_class: PreTrainedTokenizerBase,
         teacher_tokenizer: PreTrainedTokenizerBase | None = None,
+        vocab_size: int | None = None,
         **others: Any,
     ) -> None:
         if teacher is None and args.alpha != 0:
@@ -86,6 +96,10 @@ class TokenDistilTrainer(SFTTrainer):
             raise ValueError(
                 "a stored teacher knows its own rows alone, one by one: train on its rows(), with "
                 "packing false"
+            )
+        if model.dtype == torch.float16:
+            raise ValueError(
+                f"the student's dtype is float16, and {NO_FLOAT16}: say --dtype float32 or bfloat16"
             )
         check_plain_head(model)
         if not args.packing:  # the rows are ready and cut: packing is all SFTTrainer could add
@@ -104,22 +118,23 @@ class TokenDistilTrainer(SFTTrainer):
         # SFTTrainer divides by the tokens of the whole step where the model says it can; ours does.
         self.model_accepts_loss_kwargs = True
         self._redirect = _ForwardRedirection()
-        self._sums: dict[str, dict[str, float]] = {"train": {}, "eval": {}}
+        self._means = {"train": TokenMeans(), "eval": TokenMeans()}
         self.divergence = args.get_divergence()
-        own = processing_class
-        student_rows = model.config.get_text_config().vocab_size
-        self.teacher: LiveTeacher | StoredTeacher | None = None
-        self.vocab_size = shared_vocabulary_size(own, own, student_rows, student_rows)
+        self.teacher: LiveTeacher | StoredTeacher | None
         if isinstance(teacher, PreTrainedModel):
             check_plain_head(teacher)
-            teacher_rows = teacher.config.get_text_config().vocab_size
-            self.vocab_size = shared_vocabulary_size(
-                own, teacher_tokenizer or own, student_rows, teacher_rows
-            )
+            other, other_tokenizer = teacher, teacher_tokenizer or processing_class
             self.teacher = LiveTeacher(teacher, self.accelerator)
-        elif teacher is not None:
-            self.vocab_size = min(self.vocab_size, teacher.manifest["settings"]["vocab_size"])
+        else:
+            other, other_tokenizer = model, processing_class
             self.teacher = teacher
+        if vocab_size is None:
+            rows = [side.config.get_text_config().vocab_size for side in (model, other)]
+            vocab_size = shared_vocabulary_size(processing_class, other_tokenizer, *rows)
+        if isinstance(teacher, StoredTeacher):
+            vocab_size = min(vocab_size, teacher.manifest["settings"]["vocab_size"])
+        self.vocab_size = vocab_size
+        args.check_best_figure(LOSSES if isinstance(teacher, PreTrainedModel) else SFT_LOSSES)
         self._sizes = {"vocab_size": self.vocab_size, "chunk_size": args.chunk_size}
 
     # ---- the loss of one batch
@@ -136,62 +151,58 @@ class TokenDistilTrainer(SFTTrainer):
             raise ValueError("the fused loss makes no logits to return; compute_metrics needs them")
         student = self.accelerator.unwrap_model(model)
         # Through the wrapper's own forward, where DDP, ZeRO-3 and FSDP set up their backward pass.
-        parts, measured = self._redirect(
+        loss = self._redirect(
             model, student, self._student_pass, student, inputs, num_items_in_batch
         )
-        result = DistillationLoss(*parts)
-        divisor = result.num_tokens if num_items_in_batch is None else float(num_items_in_batch)
-        self._add_up(
-            num_tokens=result.num_tokens,
-            divergence=float(result.divergence) * divisor,
-            cross_entropy=float(result.cross_entropy) * divisor,
-            **measured,
+        # FSDP casts what its forward returns to the precision of the run; the figures keep theirs.
+        parts = self._parts
+        if loss.dtype != parts.loss.dtype:
+            loss = loss.to(parts.loss.dtype)
+            loss = loss + (parts.loss - loss.detach())
+        divisor = parts.num_tokens if num_items_in_batch is None else float(num_items_in_batch)
+        self._means["train" if self.model.training else "eval"].add(
+            parts.num_tokens,
+            divergence=float(parts.divergence) * divisor,
+            cross_entropy=float(parts.cross_entropy) * divisor,
+            **self._measured,
         )
         # The processes' gradients are averaged, and this is one part of a sum over all of them.
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
-            return result.loss * self.accelerator.num_processes
-        return result.loss
+            return loss * self.accelerator.num_processes
+        return loss
 
     def _student_pass(
         self, student: Any, inputs: dict[str, Any], num_items: Tensor | int | None
-    ) -> tuple[tuple[Any, ...], dict[str, float]]:
-        """The parts of a DistillationLoss, and sums over tokens of what else was measured.
-
-        Plain tuples: they pass through module hooks, which take named ones apart.
-        """
+    ) -> Tensor:
+        """The loss; its parts, and sums over tokens of what else was measured, stay here."""
         causal_lm = student.get_base_model() if hasattr(student, "peft_config") else student
         positions = inputs["labels"][:, 1:] != IGNORED  # [B, T - 1]: is token t + 1 trained?
         targets = inputs["labels"][:, 1:][positions]  # [n]
         divisor = max(len(targets), 1) if num_items is None else float(num_items)
         text = {name: inputs[name] for name in inputs if name not in NOT_FOR_THE_MODEL}
+        self._measured: dict[str, float] = {}
         with self._teacher_at(inputs, text, positions) as teacher, self.accelerator.autocast():
             states = causal_lm.get_decoder()(**text, use_cache=False).last_hidden_state
             hidden = states[:, :-1][positions]  # [n, H]
-            head = causal_lm.get_output_embeddings()
 
-            def loss(hidden: Tensor, head: Tensor, bias: Tensor | None) -> tuple[Any, ...]:
+            def loss(hidden: Tensor, head: Tensor, bias: Tensor | None) -> Tensor:
                 own = LiveDistribution(hidden, head, bias)
                 weights = self._weights(own, teacher, targets, positions, inputs)
                 temperature = self.args.distil_temperature
                 objective = Objective(self.divergence, weights, temperature, divisor)
-                return tuple(distillation_loss(own, teacher, targets, objective, **self._sizes))
+                found = distillation_loss(own, teacher, targets, objective, **self._sizes)
+                self._parts = found._replace(loss=found.loss.detach())
+                if teacher is None:  # also where there is no token to say so
+                    nothing = torch.full_like(found.divergence, math.nan)
+                    self._parts = self._parts._replace(divergence=nothing)
+                if not self.model.training and isinstance(self.teacher, LiveTeacher):
+                    for name in ("forward_kl", "reverse_kl"):
+                        plain = Objective(get_divergence(name), Weights(1.0, 0.0))
+                        apart = distillation_loss(own, teacher, targets, plain, **self._sizes)
+                        self._measured[name] = float(apart.divergence)
+                return found.loss
 
-            parts = call_with_head(head, loss, hidden)
-            measured = {}
-            if not self.model.training and isinstance(self.teacher, LiveTeacher):
-                for name in ("forward_kl", "reverse_kl"):
-                    plain = Objective(get_divergence(name), Weights(1.0, 0.0))
-
-                    def value(
-                        hidden: Tensor, head: Tensor, bias: Tensor | None, plain: Objective = plain
-                    ) -> Tensor:
-                        own = LiveDistribution(hidden, head, bias)
-                        return distillation_loss(
-                            own, teacher, targets, plain, **self._sizes
-                        ).divergence
-
-                    measured[name] = float(call_with_head(head, value, hidden))
-        return parts, measured
+            return call_with_head(causal_lm.get_output_embeddings(), loss, hidden)
 
     def _weights(
         self,
@@ -210,35 +221,49 @@ class TokenDistilTrainer(SFTTrainer):
         self, inputs: dict[str, Any], text: dict[str, Tensor], positions: Tensor
     ) -> Iterator[LiveDistribution | StoredDistribution | None]:
         """The teacher's distributions at the trained positions; None where it is not needed."""
-        teacher = self.teacher
-        if isinstance(teacher, LiveTeacher) and (self.args.alpha > 0 or not self.model.training):
+        teacher, is_asked = self.teacher, self.args.point.has_divergence
+        if isinstance(teacher, LiveTeacher) and (is_asked or not self.model.training):
             with teacher.distribution(text, positions) as live:
                 yield live
-        elif isinstance(teacher, StoredTeacher) and self.args.alpha > 0 and "cache_row" in inputs:
+        elif isinstance(teacher, StoredTeacher) and is_asked and "cache_row" in inputs:
             yield teacher.distribution(inputs["cache_row"].tolist(), positions.device)
         else:
             yield None
 
-    # ---- figures: means over trained tokens, of all micro-batches and processes since the last log
-
-    def _add_up(self, **sums: float) -> None:
-        mode = self._sums["train" if self.model.training else "eval"]
-        for name, value in sums.items():
-            if not math.isnan(value):  # the divergence where no teacher is at hand
-                mode[name] = mode.get(name, 0.0) + value
+    # ---- figures, and each row once
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         mode = "train" if self.model.training else "eval"
-        if self._sums[mode]:
-            names = sorted(self._sums[mode])
-            mine = torch.tensor([self._sums[mode][name] for name in names], dtype=torch.float32)
-            total = self.accelerator.reduce(mine.to(self.accelerator.device), "sum").tolist()
-            sums = dict(zip(names, total, strict=True))
-            tokens = max(sums.pop("num_tokens"), 1)
-            for name, value in sums.items():
-                self._metrics[mode][name] = [value / tokens]
-            self._sums[mode].clear()
+        if not self._means[mode].is_empty:
+            for name, mean in self._means[mode].take(self.accelerator).items():
+                self._metrics[mode][name] = [mean]
         super().log(logs, start_time)
+
+    def evaluation_loop(
+        self, dataloader: Any, description: str, *args: Any, **settings: Any
+    ) -> EvalLoopOutput:
+        """Transformers' loop, with means over tokens in place of a mean over batches."""
+        output = super().evaluation_loop(dataloader, description, *args, **settings)
+        prefix = settings.get("metric_key_prefix", "eval")
+        figures = self._means["eval"].take(self.accelerator)
+        if figures:
+            figures["loss"] = loss_of(figures, self.args.alpha, self.args.distil_temperature)
+        assert output.metrics is not None
+        output.metrics.update({f"{prefix}_{name}": mean for name, mean in figures.items()})
+        return output
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], *args: Any, **settings: Any
+    ) -> Any:
+        self._count_each_row_once(inputs)
+        return super().prediction_step(model, inputs, *args, **settings)
+
+    def _count_each_row_once(self, batch: dict[str, Any]) -> None:
+        """Leave out the rows that only fill a last batch."""
+        count = len(batch["row_lengths"])
+        real = real_rows(count, self.accelerator)
+        if real < count:
+            leave_out_repeated(batch, real)
 
     # ---- a step that goes wrong stops the run before it can spoil the weights
 
@@ -246,7 +271,11 @@ class TokenDistilTrainer(SFTTrainer):
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list, Tensor | int | None]:
         self._micro_batch = 0
-        return super().get_batch_samples(epoch_iterator, num_batches, device)
+        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if batches and self.accelerator.gradient_state.end_of_dataloader:
+            self._count_each_row_once(batches[-1])
+            num_items = self._get_num_items_in_batch(batches, device)
+        return batches, num_items
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         self._micro_batch += 1
@@ -286,7 +315,10 @@ class TokenDistilTrainer(SFTTrainer):
         if rows is None or self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(rows)
         self._sampler = LengthGroupedByEpoch(
-            self.args.train_batch_size * self.args.gradient_accumulation_steps,
+            # the rows of an optimizer step, so that it has the same ones however it is split
+            self.args.train_batch_size
+            * self.args.gradient_accumulation_steps
+            * self.accelerator.num_processes,
             lengths=[len(ids) for ids in rows["input_ids"]],
             seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
         )
@@ -295,3 +327,13 @@ class TokenDistilTrainer(SFTTrainer):
     def _set_signature_columns_if_needed(self) -> None:
         columns: Any = ["input_ids", "labels", "seq_lengths", *ROW_COLUMNS]
         self._signature_columns = columns
+
+
+def collate_rows(collate: Callable, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """TRL's batch of rows, the rows' lengths, and the columns of ours besides."""
+    batch = collate([{k: v for k, v in row.items() if k not in ROW_COLUMNS} for row in rows])
+    batch["row_lengths"] = torch.tensor([len(row["input_ids"]) for row in rows])
+    for name in ROW_COLUMNS:
+        if name in rows[0]:
+            batch[name] = torch.tensor([row[name] for row in rows])
+    return batch

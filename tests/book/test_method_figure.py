@@ -5,7 +5,7 @@ import io
 import matplotlib.pyplot as plt
 
 from book.method_figure import draw_method_map
-from kd_lab.method_map import METHODS
+from kd_lab.methods import METHODS
 
 
 def test_the_picture_names_each_method_once_and_no_two_overlap():
@@ -14,7 +14,7 @@ def test_the_picture_names_each_method_once_and_no_two_overlap():
     [ax] = figure.axes
     written = [text for text in ax.texts if text.get_text()]
     names = [text.get_text().replace("\n", " ") for text in written]
-    assert all(names.count(method.name) == 1 for method in METHODS)
+    assert all(names.count(method.name) == 1 for method in METHODS.values())
     boxes = [text.get_window_extent() for text in written]
     for i, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[:i]), names[i]

@@ -20,9 +20,9 @@ def curve(ax, label: str) -> np.ndarray:
     return np.asarray(line.get_ydata())
 
 
-def test_laws_and_terms_add_up_to_the_two_kls():
-    laws, terms = pictures.laws_and_terms(WORDS, P, Q).axes
-    np.testing.assert_allclose(heights(laws), [P.exp(), Q.exp()])
+def test_distributions_and_terms_add_up_to_the_two_kls():
+    distributions, terms = pictures.distributions_and_terms(WORDS, P, Q).axes
+    np.testing.assert_allclose(heights(distributions), [P.exp(), Q.exp()])
     sums = [forward_kl(P, Q).item(), reverse_kl(P, Q).item()]
     np.testing.assert_allclose(np.sum(heights(terms), axis=1), sums)
     labels = [text.get_text() for text in terms.get_legend().get_texts()]

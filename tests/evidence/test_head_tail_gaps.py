@@ -38,7 +38,7 @@ def test_gaps_are_the_sums(mu):
     np.testing.assert_allclose(gaps.T, expected, rtol=1e-12)
 
 
-def test_equal_laws_have_no_gap_and_all_of_it_is_head_or_tail():
+def test_equal_distributions_have_no_gap_and_all_of_it_is_head_or_tail():
     p, q = torch.randn(2, 5, 30).log_softmax(-1)
     assert torch.stack(head_and_tail_gaps(p, p)).abs().max() == 0
     gaps = head_and_tail_gaps(p, q)

@@ -25,15 +25,15 @@ def test_a_run_is_watched_at_its_steps_and_learns():
         measure_gaps(model, teacher, held_out, vocab_size=VOCABULARY)
         for model in (student.eval(), learnt)
     ]
-    assert len(watch.found) == 3
-    assert [watch.found[0], watch.found[-1]] == [pytest.approx(end, rel=1e-5) for end in ends]
-    assert watch.found[-1]["forward_kl"] < watch.found[1]["forward_kl"] < ends[0]["forward_kl"]
+    assert len(watch.gaps) == 3
+    assert [watch.gaps[0], watch.gaps[-1]] == [pytest.approx(end, rel=1e-5) for end in ends]
+    assert watch.gaps[-1]["forward_kl"] < watch.gaps[1]["forward_kl"] < ends[0]["forward_kl"]
     assert all(torch.equal(before[name], x) for name, x in student.state_dict().items())  # a copy
     again = fit(learnt, rows, TOKENIZER, steps=2, teacher=teacher, watch=watch, **settings)
-    assert watch.found[3] == pytest.approx(ends[1], rel=1e-5)  # goes on from what it was given
+    assert watch.gaps[3] == pytest.approx(ends[1], rel=1e-5)  # goes on from what it was given
     gaps = measure_gaps(again, teacher, held_out, vocab_size=VOCABULARY)
-    assert watch.found[4] == pytest.approx(gaps, rel=1e-5)
-    assert by_metric({"a": [watch.found]})["a"]["tail"] == [[x["tail"] for x in watch.found]]
+    assert watch.gaps[4] == pytest.approx(gaps, rel=1e-5)
+    assert by_metric({"a": [watch.gaps]})["a"]["tail"] == [[x["tail"] for x in watch.gaps]]
 
 
 def test_what_is_no_study_is_refused_before_a_model_loads(tmp_path):

@@ -13,8 +13,9 @@ from evidence.method_pairs import (
     measure_smol,
     published_differences,
 )
+from kd_lab.methods import METHODS
 from kd_lab.report.published import PUBLISHED
-from kd_lab.report.runs import Recipe, Run
+from kd_lab.report.runs import Row, Run
 
 N = 400
 
@@ -38,21 +39,21 @@ def run(method: str, seed: int, **metrics: np.ndarray) -> Run:
 
 
 @pytest.fixture
-def recipes():
+def rows():
     draw = np.random.default_rng(0)
     level = draw.normal(0.5, 0.1, N)
     means = {"token_fkl": 0.0, "token_rkl": 0.05}
     return {
-        method: Recipe(
+        method: Row(
             [run(method, s, rouge1=level + mean + draw.normal(0, 0.03, N)) for s in (1, 2)],
-            False, "", "start", "teacher", method, method,
+            False, "", "start", "teacher", METHODS[method].point, name=method,
         )
         for method, mean in means.items()
     }  # fmt: skip
 
 
-def test_a_difference_is_the_first_less_the_second(recipes):
-    found = differences(recipes)["token_rkl less token_fkl"]["rouge1"]
+def test_a_difference_is_the_first_less_the_second(rows):
+    found = differences(rows)["token_rkl less token_fkl"]["rouge1"]
     assert found["low"] < 0.05 < found["high"]
     assert found["significant"] == "significant"
 
@@ -66,8 +67,8 @@ def test_equation_4_sums_over_the_tokens_of_an_answer():
     assert found["reverse"]["difference"]["mean"] == pytest.approx(0.6 - 0.15)
 
 
-def test_the_examples_asked_for_are_just_enough(recipes):
-    found = published_differences(recipes)
+def test_the_examples_asked_for_are_just_enough(rows):
+    found = published_differences(rows)
     # Between two runs of one example: their own scatter, twice; what they share falls out.
     assert found["deviation"]["rouge1"] == pytest.approx(0.03 * math.sqrt(2), rel=0.1)
     for pair in found["pairs"].values():
@@ -84,9 +85,10 @@ def test_the_published_pairs_are_the_rows_that_they_say():
             assert {row.q for row in rows} <= {"ultra_1.5b", "Qwen2.5-1.5B"}
         for row, side in zip(rows, words.split(" less "), strict=True):
             if side in ("forward KL", "reverse KL"):
-                assert row.loss == f"0.5 SFT + 0.5 dataset × {side[0].upper()}KL"
+                column = row.point.column
+                assert (row.point.prefixes, column, row.point.alpha) == ("dataset", side, 0.5)
             if side == "SFT":
-                assert row.loss == "SFT"
+                assert row.method == "sft"
     table = published_differences_of_table_1()
     assert table == {"forward KL less reverse KL": 0.0113, "forward KL less SFT": 0.0109}
 

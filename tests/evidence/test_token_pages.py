@@ -14,10 +14,10 @@ from transformers import AutoModelForCausalLM
 from evidence import token_pages
 from evidence.token_pages import choose_questions, grammar_next, measure
 from kd_lab.data.toy_language import answers
-from kd_lab.study.toy import METHODS
+from kd_lab.study.toy import SECONDS
 from tests.helpers.toy_pair import TOKENIZER, toy_model, toy_rows
 
-NAMES = ["teacher", "start", *(f"{method}-1" for method in METHODS)]
+NAMES = ["teacher", "start", *(f"{method}-1" for method in SECONDS)]
 END = "<|im_end|>"
 COMMITTED = Path(__file__).parents[2] / "assets" / "results" / "token_pages.json"
 
@@ -51,7 +51,7 @@ def study(study_folder) -> dict:
     return measure(study_folder, examples=40, samples=2)
 
 
-def next_law(model: torch.nn.Module, question: str, prefix: list[int]) -> np.ndarray:
+def next_distribution(model: torch.nn.Module, question: str, prefix: list[int]) -> np.ndarray:
     """One forward pass over one prefix, and a softmax by hand; [tokens of the tokenizer]."""
     prompt = TOKENIZER.apply_chat_template(
         [{"role": "user", "content": question}], add_generation_prompt=True
@@ -74,13 +74,14 @@ def test_every_number_is_that_of_a_plain_forward_pass(study_folder, study):
             ids = [ids_of[position["tokens"][0]] for position in answer["positions"]]
             for n, position in enumerate(answer["positions"]):
                 shown = [ids_of[token] for token in position["tokens"]]
-                laws = [next_law(model, question["question"], ids[:n]) for model in models]
-                told = np.array(position["p"])
-                np.testing.assert_allclose(told, [law[shown] for law in laws], rtol=1e-3, atol=1e-8)
-                p = laws[0]
+                text = question["question"]
+                whole = [next_distribution(model, text, ids[:n]) for model in models]
+                due = [probabilities[shown] for probabilities in whole]
+                np.testing.assert_allclose(position["p"], due, rtol=1e-3, atol=1e-8)
+                p = whole[0]
                 for name, due in (
-                    ("forward_kl", [(p * np.log(p / q)).sum() for q in laws]),
-                    ("reverse_kl", [(q * np.log(q / p)).sum() for q in laws]),
+                    ("forward_kl", [(p * np.log(p / q)).sum() for q in whole]),
+                    ("reverse_kl", [(q * np.log(q / p)).sum() for q in whole]),
                 ):
                     np.testing.assert_allclose(position[name], due, rtol=1e-2, atol=1e-6)
                 compared += 1
@@ -110,7 +111,7 @@ def _words(answer: str) -> list[str]:
     return re.findall(r" ?\w+|[.,]", answer)
 
 
-def test_the_grammars_divergence_is_what_the_shown_law_gives(study):
+def test_the_grammars_divergence_is_what_the_shown_distribution_gives(study):
     # The truth has few outcomes, and all of them are shown, so D(grammar‖model) can be redone.
     for question in study["questions"]:
         for answer in question["answers"]:
@@ -118,10 +119,10 @@ def test_the_grammars_divergence_is_what_the_shown_law_gives(study):
                 if position["grammar"] is None or len(position["tokens"]) == token_pages.SHOWN:
                     continue
                 truth = np.array(position["grammar"])
-                for law, told in zip(position["p"], position["grammar_kl"], strict=True):
+                for shown, kl in zip(position["p"], position["grammar_kl"], strict=True):
                     inside = truth > 0
-                    ratio = np.log(truth[inside] / np.array(law)[inside])
-                    assert (truth[inside] * ratio).sum() == pytest.approx(told, rel=0.02, abs=2e-3)
+                    ratio = np.log(truth[inside] / np.array(shown)[inside])
+                    assert (truth[inside] * ratio).sum() == pytest.approx(kl, rel=0.02, abs=2e-3)
 
 
 def test_contrasts_are_the_extremes_of_what_was_sampled(study):
@@ -152,7 +153,7 @@ def test_questions_by_the_rule():
         choose_questions(questions[:4], gaps)
 
 
-def test_the_law_after_a_beginning():
+def test_the_distribution_after_a_beginning():
     sentences = [([1, 2, 9], 0.5), ([1, 3, 9], 0.3), ([4, 9], 0.2)]
     assert grammar_next(sentences, []) == pytest.approx({1: 0.8, 4: 0.2})
     assert grammar_next(sentences, [1]) == pytest.approx({2: 0.625, 3: 0.375})
@@ -184,5 +185,5 @@ def test_what_is_committed_is_whole():
                 truth = sum(math.log(p["grammar"][0]) for p in answer["positions"])
                 assert truth == pytest.approx(answer["grammar_log_prob"], abs=2e-3)
             for position in answer["positions"]:
-                assert max(sum(law) for law in position["p"]) < 1.001
+                assert max(sum(distribution) for distribution in position["p"]) < 1.001
                 assert position["forward_kl"][0] == position["reverse_kl"][0] == 0

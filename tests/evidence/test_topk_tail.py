@@ -6,7 +6,7 @@ import pytest
 
 from evidence.topk_tail import measure, topk_tail_study
 from kd_lab.data.packed_rows import PackedRows
-from kd_lab.evaluation.models import Model
+from kd_lab.models import Model
 from tests.helpers.toy_pair import ROWS, TOKENIZER, toy_model, toy_rows
 
 

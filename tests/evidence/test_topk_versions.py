@@ -13,7 +13,7 @@ from evidence.topk_versions import (
     Kept,
     bucket,
     bytes_per_token,
-    compare_laws,
+    compare_distributions,
     compare_topk,
     cut,
     renormalised,
@@ -22,7 +22,7 @@ from evidence.topk_versions import (
 from kd_lab.data.packed_rows import PackedRows
 from kd_lab.divergences import forward_kl, reverse_kl
 from kd_lab.loss import fused_linear_topk_distillation_loss
-from kd_lab.teacher.signals import topk_law
+from kd_lab.teacher.signals import topk_distribution
 from tests.helpers.loss_problem import problem
 from tests.helpers.toy_pair import TOKENIZER, toy_model, toy_rows
 
@@ -30,27 +30,27 @@ KS = (1, 2, 5, 20, 31)
 
 
 @pytest.fixture
-def laws() -> tuple[torch.Tensor, torch.Tensor]:
+def distributions() -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     draw = torch.randn(2, 40, 31, generator=generator, dtype=torch.float64)
     return tuple((2 * draw).log_softmax(-1))
 
 
-def sorted_probabilities(laws, row: int) -> list[tuple[float, float]]:
+def sorted_probabilities(distributions, row: int) -> list[tuple[float, float]]:
     """(p, q) of each token, the teacher's likeliest first, as plain numbers."""
-    p, q = (logp[row].exp().tolist() for logp in laws)
+    p, q = (logp[row].exp().tolist() for logp in distributions)
     return sorted(zip(p, q, strict=True), reverse=True)
 
 
 @pytest.mark.parametrize("k", KS)
-def test_values_against_written_out_sums(laws, k):
+def test_values_against_written_out_sums(distributions, k):
     values = {
-        (name, direction): divergence(*VERSIONS[name](*laws, k))
+        (name, direction): divergence(*VERSIONS[name](*distributions, k))
         for name in VERSIONS
         for direction, divergence in (("forward", forward_kl), ("reverse", reverse_kl))
     }
-    for row in range(len(laws[0])):
-        pairs = sorted_probabilities(laws, row)
+    for row in range(len(distributions[0])):
+        pairs = sorted_probabilities(distributions, row)
         kept, tail = pairs[:k], pairs[k:]
         p_kept, q_kept = (sum(pair[side] for pair in kept) for side in (0, 1))
         outcomes = [*kept, (sum(p for p, _ in tail), sum(q for _, q in tail))] if tail else kept
@@ -69,16 +69,16 @@ def test_values_against_written_out_sums(laws, k):
 
 
 @pytest.mark.parametrize("divergence", [forward_kl, reverse_kl])
-def test_the_bucket_is_a_lower_bound_that_grows_to_the_whole(laws, divergence):
-    values = [divergence(*bucket(*laws, k)) for k in range(1, 32)]
+def test_the_bucket_is_a_lower_bound_that_grows_to_the_whole(distributions, divergence):
+    values = [divergence(*bucket(*distributions, k)) for k in range(1, 32)]
     for fewer, more in itertools.pairwise(values):
         assert (more >= fewer - 1e-12).all()
-    torch.testing.assert_close(values[-1], divergence(*laws))
+    torch.testing.assert_close(values[-1], divergence(*distributions))
 
 
 @pytest.mark.parametrize(("version", "k"), list(itertools.product(VERSIONS, (1, 5, 20))))
-def test_what_a_perfect_student_is_told(laws, version, k):
-    teacher, _ = laws
+def test_what_a_perfect_student_is_told(distributions, version, k):
+    teacher, _ = distributions
     value, gradient = value_and_gradient(forward_kl, teacher, teacher, version, k)
     if version == "renormalised":  # to give up its tail: its value there is -log of the kept mass
         mass = teacher.exp().topk(k).values.sum(-1)
@@ -91,8 +91,8 @@ def test_what_a_perfect_student_is_told(laws, version, k):
 
 @pytest.mark.parametrize("divergence", [forward_kl, reverse_kl])
 @pytest.mark.parametrize("version", [None, "bucket", "cut"])
-def test_gradient_against_finite_differences(laws, divergence, version):
-    teacher, logits = laws[0][:3], 3 * laws[1][:3]
+def test_gradient_against_finite_differences(distributions, divergence, version):
+    teacher, logits = distributions[0][:3], 3 * distributions[1][:3]
     _, gradient = value_and_gradient(divergence, teacher, logits.log_softmax(-1), version, 4)
     along = torch.randn(3, 31, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     ahead, behind = (
@@ -118,16 +118,16 @@ def test_the_bucket_is_what_the_fused_loss_trains():
     torch.testing.assert_close(hidden.grad[trained], gradient @ head.detach() / len(value))
 
 
-def test_a_k_out_of_range(laws):
+def test_a_k_out_of_range(distributions):
     for version in (bucket, cut, renormalised):
         with pytest.raises(ValueError, match=r"k must lie in 1 ... 31, not 32"):
-            version(*laws, 32)
+            version(*distributions, 32)
 
 
 @pytest.mark.parametrize(("rows", "k"), [(500, 7), (65_536, 3), (65_537, 3)])
 def test_bytes_are_those_of_the_cache(rows, k):
     hidden, head = torch.randn(5, 4), torch.randn(rows, 4)
-    kept = topk_law(hidden, head, None, k=k, temperature=1.0, chunk_size=5)
+    kept = topk_distribution(hidden, head, None, k=k, temperature=1.0, chunk_size=5)
     assert sum(part.nbytes for part in kept.values()) == 5 * bytes_per_token(k, rows)
 
 
@@ -169,16 +169,16 @@ def test_comparison_of_two_models_against_their_whole_logits():
 
 @pytest.mark.parametrize("k", KS)
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_sums_over_the_tail_against_whole_gradients(laws, direction, k):
-    measured = compare_laws(*laws, [k])
-    whole, g = value_and_gradient(DIRECTIONS[direction], *laws)
+def test_sums_over_the_tail_against_whole_gradients(distributions, direction, k):
+    measured = compare_distributions(*distributions, [k])
+    whole, g = value_and_gradient(DIRECTIONS[direction], *distributions)
     torch.testing.assert_close(measured["whole", direction], whole)
     torch.testing.assert_close(measured["square", direction], g.square().sum(-1))
     for version in VERSIONS:
         if (version, direction) == ("renormalised", "reverse_kl"):
             assert (version, direction, k, "value") not in measured
             continue
-        value, own = value_and_gradient(DIRECTIONS[direction], *laws, version, k)
+        value, own = value_and_gradient(DIRECTIONS[direction], *distributions, version, k)
         expected = Kept(value, (own - g).square().sum(-1), (own * g).sum(-1), own.square().sum(-1))
         for name, part in expected._asdict().items():
             torch.testing.assert_close(

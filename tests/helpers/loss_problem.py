@@ -62,7 +62,7 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
 
 
 class Products(TorchDispatchMode):
-    """Counts matrix products, and the rows of the student's hidden states that they see."""
+    """Counts matrix products, and the rows of the student's hidden states that the first sees."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,6 +71,7 @@ class Products(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.addmm_):
+            if self.count == 0:
+                self.positions = args[-2].shape[0]
             self.count += 1
-            self.positions = max(self.positions, args[-2].shape[0] if len(args) == 2 else 0)
         return func(*args, **(kwargs or {}))

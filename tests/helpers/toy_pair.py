@@ -26,7 +26,7 @@ def toy_model(width: int = 32, layers: int = 1, seed: int = 0, **more: object) -
         "eos_token_id": TOKENIZER.eos_token_id,
         "pad_token_id": TOKENIZER.pad_token_id,
         "bos_token_id": None,
-        "initializer_range": 0.2,  # laws that differ: at 0.02 all are nearly uniform
+        "initializer_range": 0.2,  # distributions that differ: at 0.02 all are nearly uniform
         **more,
     }
     return Qwen2ForCausalLM(Qwen2Config(**settings))

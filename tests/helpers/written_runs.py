@@ -10,8 +10,10 @@ import numpy as np
 
 from kd_lab.cli import parse
 from kd_lab.evaluation.measurements import Measurements
-from kd_lab.report.metrics import METRICS
-from kd_lab.runs.run_folder import record_run, resolved_config, run_versions
+from kd_lab.evaluation.metrics import METRICS
+from kd_lab.runs.run_files import resolved_config
+from kd_lab.runs.run_folder import record_run
+from kd_lab.runs.versions import run_versions
 
 EXAMPLES = 60
 METRIC = {metric.name: metric for metric in METRICS}
@@ -48,7 +50,7 @@ def write_run(folder: Path, values: dict[str, np.ndarray], *words: str, **evalua
         "student": {"name": folder.name, "sha256": folder.name},
         "teacher": {"name": "teacher", "sha256": "of the teacher"},
         "test_set": {"examples": EXAMPLES, "prompts_sha256": "of the prompts"},
-        "settings": {"model_name_or_path": str(folder), "temperature": 1.0},
+        "settings": {"model_name_or_path": str(folder), "sampling_temperature": 1.0},
         "versions": run_versions(config),
         **evaluation,
     }

@@ -180,3 +180,29 @@ def test_a_long_head_needs_no_sort_either():
         head = head_mask(torch.cat([flat[:1], sharp, flat[1:]]), mu=0.5)
     assert selections.seen == [(9, 64)]
     assert (head.sum(-1) > 2000).tolist() == [True] + [False] * 7 + [True]
+
+
+class HostReads(TorchDispatchMode):
+    """Names the operations that hand numbers to the host, for which a GPU is waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        by_mask = name in ("index", "index_put_") and any(
+            index is not None and index.dtype == torch.bool for index in args[1]
+        )
+        if by_mask or name in ("nonzero", "_local_scalar_dense", "is_nonzero", "masked_select"):
+            self.names.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("crossing", ["head", "tail"])
+@pytest.mark.parametrize("spread", [0.1, 8.0], ids=["long heads", "short heads"])
+def test_the_head_is_found_with_one_read_of_the_device(spread, crossing):
+    p = random_p(6, 1500, seed=2, spread=spread).float()
+    with HostReads() as reads:
+        head_mask(p, 0.5, crossing)
+    assert reads.names == ["nonzero"]

@@ -1,4 +1,4 @@
-"""What must hold for every pair of laws, searched for counterexamples by hypothesis."""
+"""What must hold for every pair of distributions, searched for counterexamples by hypothesis."""
 
 import math
 
@@ -22,10 +22,10 @@ def pairs(draw: st.DrawFn, largest_logit: float = 30.0, zeros: bool = False) -> 
     logit = st.floats(-largest_logit, largest_logit)
     if zeros:
         logit |= st.just(-math.inf)
-    laws = st.lists(logit, min_size=vocab_size, max_size=vocab_size).filter(
+    logits = st.lists(logit, min_size=vocab_size, max_size=vocab_size).filter(
         lambda logits: max(logits) > -math.inf
     )
-    p, q = (torch.tensor(draw(laws), dtype=torch.float64).log_softmax(-1) for _ in range(2))
+    p, q = (torch.tensor(draw(logits), dtype=torch.float64).log_softmax(-1) for _ in range(2))
     return p, q
 
 

@@ -2,7 +2,7 @@
 
 Plain Python sums in float64, closed forms, F.kl_div, gradcheck and gradients derived by hand; then
 the cases that break a careless version: zeros, low precision, a real vocabulary, near agreement.
-What holds for all laws is in test_divergence_properties.py, adaptive_kl's head and weights in
+Properties of all distributions are in test_divergence_properties.py, adaptive_kl's weights in
 test_adaptive_kl.py.
 """
 
@@ -17,10 +17,10 @@ from torch import Tensor
 
 from kd_lab import divergences as D
 
-Law = Sequence[float]
+Distribution = Sequence[float]
 
 
-def kl(a: Law, b: Law) -> float:
+def kl(a: Distribution, b: Distribution) -> float:
     """D(a‖b), one term at a time."""
     total = 0.0
     for x, y in zip(a, b, strict=True):
@@ -29,11 +29,11 @@ def kl(a: Law, b: Law) -> float:
     return total
 
 
-def mix(a: Law, b: Law, share: float) -> list[float]:
+def mix(a: Distribution, b: Distribution, share: float) -> list[float]:
     return [share * x + (1 - share) * y for x, y in zip(a, b, strict=True)]
 
 
-def adaptive(p: Law, q: Law, mu: float) -> float:
+def adaptive(p: Distribution, q: Distribution, mu: float) -> float:
     """Wu et al.: take tokens in the teacher's order until they hold mu."""
     order, mass, head = sorted(range(len(p)), key=lambda i: -p[i]), 0.0, set()
     for token in order:
@@ -46,13 +46,13 @@ def adaptive(p: Law, q: Law, mu: float) -> float:
     return w * kl(p, q) + (1 - w) * kl(q, p)
 
 
-def largest_event_gap(p: Law, q: Law) -> float:
+def largest_event_gap(p: Distribution, q: Distribution) -> float:
     """TVD by its meaning: over all 2^V events, the largest difference in probability."""
     events = chain.from_iterable(combinations(range(len(p)), n) for n in range(len(p) + 1))
     return max(sum(p[i] for i in event) - sum(q[i] for i in event) for event in events)
 
 
-ROWS: list[tuple[str, dict, Callable[[Law, Law], float]]] = [
+ROWS: list[tuple[str, dict, Callable[[Distribution, Distribution], float]]] = [
     ("forward_kl", {}, kl),
     ("reverse_kl", {}, lambda p, q: kl(q, p)),
     (
@@ -109,7 +109,7 @@ def test_direction_by_name():
 
 
 @pytest.mark.parametrize(("a", "b"), [(0.5, 0.9), (0.01, 0.7), (1 / 3, 1 / 4)])
-def test_two_point_laws(a, b):
+def test_two_point_distributions(a, b):
     p, q = log(a, 1 - a), log(b, 1 - b)
     cross = a * math.log(a / b) + (1 - a) * math.log((1 - a) / (1 - b))
     assert D.forward_kl(p, q).item() == pytest.approx(cross)
@@ -128,7 +128,7 @@ def test_gaussians_on_a_grid():
     assert D.reverse_kl(p, q).item() == pytest.approx(reverse, rel=1e-9)
 
 
-def test_laws_that_share_no_token():
+def test_distributions_that_share_no_token():
     """As far apart as can be: each divergence takes its largest value."""
     p, q = log(0.5, 0.5, 0.0, 0.0), log(0.0, 0.0, 0.25, 0.75)
     assert D.forward_kl(p, q).item() == D.reverse_kl(p, q).item() == math.inf
@@ -254,7 +254,7 @@ def test_near_agreement_over_a_real_vocabulary(noise):
 def test_never_below_zero_by_more_than_rounding():
     random = torch.Generator().manual_seed(16)
     teacher = 3 * torch.randn(4, 151_936, generator=random)
-    for offset in (0.0, 7.0, 1000.0):  # the same law, another rounding
+    for offset in (0.0, 7.0, 1000.0):  # the same distribution, another rounding
         p, q = teacher.log_softmax(-1), (teacher + offset).log_softmax(-1)
         for name, bound, _ in ROWS:
             assert D.get_divergence(name, **bound)(p, q).min().item() >= -1e-7, name
@@ -276,7 +276,7 @@ def test_batch_shapes_and_broadcasting(name, bound):
     )
     torch.testing.assert_close(divergence(q[0, 0], one), divergence(q[0, 0], one.expand(4, 6)))
     assert divergence(p[:0], q[:0]).shape == (0, 3, 4)
-    # A transposed layout is the same law.
+    # A transposed layout is the same distribution.
     torch.testing.assert_close(divergence(p.mT.contiguous().mT, q), value)
 
 

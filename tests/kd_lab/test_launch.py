@@ -9,7 +9,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from kd_lab.cli import main
 from kd_lab.recipe import find_recipe
-from kd_lab.runs.run_folder import read_metrics
+from kd_lab.runs.run_files import read_metrics
 from tests.helpers.forked_processes import accelerate_launch
 from tests.helpers.toy_pair import TOKENIZER, toy_model
 

@@ -10,7 +10,7 @@ import yaml
 
 from kd_lab.cli import main, parse
 from kd_lab.recipe import find_recipe, recipes
-from kd_lab.runs.run_folder import read_metrics
+from kd_lab.runs.run_files import read_metrics
 
 METHODS = (
     "sft", "token_fkl", "token_rkl", "token_akl", "token_jsd", "seq_fkl", "seqkd", "seq_rkl", "gkd",
@@ -21,6 +21,14 @@ NAMES = [name for name in recipes() if not name.startswith("accelerate/")]
 
 def text(name):
     return find_recipe(name).read_text(encoding="utf-8")
+
+
+def settings_lines(name):
+    """A recipe's lines below its heading, those of the recipe and those that its folder shares."""
+    lines = [line for line in text(name).splitlines() if line]
+    below = next(i for i, line in enumerate(lines) if not line.startswith("#"))
+    mark = lines.index(f"# the same in all of {name.partition('/')[0]}/")
+    return lines[below:mark], lines[mark + 1 :]
 
 
 def command(name):
@@ -49,7 +57,7 @@ def test_each_folder_has_all_methods(folder):
 def test_a_recipe_is_what_its_command_takes(name):
     values = arguments(name)
     assert values["output_dir"].startswith(("runs/", "data/"))
-    assert len(text(name).splitlines()) <= 30
+    assert len(text(name).splitlines()) <= 32
     assert recipes()[name]
 
 
@@ -180,3 +188,25 @@ def test_training_from_the_cache_is_training_with_the_teacher(tiny):
     live = losses(tiny, "token_fkl", "runs/live")
     cached = losses(tiny, "token_fkl", "runs/cached", "--teacher_cache", "runs/tiny/cache")
     assert cached == pytest.approx(live, rel=0.02)  # hidden states are kept in bfloat16
+
+
+TRAINED = [name for name in NAMES if command(name) == "train"]
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_training_recipe_begins_with_its_point_of_the_map(name):
+    recipes_own, _ = settings_lines(name)
+    keys = [line.partition(":")[0] for line in recipes_own]
+    point = ("prefixes", "student_share", "divergence", "divergence_settings", "alpha")
+    stated = [key for key in point if key in keys]
+    assert keys[: len(stated)] == stated
+    assert {"prefixes", "alpha"} <= set(stated)
+    assert ("divergence" in stated) == (yaml.safe_load(text(name))["alpha"] > 0)
+
+
+@pytest.mark.parametrize("folder", ["tiny", "smol", "qwen2.5"])
+def test_what_a_folder_shares_reads_alike_in_all_of_its_recipes(folder):
+    shared = [settings_lines(name)[1] for name in TRAINED if name.startswith(f"{folder}/")]
+    lines = {line for one in shared for line in one}
+    assert len({line.partition(":")[0] for line in lines}) == len(lines)  # one value a key
+    assert all(len(one) >= 9 for one in shared)

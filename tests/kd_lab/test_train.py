@@ -10,6 +10,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Tokenizer
 
 from kd_lab.cli import main
+from kd_lab.data.conversations import DataArguments
+from kd_lab.student import StudentArguments
+from kd_lab.train import TrainTeacherArguments, run
+from kd_lab.trainers.distil_config import DistilConfig, check_one_gpu
+from kd_lab.vocabulary import check_same_tokenizer
 from tests.helpers.forked_processes import one_process
 from tests.helpers.refusal import SHAPE, refusal
 from tests.helpers.toy_pair import TOKENIZER, toy_model
@@ -46,6 +51,8 @@ def teacher(tmp_path_factory) -> str:
             ["--alpha", "0", "--prefixes", "student", "--student_share", "0.4"],
             "of 0.4 set prefixes",
         ),
+        (["--alpha", "0", "--fp16", "true"], "fp16 is true, and the loss makes its gradients in"),
+        (["--alpha", "0", "--dtype", "float16"], "dtype is float16, and the loss makes its"),
         (["--alpha", "0", "--model_name_or_path", "some/model"], "either model_name_or_path or"),
     ],
 )
@@ -53,6 +60,15 @@ def test_wrong_input_is_one_line(words, said, tmp_path, capsys):
     line = refusal(capsys, "train", *STUDENT, *QUICK, "--output_dir", str(tmp_path / "run"), *words)
     assert said in line
     assert not (tmp_path / "run").exists()
+
+
+def test_several_gpus_without_a_launcher_are_refused_before_anything_loads(tmp_path):
+    config = DistilConfig(output_dir=str(tmp_path / "run"), use_cpu=True, alpha=0.0)
+    config._n_gpu = 8  # as transformers counts them
+    with pytest.raises(ValueError, match=r"^8 GPUs .*--num_processes 8 .*CUDA_VISIBLE_DEVICES=0"):
+        run(StudentArguments("no/such/model"), TrainTeacherArguments(), DataArguments(), config)
+    check_one_gpu(0)  # a CPU
+    check_one_gpu(1)
 
 
 def test_a_base_model_learns_to_end_an_answer_as_the_chat_template_does(tmp_path, capsys):
@@ -217,3 +233,16 @@ def test_a_killed_run_goes_on_to_the_same_weights(prefixes, teacher, tmp_path):
     assert (cut / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     steps = [json.loads(line)["step"] for line in (cut / "metrics.jsonl").read_text().splitlines()]
     assert steps == [*range(10, 91, 10), 90]  # none twice; the last is the summary
+
+
+def test_the_two_vocabularies_are_compared_once(teacher, tmp_path, monkeypatch):
+    compared = []
+
+    def counted(*tokenizers):
+        compared.append(tokenizers)
+        return check_same_tokenizer(*tokenizers)
+
+    monkeypatch.setattr("kd_lab.vocabulary.check_same_tokenizer", counted)
+    words = ["--teacher_model_name_or_path", teacher, "--output_dir", str(tmp_path / "run")]
+    assert main(["train", *STUDENT, *QUICK, *words]) == 0
+    assert len(compared) == 1

@@ -211,24 +211,24 @@ def test_cut_heads_give_the_divergence_given_a_real_token(
         bias = torch.randn(rows, generator=generator, dtype=torch.float64) if with_bias else None
         return hidden, head, bias
 
-    def full_law(hidden, head, bias):
+    def full_logp(hidden, head, bias):
         p = (hidden @ head.T + (0 if bias is None else bias)).softmax(-1)
         return (p[:, :size] / p[:, :size].sum(-1, keepdim=True)).log()
 
-    def cut_law(hidden, head, bias):
+    def cut_logp(hidden, head, bias):
         return torch.nn.functional.linear(hidden, *cut_head(head, bias, size)).log_softmax(-1)
 
     student, teacher = model(student_rows), model(teacher_rows)
-    expected = divergence(full_law(*teacher), full_law(*student))
-    torch.testing.assert_close(divergence(cut_law(*teacher), cut_law(*student)), expected)
+    expected = divergence(full_logp(*teacher), full_logp(*student))
+    torch.testing.assert_close(divergence(cut_logp(*teacher), cut_logp(*student)), expected)
 
 
 def test_padding_with_zero_logits_would_give_another_divergence():
     # What the cut avoids: exp(0) is mass: a student that equals its teacher would seem to differ.
     generator = torch.Generator().manual_seed(0)
-    law = torch.randn(30, generator=generator, dtype=torch.float64)
-    padded = torch.cat([law, torch.zeros(7, dtype=torch.float64)]).log_softmax(-1)
-    cut = law.log_softmax(-1)
+    logits = torch.randn(30, generator=generator, dtype=torch.float64)
+    padded = torch.cat([logits, torch.zeros(7, dtype=torch.float64)]).log_softmax(-1)
+    cut = logits.log_softmax(-1)
     assert forward_kl(cut, cut) == 0
     assert forward_kl(torch.cat([cut, torch.full((7,), -torch.inf)]), padded) > 0.1
 

@@ -31,12 +31,13 @@ STEPS = 250
 
 RUN = """async ({target, divergence, head, mu, sigma, steps, method}) => {
     const engine = await import("/_static/explore/gaussian_engine.js");
-    const law = new engine.Target(target);
-    const ownHead = [...law.head];
-    if (head) law.head = Uint8Array.from(head);
+    const teacher = new engine.Target(target);
+    const ownHead = [...teacher.head];
+    if (head) teacher.head = Uint8Array.from(head);
     const fits = mu.map((_, s) => {
         const start = {mu: mu[s], sigma: sigma[s]};
-        const student = new engine.Student(new engine.Objective(law, divergence), start, {method});
+        const objective = new engine.Objective(teacher, divergence);
+        const student = new engine.Student(objective, start, {method});
         const fit = {mu: [], sigma: [], kl: []};
         for (let step = 0; step < steps; step++) {
             fit.sigma.push(student.sigma);

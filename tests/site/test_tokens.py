@@ -14,7 +14,7 @@ STUDY = json.loads((RESULTS / "token_pages.json").read_text())
 MODELS = [model["name"] for model in STUDY["models"]]
 
 
-def law(position: dict, side: str) -> list[float] | None:
+def distribution(position: dict, side: str) -> list[float] | None:
     return position["grammar"] if side == "grammar" else position["p"][MODELS.index(side)]
 
 
@@ -60,11 +60,11 @@ def test_tokens_by_keyboard(page, site_url):
     focused = '[role="tab"][aria-selected="true"]'
     assert page.evaluate("s => document.activeElement.matches(s)", focused)
     position = answer["positions"][3]
-    told = table(page, "law-rows")[words(answer)[3]]
-    due = [law(position, side)[0] for side in ("teacher", "minillm", "grammar")]
+    told = table(page, "distribution-rows")[words(answer)[3]]
+    due = [distribution(position, side)[0] for side in ("teacher", "minillm", "grammar")]
     assert [float(cell.replace("−", "-")) for cell in told] == pytest.approx(due, rel=0.05)
     for side, place in (("teacher", 1), ("minillm", 2)):
-        total = sum(math.log(law(p, side)[0]) for p in answer["positions"])
+        total = sum(math.log(distribution(p, side)[0]) for p in answer["positions"])
         assert nats(total) in shown(page, "summary")
         cells = table(page, "sum-rows")
         assert cells["log-probability of the answer"][place - 1] == nats(total)
@@ -81,7 +81,7 @@ def test_each_answer_as_the_file_has_it(page, site_url):
                 "tabs => tabs.map(t => t.dataset.lean)"
             )
             ratios = [
-                math.log(law(p, "token_fkl")[0] / law(p, "token_rkl")[0])
+                math.log(distribution(p, "token_fkl")[0] / distribution(p, "token_rkl")[0])
                 for p in answer["positions"]
             ]
             assert leans == ["even" if abs(r) < 0.1 else "a" if r > 0 else "b" for r in ratios]
@@ -97,7 +97,7 @@ def test_each_answer_as_the_file_has_it(page, site_url):
             assert all(name in says for name in answer["invented"])
 
 
-def test_the_laws_add_up_to_one(page, site_url):
+def test_the_distributions_add_up_to_one(page, site_url):
     open_page(page, site_url, "tokens")
     url = f"{site_url}/_static/explore/tokens_engine.js"
     totals = page.evaluate(
@@ -108,7 +108,7 @@ def test_the_laws_add_up_to_one(page, site_url):
              for (const { answers } of study.questions) for (const answer of answers)
                for (const position of answer.positions)
                  for (const [a, b] of [["grammar", "sft"], ["teacher", "minillm"]]) {
-                   const { rows, others } = engine.laws(study, position, a, b);
+                   const { rows, others } = engine.distributions(study, position, a, b);
                    for (const key of ["a", "b", "truth"])
                      if (others[key] !== null)
                        totals.push(rows.reduce((sum, row) => sum + row[key], others[key]));
@@ -133,7 +133,7 @@ def test_the_grammar_as_a_side(page, site_url):
     assert table(page, "sum-rows")["log-probability of the answer"][0] == "−∞"
     page.locator('[role="tab"] >> nth=-1').click()
     assert page.is_visible('[data-id="silent"]')
-    assert {row[0] for row in table(page, "law-rows").values()} == {"–"}
+    assert {row[0] for row in table(page, "distribution-rows").values()} == {"–"}
 
 
 def test_token_view_is_in_the_address(page, site_url):
@@ -175,5 +175,5 @@ def test_what_the_page_on_tokens_says(page, site_url):
             told = table(page, "sum-rows")["log-probability of the answer"]
             assert told == ["−3.68", "−13.72"]
             assert "−3.68 nats by the grammar and −13.72" in page.inner_text("#what-to-look-for")
-    we = table(page, "law-rows")["we"]
+    we = table(page, "distribution-rows")["we"]
     assert float(we[0]) / float(we[1]) == pytest.approx(6, abs=0.3)

@@ -58,8 +58,8 @@ def test_readable_at_400_pixels(figure):
     assert min(text.get_size() for text in figure.axes[0].texts) >= 16
 
 
-def test_the_laws_drawn_are_laws():
-    for laws in (diagram.TEACHER_LAWS, diagram.STUDENT_LAWS):
-        assert len(laws) == len(diagram.TOKENS)
-        assert np.sum(laws, axis=1) == pytest.approx(1)
-        assert np.min(laws) > 0
+def test_every_drawn_distribution_sums_to_one():
+    for distributions in (diagram.TEACHER_DISTRIBUTIONS, diagram.STUDENT_DISTRIBUTIONS):
+        assert len(distributions) == len(diagram.TOKENS)
+        assert np.sum(distributions, axis=1) == pytest.approx(1)
+        assert np.min(distributions) > 0

@@ -103,13 +103,13 @@ def test_mass_cut():
 
 
 @pytest.mark.parametrize("teacher_mix", [0.0, 0.3])
-def test_samples_follow_the_law(teacher_mix):
+def test_samples_follow_the_distribution(teacher_mix):
     tree, count = little_tree(0.05), 20_000
     drawn = tree.sample(count, teacher_mix, seed=0)
-    law = tree.written_with(teacher_mix)
+    logp = tree.written_with(teacher_mix)
     (paths,) = tree.leaves()
     names = [tuple(w[m].tolist()) for w, m in zip(paths.words, paths.mask, strict=True)]
-    probabilities = (law[paths.nodes, paths.words] * paths.mask).sum(1).exp()
+    probabilities = (logp[paths.nodes, paths.words] * paths.mask).sum(1).exp()
     assert probabilities.sum().item() == pytest.approx(1)
     times = defaultdict(int)
     for words, mask in zip(drawn.words, drawn.mask, strict=True):

@@ -1,4 +1,4 @@
-"""Where two laws part, by position; against ``token_fidelity``, and by hand."""
+"""Where two distributions part, by position; against ``token_fidelity``, and by hand."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from evidence.gradients.exposure import (
 )
 from evidence.gradients.toy_pair import LONGEST, Pair
 from kd_lab.evaluation.fidelity import token_fidelity
-from kd_lab.evaluation.states import answered_rows
+from kd_lab.states import answered_rows
 from tests.helpers.toy_pair import TOKENIZER, toy_model
 
 QUESTIONS = ["Could you wake Emma at two?", "Please wake Noah at one."]
@@ -47,7 +47,7 @@ def test_kl_by_position_against_the_means_of_token_fidelity():
 
 
 def test_positions_are_in_order():
-    """The first word's laws do not see the answer: they are those of any other answer's first."""
+    """The first word's distributions do not depend on the answer."""
     pair = a_pair()
     whole = kl_by_position(pair, pair.references)
     begun = kl_by_position(pair, [answer[:2] for answer in pair.references])

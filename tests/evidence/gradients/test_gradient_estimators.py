@@ -56,8 +56,8 @@ def test_differentiating_a_sampled_log_ratio_gives_nothing(tree):
 def test_gradients_one_by_one_have_the_expected_mean(tree, leaves, name):
     estimator = ESTIMATORS[name]
     each = sampled_gradients(STUDENT, tree, leaves, estimator)
-    law = tree.written_with(estimator.teacher_mix)[leaves.nodes, leaves.words]
-    probability = (law * leaves.mask).sum(1).exp()
+    logp = tree.written_with(estimator.teacher_mix)[leaves.nodes, leaves.words]
+    probability = (logp * leaves.mask).sum(1).exp()
     expected = expected_gradients(STUDENT, tree, [name])[name]
     torch.testing.assert_close(probability @ each, expected, atol=1e-6, rtol=1e-4)
 
@@ -87,8 +87,8 @@ def test_one_answer_against_the_trainers_fused_loss(tree, leaves, name):
 
 def test_each_exact_part_takes_variance_away(tree, leaves):
     """Exactly, over all answers. (Baselines need not: here the mean one adds to it.)"""
-    law = tree.student_logp.detach()[leaves.nodes, leaves.words]
-    probability = (law * leaves.mask).sum(1).exp()
+    logp = tree.student_logp.detach()[leaves.nodes, leaves.words]
+    probability = (logp * leaves.mask).sum(1).exp()
     exact = exact_gradient(STUDENT, tree)
     variance = {}
     for name in ("whole_return", "reward_to_go", "single_step"):
@@ -104,8 +104,8 @@ def test_measured_against_enumerated(tree, leaves):
     for name, quality in found.items():
         estimator = ESTIMATORS[name]
         each = sampled_gradients(STUDENT, tree, leaves, estimator)
-        law = tree.written_with(estimator.teacher_mix)[leaves.nodes, leaves.words]
-        probability = (law * leaves.mask).sum(1).exp()
+        logp = tree.written_with(estimator.teacher_mix)[leaves.nodes, leaves.words]
+        probability = (logp * leaves.mask).sum(1).exp()
         mean = probability @ each
         noise = (each - mean).square().sum(1) / exact.norm() ** 2
         variance = float(probability @ noise)

@@ -104,7 +104,9 @@ def test_a_run_that_fails_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"mine.jsonl:2: not JSON"):
         prepare_data(DataArguments(str(tmp_path / "mine.jsonl")), tmp_path / "out")
     full = OSError(28, "No space left on device")
-    monkeypatch.setattr("kd_lab.data.prepare.sha256", lambda file: (_ for _ in ()).throw(full))
+    monkeypatch.setattr(
+        "kd_lab.data.prepare.sha256_of_file", lambda file: (_ for _ in ()).throw(full)
+    )
     with pytest.raises(OSError, match="No space left"):
         prepare_data(replace(SMALL, dataset="toy"), tmp_path / "out")
     assert [file.name for file in tmp_path.iterdir()] == ["mine.jsonl"]

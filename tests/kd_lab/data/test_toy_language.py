@@ -62,7 +62,7 @@ def test_every_answer_names_the_guest_and_the_hour_of_its_question_and_no_other(
 
 
 def test_the_first_words_leave_the_sentence_open():
-    # Otherwise an answer's law would be one choice and then no more.
+    # Otherwise an answer's distribution would be one choice and then no more.
     for intent, templates in ANSWERS.items():
         shared = Counter(template.split()[0] for template in templates)
         assert min(shared.values()) >= 2, intent
@@ -114,10 +114,10 @@ def test_samples_follow_the_probabilities():
     for question in (TABLE, "Please wake Ivan at one."):
         rng = random.Random(0)
         counts = Counter(sample_answer(question, rng) for _ in range(draws))
-        law = answers(question)
-        assert set(counts) <= {text for text, _ in law}
-        observed = [counts[text] for text, _ in law]
-        expected = [draws * math.exp(log_prob(question, text)) for text, _ in law]
+        sentences = [text for text, _ in answers(question)]
+        assert set(counts) <= set(sentences)
+        observed = [counts[text] for text in sentences]
+        expected = [draws * math.exp(log_prob(question, text)) for text in sentences]
         assert stats.chisquare(observed, expected).pvalue > 0.01
 
 

@@ -9,7 +9,8 @@ import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
 from kd_lab.data.conversations import DataArguments, load_conversations
-from kd_lab.evaluation.evaluate import EvaluateArguments, evaluate, run
+from kd_lab.evaluation.arguments import EvaluateArguments
+from kd_lab.evaluation.evaluate import evaluate, run
 from kd_lab.rollout.generate import GenerateArguments, generate
 from tests.helpers.toy_pair import TOKENIZER, toy_model
 
@@ -33,7 +34,7 @@ def args(folders):
         teacher_model_name_or_path=str(folders / "teacher"),
         answers_per_prompt=2,
         max_new_tokens=12,
-        batch_size=8,
+        rollout_batch_size=8,
         bart_model=None,
     )
 
@@ -142,11 +143,11 @@ def test_greedy_answers_to_own_questions_without_a_teacher(args, tmp_path):
     path = tmp_path / "test.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in (other, row)))
     data = DataArguments(dataset="toy", num_conversations=5, test_dataset=str(path))
-    greedy = replace(args, temperature=0.0, output_dir=str(tmp_path / "out"))
+    greedy = replace(args, sampling_temperature=0.0, output_dir=str(tmp_path / "out"))
     result = evaluate(greedy, data)
     assert "precision" not in result["metrics"]  # not the toy's questions
     assert "sequence_forward_kl" in result["metrics"]  # the teacher's answers are always sampled
-    assert "own law" in result["missing"]["sequence_reverse_kl"]
+    assert "own distribution" in result["missing"]["sequence_reverse_kl"]
     assert result["metrics"]["self_bleu"]["values"] == [1, 1]  # both answers of a prompt are one
     alone = evaluate(replace(greedy, teacher_model_name_or_path=None), data)
     assert alone["teacher"] is None
@@ -165,7 +166,7 @@ def test_greedy_answers_to_own_questions_without_a_teacher(args, tmp_path):
         ({"answers_per_prompt": 0}, "answers_per_prompt must be at least 1, not 0"),
         ({"max_length": 8, "max_prompt_length": 8}, "max_length 8 must exceed max_prompt_length"),
         ({"seed": -1}, "seed must lie in"),
-        ({"temperature": -1.0}, "temperature must be 0"),
+        ({"sampling_temperature": -1.0}, "sampling_temperature must be 0"),
         ({"teacher_dtype": "half"}, "teacher_dtype must be one of .* not 'half'"),
         ({"model_name_or_path": "owner/name"}, "no folder owner/name; .* output_dir"),
         ({"max_prompt_length": 3}, "none of 12 test conversations can be used"),

@@ -10,13 +10,17 @@ import torch
 from kd_lab.data.packed_rows import PackedRows
 from kd_lab.data.toy_language import answers, questions
 from kd_lab.evaluation.fidelity import (
-    LOGIT_ENTRIES,
     calibration_shares,
     sequence_kl,
     token_fidelity,
 )
-from kd_lab.evaluation.modes import exact_modes, grammar_law, model_law, sampled_modes
-from kd_lab.evaluation.states import answered_rows, trained_states
+from kd_lab.evaluation.modes import (
+    exact_modes,
+    grammar_distribution,
+    model_distribution,
+    sampled_modes,
+)
+from kd_lab.states import LOGIT_ENTRIES, answered_rows
 from tests.helpers.toy_pair import TOKENIZER, toy_model, toy_rows
 
 V = len(TOKENIZER)
@@ -25,7 +29,7 @@ QUESTION = "Could you book a table for Emma at seven?"
 
 @pytest.fixture(scope="module")
 def pair():
-    """A student and a teacher whose laws differ, in float64."""
+    """A student and a teacher whose distributions differ, in float64."""
     student, teacher = toy_model(16, 1, seed=0), toy_model(32, 2, seed=1)
     return student.double().eval(), teacher.double().eval()
 
@@ -34,8 +38,8 @@ def answered(prompt, answer):
     return {"input_ids": [*prompt, *answer], "labels": [-100] * len(prompt) + answer}
 
 
-def laws(model, row, vocab_size):
-    """The whole law at each trained position, and the tokens, by the model's own logits."""
+def distributions(model, row, vocab_size):
+    """The whole distribution at each trained position, and the tokens, by the model's logits."""
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([row["input_ids"]])).logits[0, :-1, :vocab_size]
     trained = torch.tensor(row["labels"][1:]) != -100
@@ -53,7 +57,7 @@ def test_token_fidelity_is_brute_force(pair):
     assert fidelity.tokens.tolist() == [sum(x != -100 for x in row["labels"]) for row in rows]
     assert sum(seen) == fidelity.tokens.sum()
     for i, row in enumerate(rows):
-        (q, tokens), (p, _) = laws(student, row, V), laws(teacher, row, V)
+        (q, tokens), (p, _) = distributions(student, row, V), distributions(teacher, row, V)
         m = (p + q) / 2
         expected = {
             "forward_kl": (p * np.log(p / q)).sum(-1),
@@ -73,7 +77,7 @@ def test_token_fidelity_is_brute_force(pair):
 def test_chunks_do_not_change_the_result(pair, monkeypatch):
     rows = PackedRows.of(toy_rows(4))
     whole = token_fidelity(*pair, rows, vocab_size=V)
-    monkeypatch.setattr("kd_lab.evaluation.fidelity.LOGIT_ENTRIES", 5 * V)
+    monkeypatch.setattr("kd_lab.states.LOGIT_ENTRIES", 5 * V)
     pieces = token_fidelity(*pair, rows, vocab_size=V)
     assert whole.tokens.sum() * V < LOGIT_ENTRIES
     for name, value in whole.means.items():
@@ -113,8 +117,8 @@ def test_sequence_kl_of_two_tokens_is_the_sum_over_all_answers():
     fidelity = token_fidelity(student, teacher, rows, vocab_size=2, tokens_per_batch=16)
 
     def log_prob(model, answer):
-        law, tokens = laws(model, answered([0, 1, 0], answer), 2)
-        return np.log(law[range(len(law)), tokens]).sum()
+        q, tokens = distributions(model, answered([0, 1, 0], answer), 2)
+        return np.log(q[range(len(q)), tokens]).sum()
 
     log_p = np.array([log_prob(teacher, y) for y in written])
     log_q = np.array([log_prob(student, y) for y in written])
@@ -138,8 +142,6 @@ def test_sequence_kl_of_two_tokens_is_the_sum_over_all_answers():
 
 
 def test_what_cannot_be_compared_is_refused(pair):
-    with pytest.raises(ValueError, match="row 1 has no token to predict"):
-        next(trained_states(pair, answered_rows([[5], [5]], [[6], []])))
     with pytest.raises(ValueError, match="token 9 is outside the 8"):
         token_fidelity(*pair, answered_rows([[5]], [[9]]), vocab_size=8)
 
@@ -158,7 +160,7 @@ def test_modes_by_hand():
 
 
 def test_modes_of_a_perfect_and_of_a_collapsed_model():
-    p = np.exp(grammar_law([QUESTION] * 2))
+    p = np.exp(grammar_distribution([QUESTION] * 2))
     assert p.shape == (2, 20)
     collapsed = np.zeros(20)
     collapsed[0] = 1
@@ -170,7 +172,7 @@ def test_modes_of_a_perfect_and_of_a_collapsed_model():
     assert modes["reverse_kl_inside"] == pytest.approx([0, -math.log(p[0, 0])], abs=1e-12)
 
 
-def test_the_law_of_a_model_is_its_own_logits_summed(pair):
+def test_the_distribution_of_a_model_is_its_own_logits_summed(pair):
     asked = [QUESTION, *questions("test")[:3]]
     prompts = [
         TOKENIZER.apply_chat_template([{"role": "user", "content": q}], add_generation_prompt=True)[
@@ -178,13 +180,13 @@ def test_the_law_of_a_model_is_its_own_logits_summed(pair):
         ]
         for q in asked
     ]
-    law = model_law(pair[1], TOKENIZER, asked, prompts, tokens_per_batch=200)
-    assert law.shape == (4, 20)
+    logp = model_distribution(pair[1], TOKENIZER, asked, prompts, tokens_per_batch=200)
+    assert logp.shape == (4, 20)
     for i, j in product(range(4), (0, 7, 19)):
         text = answers(asked[i])[j][0]
         row = answered(prompts[i], TOKENIZER(text + "<|im_end|>")["input_ids"])
-        probs, tokens = laws(pair[1], row, V)
-        assert law[i, j] == pytest.approx(np.log(probs[range(len(probs)), tokens]).sum())
+        probs, tokens = distributions(pair[1], row, V)
+        assert logp[i, j] == pytest.approx(np.log(probs[range(len(probs)), tokens]).sum())
 
 
 def test_sampled_modes_by_hand():

@@ -132,8 +132,8 @@ def test_a_tail_smaller_than_what_rounding_leaves(name):
 
 def test_refused_tails():
     hidden, head, _, _, labels = tensors = problem()
-    law = stored(tensors, 5)
+    topk = stored(tensors, 5)
     with pytest.raises(ValueError, match=r"topk_tail is \[36\], expected \[37\]"):
-        fused_linear_topk_distillation_loss(hidden, head, *law, labels, topk_tail=torch.zeros(36))
+        fused_linear_topk_distillation_loss(hidden, head, *topk, labels, topk_tail=torch.zeros(36))
     with pytest.raises(ValueError, match="sums to a probability of 1"):
-        fused_linear_topk_distillation_loss(hidden, head, *law, labels, topk_tail=torch.zeros(37))
+        fused_linear_topk_distillation_loss(hidden, head, *topk, labels, topk_tail=torch.zeros(37))

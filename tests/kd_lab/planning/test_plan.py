@@ -12,8 +12,8 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2Rot
 
 from kd_lab.cli import main, parse
 from kd_lab.loss import fused_linear_distillation_loss
+from kd_lab.model_shapes import model_shape, shape_of, summed_shape
 from kd_lab.planning.advice import changed, changes, fits, what_would_fit
-from kd_lab.planning.model_shapes import model_shape, shape_of, summed_shape
 from kd_lab.planning.plan import describe
 from kd_lab.planning.planned_run import (
     ADAPTED,

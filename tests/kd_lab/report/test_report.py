@@ -21,7 +21,7 @@ from kd_lab.report.comparisons import best_of_columns, differences_to_sft, figur
 from kd_lab.report.document import MAIN
 from kd_lab.report.plots import draw_all, logged_curves
 from kd_lab.report.published import PUBLISHED, PublishedRow, with_published
-from kd_lab.report.runs import read_recipes
+from kd_lab.report.runs import read_rows
 from kd_lab.report.table import print_table
 from tests.helpers.toy_pair import TOKENIZER, toy_model
 from tests.helpers.written_runs import (
@@ -87,7 +87,7 @@ def test_numbers_of_the_table_are_those_of_the_evaluations(study, study_report):
 
 
 def test_interval_over_seeds_is_that_of_their_mean(study):
-    recipe = read_recipes(study[2:4])[0]
+    recipe = read_rows(study[2:4])[0]
     runs = [json.loads((run / "evaluation.json").read_text()) for run in study[2:4]]
     weights = np.array(runs[0]["weights"]["reference_tokens"])
     values = np.array([run["metrics"]["forward_kl"]["values"] for run in runs])
@@ -117,16 +117,16 @@ def test_best_is_marked_only_where_it_is_significant(tmp_path):
         which = {"fkl-1": 0, "fkl-2": 1}.get(name, 2)
         own = {metric: of[which] for metric, of in values.items()}
         runs.append(write_run(tmp_path / name, own))
-    recipes = read_recipes(runs)
-    best, _ = best_of_columns(recipes)
+    rows = read_rows(runs)
+    best, _ = best_of_columns(rows)
     assert {cell for cell in best if cell[1] in values} == {(FKL, "coverage"), (FKL, "forward_kl")}
-    rows, text, printed = report(runs)
-    assert (rows[FKL]["coverage_best"], rows[FKL]["rougeL_best"]) == ("True", "False")
-    assert f"**{float(rows[FKL]['coverage']):.3f}**" in text
-    assert f"**{float(rows[FKL]['rougeL']):.4f}**" not in text
-    assert f"*{float(rows[FKL]['coverage']):.3f} ±" in printed
+    cells, text, printed = report(runs)
+    assert (cells[FKL]["coverage_best"], cells[FKL]["rougeL_best"]) == ("True", "False")
+    assert f"**{float(cells[FKL]['coverage']):.3f}**" in text
+    assert f"**{float(cells[FKL]['rougeL']):.4f}**" not in text
+    assert f"*{float(cells[FKL]['coverage']):.3f} ±" in printed
 
-    told = {(c.recipe.name, c.metric.name): c for c in differences_to_sft(recipes)}
+    told = {(c.row.name, c.metric.name): c for c in differences_to_sft(rows)}
     assert told[FKL, "coverage"].significant
     assert told[FKL, "coverage"].difference.mean == pytest.approx(0.11)
     assert told[FKL, "precision"].adjusted_p < 0.05
@@ -135,10 +135,10 @@ def test_best_is_marked_only_where_it_is_significant(tmp_path):
 
 
 def test_brackets_in_a_name_are_no_markup(tmp_path):
-    recipes = read_recipes([write_run(tmp_path / "fkl-1", {}), write_run(tmp_path / "sft-1", {})])
-    recipes[0].name, recipes[1].name = "[/x]", "q = [bold]y"
+    rows = read_rows([write_run(tmp_path / "fkl-1", {}), write_run(tmp_path / "sft-1", {})])
+    rows[0].name, rows[1].name = "[/x]", "q = [bold]y"
     printed = io.StringIO()
-    print_table(Console(file=printed, width=100), recipes, MAIN, set())
+    print_table(Console(file=printed, width=100), rows, MAIN, set())
     assert "[/x]" in printed.getvalue()
     assert "q = [bold]y" in printed.getvalue()
 
@@ -148,8 +148,8 @@ def test_many_comparisons_leave_room_for_significance(tmp_path):
         write_run(tmp_path / f"fkl-{i}", {"coverage": BASE - 0.05 * i}, f"--learning_rate={i}e-3")
         for i in range(1, 17)
     ]
-    recipes = read_recipes(runs)
-    best, number = best_of_columns(recipes)
+    rows = read_rows(runs)
+    best, number = best_of_columns(rows)
     assert number * 2 / 10_000 > 0.05  # with 10,000 resamples nothing could be
     assert (f"{FKL} (learning_rate 0.001)", "coverage") in best
 
@@ -159,12 +159,12 @@ def test_only_what_is_alike_is_compared(tmp_path):
     level = {"forward_kl": BASE, "coverage": BASE}
     sft = write_run(tmp_path / "sft-1", level)
     fkl = write_run(tmp_path / "fkl-1", lower, teacher={"name": "another", "sha256": "another"})
-    recipes = read_recipes([sft, fkl])
-    assert (FKL, "coverage") in best_of_columns(recipes)[0]
-    assert (FKL, "forward_kl") not in best_of_columns(recipes)[0]  # to another teacher
-    assert "forward_kl" not in {c.metric.name for c in differences_to_sft(recipes)}
+    rows = read_rows([sft, fkl])
+    assert (FKL, "coverage") in best_of_columns(rows)[0]
+    assert (FKL, "forward_kl") not in best_of_columns(rows)[0]  # to another teacher
+    assert "forward_kl" not in {c.metric.name for c in differences_to_sft(rows)}
     elsewhere = write_run(tmp_path / "rkl-1", lower, "--model_name_or_path=runs/another_start")
-    assert not differences_to_sft(read_recipes([sft, elsewhere]))
+    assert not differences_to_sft(read_rows([sft, elsewhere]))
 
 
 def test_a_missing_metric_is_an_empty_cell_with_a_footnote(study_report):
@@ -179,31 +179,32 @@ def test_a_missing_metric_is_an_empty_cell_with_a_footnote(study_report):
 
 
 def test_published_rows_stand_beside_ours(study, tmp_path):
-    assert with_published(recipes := read_recipes(study)) == recipes
+    assert with_published(rows := read_rows(study)) == rows
     ours = write_run(
         tmp_path / "rkl-2", {}, "--model_name_or_path=runs/qwen2.5/ultra_1.5b",
         "--teacher_model_name_or_path=Qwen/Qwen2.5-7B-Instruct",
     )  # fmt: skip
-    rows = with_published(read_recipes([*study, ours]))
+    rows = with_published(read_rows([*study, ours]))
     published = [row for row in rows if isinstance(row, PublishedRow)]
-    assert sorted(published) == sorted(PUBLISHED)
+    assert {*published} == {*PUBLISHED}
+    assert len(published) == len(PUBLISHED)
     beside = rows[[row.q for row in rows].index("ultra_1.5b") + 1]
     assert (beside.loss, beside.score("rouge1")) == (RKL, 0.5291)
     _, text, _ = report([*study, ours])
     assert (
         "| ultra_1.5b | Qwen2.5-7B-Instruct | 1.5B | 7B | 0.5 SFT + 0.5 dataset × FKL | "
-        "*published* | 0.5404 | 0.2615 | 0.3463 | -2.5104 |"
+        "token_fkl | *published* | 0.5404 | 0.2615 | 0.3463 | -2.5104 |"
     ) in text
     assert text.count("| *published* |") == len(PUBLISHED)
 
 
 def test_pictures_show_the_runs(study):
-    recipes = read_recipes(study)
-    curves = logged_curves(recipes[0])
+    rows = read_rows(study)
+    curves = logged_curves(rows[0])
     steps, values = curves["eval_reverse_kl"]
     assert steps.tolist() == [1, 2, 4]
     assert values.tolist() == [[2, 1, 0.5]] * 2  # of two seeds
-    drawn = draw_all(recipes, differences_to_sft(recipes))
+    drawn = draw_all(rows, differences_to_sft(rows))
     assert list(drawn) == ["differences", "training_curves", "coverage_precision"]
     for name, files in drawn.items():
         assert set(files) == {f"{name}.png", f"{name}.svg"}
@@ -212,7 +213,7 @@ def test_pictures_show_the_runs(study):
         alpha = picture.convert("RGBA").getchannel("A")
         assert alpha.getextrema() == (255, 255)  # opaque
         assert b"<svg" in files[f"{name}.svg"]
-    assert drawn == draw_all(recipes, differences_to_sft(recipes))  # bit for bit
+    assert drawn == draw_all(rows, differences_to_sft(rows))  # bit for bit
 
 
 def test_a_report_without_the_toy_language_or_curves_says_so(copies):

@@ -5,8 +5,9 @@ import pytest
 from kd_lab.cli import main, parse
 from kd_lab.report.plots import styles
 from kd_lab.report.published import PUBLISHED
-from kd_lab.report.runs import read_recipes
-from kd_lab.runs.run_folder import record_run, resolved_config
+from kd_lab.report.runs import read_rows
+from kd_lab.runs.run_files import resolved_config
+from kd_lab.runs.run_folder import record_run
 from tests.helpers.written_runs import FKL, write_run, write_study
 
 
@@ -30,7 +31,7 @@ def test_a_recipe_is_told_as_its_point_of_the_map(tmp_path, recipe, q, p, loss):
     folder = write_run(tmp_path / "sft-1", {})
     words = ["--config", recipe, "--bf16", "false", "--output_dir", str(folder)]
     record_run(folder, resolved_config(*parse("train", words)))
-    row = read_recipes([folder])[0]
+    row = read_rows([folder])[0]
     assert (row.q, row.p, row.loss) == (q, p, loss)
 
 
@@ -45,8 +46,8 @@ def test_rows_have_names_of_their_own(tmp_path):
         write_run(tmp_path / "rkl-1", {}, student={"name": "up", "sha256": "of the teacher"}),
     ]
     (runs[5] / "config.yaml").unlink()  # a model that was not trained here
-    recipes = read_recipes(runs)
-    assert [recipe.name for recipe in recipes] == [
+    rows = read_rows(runs)
+    assert [recipe.name for recipe in rows] == [
         "up",
         "start",
         "SFT",
@@ -54,9 +55,12 @@ def test_rows_have_names_of_their_own(tmp_path):
         f"{FKL}, T=2",
         f"{FKL} (max_steps 9)",
     ]
-    assert [recipe.is_teacher for recipe in recipes] == [True] + [False] * 5
-    looks = [tuple(map(str, look.values())) for look in styles(recipes).values()]
+    assert [recipe.is_teacher for recipe in rows] == [True] + [False] * 5
+    looks = [tuple(map(str, look.values())) for look in styles(rows).values()]
     assert len(set(looks)) == len(looks)
+
+
+NOWHERE = {"model_name_or_path": ""}
 
 
 @pytest.mark.parametrize(
@@ -69,8 +73,10 @@ def test_rows_have_names_of_their_own(tmp_path):
         (lambda run: (run / "evaluation.json").write_text("{"), "is not JSON"),
         (lambda run: (run / "evaluation.json").write_text("{}"), "not written by kd-lab evaluate"),
         (lambda run: write_run(run, {}, test_set={}), "different test prompts"),
-        (lambda run: write_run(run, {}, settings={"model_name_or_path": "", "temperature": 0.0}),
-         "with temperature 1.0 and"),
+        (lambda run: write_run(run, {}, settings={**NOWHERE, "sampling_temperature": 0.0}),
+         "with sampling_temperature 1.0 and"),
+        (lambda run: write_run(run, {}, settings={**NOWHERE, "temperature": 0.0}),
+         "with sampling_temperature 1.0 and"),  # as it was called before
         (lambda run: run.rename(run.with_name("gone")), "there is no folder"),
     ],
 )  # fmt: skip

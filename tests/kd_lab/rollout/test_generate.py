@@ -39,8 +39,10 @@ def teacher(tmp_path_factory):
 
 
 def arguments(teacher, folder, **more):
-    settings = {"max_new_tokens": 40, "rows_per_shard": 7, "generation_batch_size": 5, **more}
-    return GenerateArguments(str(folder), str(teacher), **settings)
+    settings = {"max_new_tokens": 40, "rows_per_shard": 7, "rollout_batch_size": 5, **more}
+    return GenerateArguments(
+        output_dir=str(folder), teacher_model_name_or_path=str(teacher), **settings
+    )
 
 
 def lines(folder):
@@ -97,7 +99,7 @@ def test_a_kill_loses_no_finished_shard_and_changes_no_answer(teacher, tmp_path)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     generate(arguments(teacher, whole, **settings), data)
     words = ["generate", "--output_dir", str(killed)]
-    words += ["--teacher_model_name_or_path", str(teacher), "--generation_batch_size", "5"]
+    words += ["--teacher_model_name_or_path", str(teacher), "--rollout_batch_size", "5"]
     words += ["--num_conversations", "140", "--num_test_conversations", "20"]
     words += ["--two_turn_share", "0.3"]
     words += [word for name, value in settings.items() for word in (f"--{name}", str(value))]
@@ -146,7 +148,7 @@ def test_what_was_written_otherwise_is_not_mixed_in(teacher, tmp_path):
         with pytest.raises(ValueError, match=known.get(name, name)):
             generate(arguments(teacher, tmp_path, **{name: value}), DATA)
     assert contents(tmp_path) == before
-    generate(arguments(teacher, tmp_path, generation_batch_size=3), DATA)  # decides no answer
+    generate(arguments(teacher, tmp_path, rollout_batch_size=3), DATA)  # decides no answer
 
 
 def test_a_corrupted_shard_is_named_and_written_again(teacher, tmp_path, caplog):

@@ -24,7 +24,7 @@ def words(model: str, folder, **others) -> list[str]:
         "output_dir": folder,
         "num_questions": 4,
         "num_test_questions": 2,
-        "max_question_length": 60,
+        "max_new_tokens": 60,
     } | others
     return ["questions", *(str(word) for key, v in settings.items() for word in (f"--{key}", v))]
 
@@ -79,7 +79,7 @@ def test_written_once_and_read_as_conversations(model, tmp_path, capsys):
         ({"num_questions": 0}, "num_questions must be at least 1"),
         ({"top_p": 1.5}, "top_p"),
         ({"teacher_model_name_or_path": "runs/none"}, "runs/none"),
-        ({"max_question_length": 2}, "nothing new"),  # too short to be asked
+        ({"max_new_tokens": 2}, "nothing new"),  # too short to be asked
     ],
 )
 def test_what_cannot_be_done_is_one_line(model, wrong, said, tmp_path, capsys):

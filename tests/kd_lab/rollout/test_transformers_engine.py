@@ -1,4 +1,4 @@
-"""The transformers engine: greedy as ``generate``, sampled by the exact law, in any batch alike."""
+"""The transformers engine: greedy as ``generate``, sampled exactly, in any batch alike."""
 
 import math
 from itertools import product
@@ -25,7 +25,7 @@ VOCABULARY = 90
 ENDS = [3, 5, 7]
 SETTINGS = {"eos_token_ids": ENDS, "seed": 0, "batch_size": 2}
 SHAPE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
-SHAPE |= {"num_attention_heads": 4, "initializer_range": 0.3}  # laws that differ
+SHAPE |= {"num_attention_heads": 4, "initializer_range": 0.3}  # distributions that differ
 
 
 def qwen(seed=0, vocab_size=VOCABULARY, **more):
@@ -120,22 +120,22 @@ def test_an_answer_does_not_depend_on_what_else_is_in_the_batch(cuts):
     assert answers(prompts, batch_size=31, seed=2) != together
 
 
-def brute_force_law(logits, temperature, top_k, top_p):
+def brute_force(logits, temperature, top_k, top_p):
     """Σ shareᵢ softmax(logitsᵢ/T), cut, in float64 and one token at a time."""
-    law = 0.0
+    p = 0.0
     for share, part in logits:
         weights = np.exp((part - part.max()) / temperature)
-        law = law + share * weights / weights.sum()
-    order = sorted(range(len(law)), key=lambda token: -law[token])
-    order = order[: top_k or len(law)]
-    kept, mass, enough = [], 0.0, top_p * law[order].sum()
+        p = p + share * weights / weights.sum()
+    order = sorted(range(len(p)), key=lambda token: -p[token])
+    order = order[: top_k or len(p)]
+    kept, mass, enough = [], 0.0, top_p * p[order].sum()
     for token in order:
         kept.append(token)
-        mass += law[token]
+        mass += p[token]
         if mass >= enough:
             break
-    cut = np.zeros_like(law)
-    cut[kept] = law[kept] / law[kept].sum()
+    cut = np.zeros_like(p)
+    cut[kept] = p[kept] / p[kept].sum()
     return cut
 
 
@@ -144,18 +144,18 @@ def brute_force_law(logits, temperature, top_k, top_p):
     ("temperature", "top_k", "top_p"),
     [(1.0, 0, 1.0), (0.6, 0, 1.0), (2.0, 5, 1.0), (1.0, 0, 0.7), (1.5, 8, 0.8)],
 )
-def test_two_tokens_follow_their_exact_joint_law(shares, temperature, top_k, top_p):
+def test_two_tokens_follow_their_exact_joint_distribution(shares, temperature, top_k, top_p):
     size, prompt, count = 12, [4, 1, 7], 6000
     models = [qwen(seed, vocab_size=size, initializer_range=0.25) for seed in range(len(shares))]
 
-    def law(tokens):  # of what comes next, without a cache
+    def next_word(tokens):  # its distribution, without a cache
         with torch.no_grad():
             logits = [model(torch.tensor([tokens])).logits[0, -1].double() for model in models]
         pairs = [(share, part.numpy()) for share, part in zip(shares, logits, strict=True)]
-        return brute_force_law(pairs, temperature, top_k, top_p)
+        return brute_force(pairs, temperature, top_k, top_p)
 
-    first = law(prompt)
-    expected = np.concatenate([first[token] * law([*prompt, token]) for token in range(size)])
+    first = next_word(prompt)
+    expected = np.concatenate([first[token] * next_word([*prompt, token]) for token in range(size)])
     answers = write_answers(
         list(zip(models, shares, strict=True)),
         [prompt] * count,
@@ -187,18 +187,18 @@ def test_two_tokens_follow_their_exact_joint_law(shares, temperature, top_k, top
 def test_only_tokens_that_the_cuts_leave_are_drawn(seed, size, temperature, top_p, top_k):
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=size) * rng.uniform(0, 4)
-    law = brute_force_law([(1.0, logits)], temperature, top_k, top_p)
+    expected = brute_force([(1.0, logits)], temperature, top_k, top_p)
     uniforms = torch.from_numpy(rng.random(64)).float()
     uniforms[:2] = torch.tensor([0.0, 1 - 2**-24])  # the ends of the range
     rows = torch.from_numpy(logits).expand(64, size)
     drawn = next_tokens([rows], [1.0], Sampling(1, temperature, top_p, top_k), uniforms)
-    outside = sorted({token for token in drawn.tolist() if law[token] == 0})
+    outside = sorted({token for token in drawn.tolist() if expected[token] == 0})
     # float32 may keep one token more than float64 where top_p falls between two
     assert len(outside) <= 1
     for token in outside:
-        kept_mass = 1 - brute_force_law([(1.0, logits)], temperature, top_k, 1.0)[law == 0].sum()
+        kept_mass = 1 - brute_force([(1.0, logits)], temperature, top_k, 1.0)[expected == 0].sum()
         assert kept_mass == pytest.approx(top_p, abs=1e-5)
-        assert logits[token] == pytest.approx(logits[law == 0].max(), abs=1e-5)
+        assert logits[token] == pytest.approx(logits[expected == 0].max(), abs=1e-5)
 
 
 def test_top_p_sorts_all_tokens_where_the_first_thousand_are_not_enough():

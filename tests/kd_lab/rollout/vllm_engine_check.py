@@ -79,7 +79,7 @@ def test_an_answer_is_fixed_by_its_seed_and_place(llm):
     assert counted[0] == (24, sum(len(answer.tokens) for answer in first))
 
 
-def test_the_next_token_follows_the_law(llm):
+def test_the_next_token_follows_the_distribution(llm):
     prompt, count = prompts(1)[0], 4000
     sampling = Sampling(1, temperature=0.8, top_k=20, top_p=0.9)
     answers = vllm_engine.write_answers(
@@ -108,7 +108,12 @@ def test_the_command_stores_the_same_answers_with_both_engines(teacher, tmp_path
 
     settings = {"max_new_tokens": 40, "sampling_temperature": 0.0, "rows_per_shard": 8}
     data = DataArguments(num_conversations=20, num_test_conversations=5)
-    generate(GenerateArguments(str(tmp_path / "ours"), str(teacher), **settings), data)
+    generate(
+        GenerateArguments(
+            output_dir=str(tmp_path / "ours"), teacher_model_name_or_path=str(teacher), **settings
+        ),
+        data,
+    )
     words = ["--engine", "vllm", "--output_dir", str(tmp_path / "vllm")]
     words += ["--teacher_model_name_or_path", str(teacher)]
     for name, value in {**settings, **vars(data)}.items():

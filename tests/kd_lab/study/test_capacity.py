@@ -8,14 +8,14 @@ from PIL import Image
 from scipy import stats
 
 from kd_lab.study.capacity import (
-    METHODS,
+    COMPARED,
     SIZES,
     capacity_findings,
     capacity_results,
     capacity_study,
     draw_capacity,
 )
-from kd_lab.study.schedule import Study
+from kd_lab.study.schedule import Schedule
 from kd_lab.study.sweep import METRICS
 
 COVERAGE = {"start": 0.9, "sft": 0.9, "token_fkl": 0.95, "token_rkl": 0.80}
@@ -46,10 +46,10 @@ def evaluated(tmp_path):
 
 def test_every_size_and_seed_has_a_start_and_three_students(tmp_path):
     tasks = capacity_study(tmp_path, seeds=2)
-    study = Study(tmp_path, tasks)
+    schedule = Schedule(tmp_path, tasks)
     trained = [task.name for task in tasks if task.name.startswith("train")]
-    assert len(trained) == 1 + 2 * (len(SIZES) * (1 + len(METHODS)) + 2)
-    assert "train 1x16-start-2" in study.tasks["train 1x16-token_rkl-2"].after
+    assert len(trained) == 1 + 2 * (len(SIZES) * (1 + len(COMPARED)) + 2)
+    assert "train 1x16-start-2" in schedule.tasks["train 1x16-token_rkl-2"].after
 
 
 def test_gaps_are_paired_by_seed_with_a_t_interval(evaluated):
@@ -75,4 +75,4 @@ def test_the_picture_has_a_line_for_each_method(evaluated):
     picture = Image.open(io.BytesIO(draw_capacity(capacity_results(evaluated, seeds=3))))
     assert picture.format == "PNG"
     colours = {colour for _, colour in picture.convert("RGB").getcolors(2**24)}
-    assert {(0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00), (0x00, 0x9E, 0x73)} <= colours
+    assert {(0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00), (0x6E, 0x6E, 0x6E)} <= colours

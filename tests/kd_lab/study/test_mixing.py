@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from kd_lab.study.mixing import ALPHAS, MIXING, mixing_study
-from kd_lab.study.schedule import Study
+from kd_lab.study.schedule import Schedule
 from kd_lab.study.sweep import METRICS
 
 SEEDS = 3
@@ -40,12 +40,12 @@ def results(tmp_path):
 
 def test_the_random_control_is_the_start(tmp_path):
     tasks = mixing_study(tmp_path, SEEDS)
-    study = Study(tmp_path, tasks)
+    schedule = Schedule(tmp_path, tasks)
     trained = [task for task in tasks if task.name.startswith("train")]
     assert len(trained) == 1 + SEEDS * (2 + 2 * 2 * len(ALPHAS))
-    assert "train random_sft-2" in study.tasks["train start_token_rkl_0.5-2"].after
-    mixed = study.tasks["train random_token_rkl_0.2-2"].words
-    control = study.tasks["train random_sft-2"].words
+    assert "train random_sft-2" in schedule.tasks["train start_token_rkl_0.5-2"].after
+    mixed = schedule.tasks["train random_token_rkl_0.2-2"].words
+    control = schedule.tasks["train random_sft-2"].words
     extra = [word for word in mixed if word not in control]
     assert extra == [
         "--teacher_model_name_or_path", str(tmp_path / "teacher"), "--alpha", "0.2",

@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from kd_lab.demo import DemoArguments, run
-from kd_lab.study.schedule import Study, Task
-from kd_lab.study.toy import METHODS, toy_study
+from kd_lab.study.schedule import Schedule, Task
+from kd_lab.study.toy import SECONDS, toy_study
 from kd_lab.study.workers import run_study
 
 MINI = """
@@ -48,51 +48,51 @@ def chores(folder: Path, *, b_seconds: float = 10) -> list[Task]:
 
 
 def test_what_most_work_waits_for_comes_first(tmp_path):
-    study = Study(tmp_path, chores(tmp_path))
-    assert study.next([]).name == "a"
-    assert study.next(["a"]).name == "c"  # b has to wait
-    assert study.next(["a", "c", "d"]) is None
-    study.note(study.tasks["a"], 10)
-    assert study.next([]).name == "b"
+    schedule = Schedule(tmp_path, chores(tmp_path))
+    assert schedule.next([]).name == "a"
+    assert schedule.next(["a"]).name == "c"  # b has to wait
+    assert schedule.next(["a", "c", "d"]) is None
+    schedule.note(schedule.tasks["a"], 10)
+    assert schedule.next([]).name == "b"
 
 
 def test_how_long_it_will_take(tmp_path):
-    study = Study(tmp_path, chores(tmp_path))
-    assert study.seconds_left({}, workers=1) == 30
-    assert study.seconds_left({}, workers=2) == 20  # a then b; c and d beside them
-    assert study.seconds_left({"a": 4}, workers=2) == 16
+    schedule = Schedule(tmp_path, chores(tmp_path))
+    assert schedule.seconds_left({}, workers=1) == 30
+    assert schedule.seconds_left({}, workers=2) == 20  # a then b; c and d beside them
+    assert schedule.seconds_left({"a": 4}, workers=2) == 16
     # Measured twice as slow as thought: what is of its kind takes as long, all else twice as long.
-    study.note(study.tasks["a"], 20)
-    assert study.expected() == {"b": 20, "c": 20, "d": 20}
-    assert study.seconds_left({}, workers=1) == 60
-    assert study.seconds_left({"b": 50}, workers=2) == 21  # b ends any moment
+    schedule.note(schedule.tasks["a"], 20)
+    assert schedule.expected() == {"b": 20, "c": 20, "d": 20}
+    assert schedule.seconds_left({}, workers=1) == 60
+    assert schedule.seconds_left({"b": 50}, workers=2) == 21  # b ends any moment
     for name in "bcd":
-        study.note(study.tasks[name], 1)
-    assert study.waiting == []
-    assert study.seconds_left({}, workers=2) == 0
+        schedule.note(schedule.tasks[name], 1)
+    assert schedule.waiting == []
+    assert schedule.seconds_left({}, workers=2) == 0
 
 
 def test_what_is_done_is_known_by_record_and_result(tmp_path):
-    first = Study(tmp_path, chores(tmp_path))
+    first = Schedule(tmp_path, chores(tmp_path))
     for name in "abc":
         first.note(first.tasks[name], 3)
         first.tasks[name].result.touch()
     first.note(first.tasks["d"], None)  # begun, and cut off
     (tmp_path / "c").unlink()
 
-    again = Study(tmp_path, chores(tmp_path))
+    again = Schedule(tmp_path, chores(tmp_path))
     again.look()
     assert [task.name for task in again.waiting] == ["c", "d"]
 
     (tmp_path / "a").unlink()
-    with pytest.raises(ValueError, match=r"holds b, but not what it was made from \(a\)"):
+    with pytest.raises(ValueError, match=r"holds b, but not its input \(a\)"):
         again.look()
 
 
 def test_other_settings_are_not_mixed_in(tmp_path):
-    first = Study(tmp_path, [Task("a", ("train", "--seed", "1"), tmp_path / "a")])
+    first = Schedule(tmp_path, [Task("a", ("train", "--seed", "1"), tmp_path / "a")])
     first.note(first.tasks["a"], None)
-    other = Study(tmp_path, [Task("a", ("train", "--seed", "2"), tmp_path / "a")])
+    other = Schedule(tmp_path, [Task("a", ("train", "--seed", "2"), tmp_path / "a")])
     with pytest.raises(ValueError, match="holds a with other settings"):
         other.look()
     recipe = tmp_path / "mine.yaml"
@@ -105,9 +105,9 @@ def test_other_settings_are_not_mixed_in(tmp_path):
 
 def test_the_toy_study_has_every_method_and_seed(tmp_path):
     tasks = toy_study(tmp_path, seeds=3)
-    Study(tmp_path, tasks)  # each after what it needs
+    Schedule(tmp_path, tasks)  # each after what it needs
     trained = {task.name.removeprefix("train ") for task in tasks if task.name.startswith("train")}
-    students = {f"{method}-{seed}" for method in METHODS for seed in (1, 2, 3)}
+    students = {f"{method}-{seed}" for method in SECONDS for seed in (1, 2, 3)}
     assert trained == {"teacher", "start", *students}
     assert {f"evaluate {name}" for name in trained} <= {task.name for task in tasks}
 
@@ -195,4 +195,4 @@ def test_a_run_that_fails_is_named_with_its_log(tmp_path):
     with pytest.raises(ChildProcessError, match=r"train x: .*runs/none.*logs/train-x\.log"):
         run_study(tmp_path, [task], workers=1)
     assert "runs/none" in (tmp_path / "logs/train-x.log").read_text()
-    assert Study(tmp_path, [task]).waiting == [task]
+    assert Schedule(tmp_path, [task]).waiting == [task]

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from kd_lab.study.schedule import Study
+from kd_lab.study.schedule import Schedule
 from kd_lab.study.smol import smol_study
 from kd_lab.study.sweep import METRICS
 from kd_lab.study.temperature import (
@@ -55,10 +55,10 @@ def results(tmp_path):
 
 def test_of_each_seed_all_go_on_from_one_start(tmp_path):
     tasks = temperature_study(tmp_path, SEEDS)
-    study = Study(tmp_path, tasks)
+    schedule = Schedule(tmp_path, tasks)
     assert len([task for task in tasks if task.name.startswith("train")]) == 1 + SEEDS * (1 + 2 * 3)
     for name, temperature in (("token_rkl-2", "1"), ("token_rkl_t4-2", "4")):
-        words = study.tasks[f"train {name}"].words
+        words = schedule.tasks[f"train {name}"].words
         assert words[words.index("--distil_temperature") + 1] == temperature
         assert words[words.index("--model_name_or_path") + 1] == str(tmp_path / "start-2")
         assert words[words.index("--seed") + 1] == "2"
@@ -90,8 +90,8 @@ def test_findings_and_picture(results):
 
 
 def test_on_the_real_model_it_goes_on_in_the_folder_of_its_study(tmp_path):
-    tasks = Study(tmp_path, smol_temperature_study(tmp_path, 2)).tasks
-    before = Study(tmp_path, smol_study(tmp_path, 2)).tasks
+    tasks = Schedule(tmp_path, smol_temperature_study(tmp_path, 2)).tasks
+    before = Schedule(tmp_path, smol_study(tmp_path, 2)).tasks
     shared = tasks.keys() & before.keys()
     assert {"generate train_answers", "train token_fkl-1", "evaluate token_rkl-2"} <= shared
     assert all(tasks[name].fingerprint == before[name].fingerprint for name in shared)

@@ -9,14 +9,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma2Config, Gemma2ForCausalLM
+from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
 from kd_lab.cli import main
 from kd_lab.data.shards import ShardStore
 from kd_lab.data.toy_tokenizer import toy_tokenizer
 from kd_lab.rollout.generate import GenerateArguments, generate
 from kd_lab.teacher.cache import cache_teacher, run
-from kd_lab.teacher.identity import check_same_teacher, model_identity, tokenizer_hash
 from kd_lab.teacher.stored import StoredTeacher, stored_answers
 from tests.helpers.cache_problem import DATA, HEAD_ROWS, arguments, cached, save_teacher
 from tests.helpers.forked_processes import one_process, two_processes
@@ -143,7 +142,7 @@ def test_teachers_that_cannot_be_cached(tokenizer, tmp_path):
     model = AutoModelForCausalLM.from_pretrained(save_teacher(tmp_path / "broken", tokenizer))
     model.model.norm.weight.data[3] = torch.inf
     model.save_pretrained(tmp_path / "broken")
-    with pytest.raises(FloatingPointError, match=r"hidden states are infinite or NaN"):
+    with pytest.raises(FloatingPointError, match=r"hidden states of .*broken are infinite or NaN"):
         cache_teacher(arguments(tmp_path / "broken", tmp_path / "b"), DATA)
 
 
@@ -160,34 +159,7 @@ def test_what_a_cache_does_not_fit(teacher, tokenizer, hidden_cache, tmp_path):
         stored.check_fits(other, temperature=1.0)
 
 
-# ---- who the teacher was
-
-
-def test_a_teacher_is_known_by_its_contents(teacher, tokenizer, tmp_path):
-    moved = tmp_path / "moved"
-    shutil.copytree(teacher, moved)
-    (moved / "optimizer.pt").write_bytes(b"not the model's")
-    check_same_teacher(model_identity(str(teacher)), model_identity(str(moved)))
-    save_teacher(moved, tokenizer, seed=5)
-    with pytest.raises(ValueError, match=r"comes from the teacher .* given now is moved \(SHA-256"):
-        check_same_teacher(model_identity(str(teacher)), model_identity(str(moved)))
-    with pytest.raises(ValueError, match=r"from the teacher a/b \(commit 12\)"):
-        check_same_teacher({"name": "a/b", "commit": "12"}, {"name": "a/b", "commit": "13"})
-    with pytest.raises(ValueError, match=r"given now is moved"):
-        check_same_teacher({"name": "a/b", "commit": "12"}, model_identity(str(moved)))
-    (moved / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"moved holds no model: it has no weights"):
-        model_identity(str(moved))
-
-
-def test_a_tokenizer_is_known_by_its_ids(teacher, tokenizer):
-    assert tokenizer_hash(AutoTokenizer.from_pretrained(teacher)) == tokenizer_hash(tokenizer)
-    other = toy_tokenizer()
-    other(["a", "a b"], padding=True, truncation=True, max_length=2)  # leaves traces inside it
-    other.chat_template = "{{ messages }}"
-    assert tokenizer_hash(other) == tokenizer_hash(tokenizer)
-    other.eos_token = "<|endoftext|>"
-    assert tokenizer_hash(other) != tokenizer_hash(tokenizer)
+# ---- answers
 
 
 def test_answers_become_training_rows(tmp_path):
@@ -211,7 +183,9 @@ def test_answers_become_training_rows(tmp_path):
 
 def test_the_teachers_own_answers(teacher, tokenizer, tmp_path):
     answers = str(tmp_path / "answers")
-    args = GenerateArguments(answers, str(teacher), max_new_tokens=6)
+    args = GenerateArguments(
+        output_dir=answers, teacher_model_name_or_path=str(teacher), max_new_tokens=6
+    )
     generate(args, DATA).finish()
     rows = stored_answers(answers)
     stored = cached(teacher, tmp_path / "cache", answers=answers)

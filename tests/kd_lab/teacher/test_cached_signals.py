@@ -113,7 +113,7 @@ def test_all_of_the_vocabulary_stored_is_the_live_teacher(teacher, tokenizer, tm
         assert (found - wanted).norm() < 2e-3 * wanted.norm()
 
 
-def test_top_k_is_a_law_of_its_own_and_a_lower_bound(teacher, tokenizer, tmp_path):
+def test_top_k_is_a_distribution_of_its_own_and_a_lower_bound(teacher, tokenizer, tmp_path):
     live = Live(teacher, tokenizer, WHICH)
     stored = cached(teacher, tmp_path, teacher_signal="topk", topk=5)
     signal = stored.signal(WHICH)

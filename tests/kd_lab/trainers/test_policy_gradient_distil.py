@@ -45,7 +45,7 @@ def doubles() -> tuple:
 
 
 def logp_of(model, batch) -> Tensor:
-    """Log-laws [B, T - 1, V] of the next tokens, from whole logits."""
+    """Log-probabilities [B, T - 1, V] of the next tokens, from whole logits."""
     logits = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     return logits[:, :-1, :VOCABULARY].log_softmax(-1)
 

@@ -57,8 +57,8 @@ class Language:
 
     def token_logp(self, hidden: Tensor, head: Tensor) -> Tensor:
         """log of each answer's tokens given what came before, [B, T]; 0 in the padding."""
-        laws = (hidden @ head.t()).log_softmax(-1)  # [prefixes, V]
-        return laws[self.prefixes, self.tokens] * self.mask
+        logp = (hidden @ head.t()).log_softmax(-1)  # [prefixes, V]
+        return logp[self.prefixes, self.tokens] * self.mask
 
 
 class Setting:
@@ -125,7 +125,7 @@ def test_on_policy_the_expected_estimator_is_the_gradient_of_the_sequence_kl(lon
     assert distance(found, setting.exact_gradient()) < 1e-10
 
 
-def test_the_single_step_alone_takes_the_law_of_prefixes_as_given():
+def test_the_single_step_alone_takes_the_distribution_of_prefixes_as_given():
     """Biased: it is the gradient of the same sum with the probabilities of prefixes held fixed."""
     setting = Setting()
     found = setting.estimator(setting.written_with(0), long=False)

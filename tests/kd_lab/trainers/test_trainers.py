@@ -9,7 +9,7 @@ import torch
 from kd_lab.divergences import get_divergence
 from kd_lab.rollout.sampling import Completion
 from kd_lab.trainers.distil_config import DistilConfig
-from kd_lab.trainers.row_batches import LengthGroupedByEpoch
+from kd_lab.trainers.row_order import LengthGroupedByEpoch
 from kd_lab.trainers.seq_distil import SeqDistilTrainer, answered_row
 from kd_lab.trainers.token_distil import TokenDistilTrainer
 from kd_lab.vocabulary import IGNORED
@@ -159,6 +159,14 @@ def test_a_teacher_keeps_its_dtype_and_gets_no_gradient(config):
     assert {p.dtype for p in teacher.parameters()} == {torch.bfloat16}
     assert not any(p.requires_grad or p.grad is not None for p in teacher.parameters())
     assert not teacher.training
+
+
+def test_float16_is_for_teachers_alone(config):
+    with pytest.raises(ValueError, match=r"the student's dtype is float16, .*--dtype float32"):
+        trained(config(), model=toy_model(32, 1, seed=1).half())
+    trainer = trained(config(), teacher=toy_model(64, 2, seed=2).half())
+    expected = dense_loss(toy_rows(8), "forward_kl", 0.5, 1.0)
+    assert logged(trainer, "loss")[0] == pytest.approx(expected, rel=1e-3)
 
 
 def test_without_a_teacher_only_sft_is_possible(config):

@@ -7,28 +7,28 @@ import pytest
 import torch
 
 from kd_lab.divergences import forward_kl, jensen_shannon, reverse_kl
-from toy.answer_laws import (
+from toy.answer_distributions import (
     divergence_by_position,
     divergence_of_answers,
     prefix_logp,
-    random_laws,
+    random_distributions,
 )
 
 WORDS, LENGTH = 3, 4
-TEACHER, STUDENT = (random_laws(WORDS, LENGTH, seed) for seed in (0, 1))
+TEACHER, STUDENT = (random_distributions(WORDS, LENGTH, seed) for seed in (0, 1))
 
 
-def probability(laws, answer):
-    """Of an answer, word by word."""
+def probability(model, answer):
+    """The product over an answer's words."""
     total, row = 0.0, 0
     for t, word in enumerate(answer):
-        total += laws[t][row, word].item()
+        total += model[t][row, word].item()
         row = row * WORDS + word
     return math.exp(total)
 
 
 ANSWERS = list(itertools.product(range(WORDS), repeat=LENGTH))
-P, Q = ([probability(laws, answer) for answer in ANSWERS] for laws in (TEACHER, STUDENT))
+P, Q = ([probability(model, answer) for answer in ANSWERS] for model in (TEACHER, STUDENT))
 
 
 def test_answers_have_the_probability_of_their_words():
@@ -63,5 +63,5 @@ def test_jensen_shannon_does_not_decompose():
 
 
 def test_seeds_repeat():
-    again = random_laws(WORDS, LENGTH, 0)
+    again = random_distributions(WORDS, LENGTH, 0)
     assert all(torch.equal(a, b) for a, b in zip(again, TEACHER, strict=True))

@@ -1,20 +1,23 @@
-"""Which teacher it was: what is stored ahead of time must not be taken for another model's."""
+"""Which model it was: what is stored ahead of time must not be taken for another model's."""
 
-import hashlib
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kd_lab.files import sha256_of, sha256_of_file
 from kd_lab.hub import check_model_at_hand
 from kd_lab.next_step import written_by
+from kd_lab.runs.marker import check_whole, vouched_files
+from kd_lab.runs.run_files import COMPLETE, CONFIG
 
 if TYPE_CHECKING:  # importing transformers takes seconds, and only its type is needed
     from transformers import PreTrainedTokenizerBase
 
-# What decides a model's law; what else lies in the folder (optimizer states, logs) does not.
+# The files that decide a model's distributions; others (optimizer states, logs) do not.
 CONFIGS = ("config.json", "adapter_config.json")
+OF_A_RUN = (CONFIG, "trainer_state.json")  # in the folder of a run, and in that of a checkpoint
 WEIGHTS = (
     "model*.safetensors",
     "adapter_model*.safetensors",
@@ -31,22 +34,59 @@ def model_identity(name_or_path: str, revision: str | None = None) -> dict[str, 
         for a local folder: its name, and the SHA-256 over its configuration and weights; for a
         model of the hub: its name, and the commit that ``revision`` (default: main) stands for.
     Raises:
-        ValueError: the folder holds no model, or the hub has none of this name (or is not reached).
+        ValueError: the folder holds no model, or the hub has none of this name (or is not reached);
+            or a file is not what the folder's marker vouches for.
+    """
+    files = model_files(name_or_path)
+    if files is None:
+        return {"name": name_or_path, "commit": _hub_commit(name_or_path, revision)}
+    folder = Path(name_or_path)
+    check_whole(folder)
+    vouched = vouched_files(folder)  # their digests were just compared
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets go of the interpreter
+        digests = pool.map(
+            lambda path: (
+                vouched[path.name]["sha256"] if path.name in vouched else sha256_of_file(path)
+            ),
+            files,
+        )
+    named = [(path.name, digest) for path, digest in zip(files, digests, strict=True)]
+    return {"name": Path(name_or_path).resolve().name, "sha256": _hash_of(named)}
+
+
+def model_files(name_or_path: str) -> list[Path] | None:
+    """The files that decide a model's distributions; None for a name on the hub.
+
+    Raises:
+        ValueError: the folder holds no model, or a path leads nowhere.
     """
     folder = Path(name_or_path)
     if not folder.is_dir():
         if folder.parent.is_dir() and folder.parent != Path():  # a slip in a path, no hub name
             raise ValueError(f"there is no folder {folder}{written_by(folder)}")
-        return {"name": name_or_path, "commit": _hub_commit(name_or_path, revision)}
+        return None
     configs = [folder / name for name in CONFIGS if (folder / name).exists()]
     weights = sorted({path for pattern in WEIGHTS for path in folder.glob(pattern)})
     if not configs or not weights:
         missing = "weights" if configs else "config.json"
         raise ValueError(f"{folder} holds no model: it has no {missing}")
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets go of the interpreter
-        digests = pool.map(_sha256, configs + weights)
-    named = [(path.name, digest) for path, digest in zip(configs + weights, digests, strict=True)]
-    return {"name": folder.resolve().name, "sha256": _hash_of(named)}
+    if any((folder / name).is_file() for name in OF_A_RUN) and not (folder / COMPLETE).is_file():
+        raise ValueError(
+            f"{folder} is not whole: its run was cut off while it was written, or goes on; finish "
+            "it with --resume_from_checkpoint true, or take its last checkpoint-N"
+        )
+    return configs + weights
+
+
+def recorded_identity(folder: Path) -> str | None:
+    """The ``sha256`` of ``model_identity`` as the folder's marker has it; None without a marker.
+
+    No weights are read: it says which model was written there, not whether it is whole.
+    """
+    files, vouched = model_files(str(folder)), vouched_files(folder)
+    if not files or any(path.name not in vouched for path in files):
+        return None
+    return _hash_of([(path.name, vouched[path.name]["sha256"]) for path in files])
 
 
 def check_same_teacher(stored: dict[str, str], now: dict[str, str]) -> None:
@@ -100,9 +140,4 @@ def _describe(identity: dict[str, str]) -> str:
 
 
 def _hash_of(described: object) -> str:
-    return hashlib.sha256(json.dumps(described).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(json.dumps(described))

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
+from kd_lab import doctor
 from kd_lab.cli import main
-from kd_lab.machine import doctor
 from kd_lab.machine.nvidia import Gpu, TorchBuild, nvidia_gpus, torch_build, why_unused
 
 A100 = "NVIDIA A100-SXM4-80GB, 81920, 570.86.10"

@@ -9,10 +9,10 @@ import pytest
 from kd_lab.cli import main, parse
 from kd_lab.next_step import steps
 from kd_lab.planning.planned_run import make_job, plan_time
+from kd_lab.planning.recipe_list import DEFAULTS, STORING, TOY, cost, job_of, recipe_list
 from kd_lab.recipe import recipes
-from kd_lab.recipe_list import DEFAULTS, STORING, TOY, cost, job_of, recipe_list
 
-RESULTS = Path(__file__).parents[2] / "assets" / "results"
+RESULTS = Path(__file__).parents[3] / "assets" / "results"
 STEPS = {step.name: step for step in steps()}
 TRAINED = [name for name, step in STEPS.items() if step.kind == "train"]
 

@@ -11,8 +11,9 @@ import textwrap
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
+from kd_lab.methods import PREFIX_SOURCES
+from kd_lab.model_shapes import model_shape
 from kd_lab.next_step import Step, hub_models, needs, steps
-from kd_lab.planning.model_shapes import model_shape
 from kd_lab.planning.planned_run import Job, PlanArguments, make_job, plan_time
 from kd_lab.recipe import recipes
 
@@ -35,7 +36,7 @@ DEFAULTS: dict[str, Any] = {
     "eval_steps": None, "logging_steps": 10, "eval_on_start": False, "use_cpu": False,
 }  # fmt: skip
 # Of the two commands that store what a teacher gives.
-STORING = {"max_new_tokens": 512, "generation_batch_size": 64, "teacher_signal": "hidden"}
+STORING = {"max_new_tokens": 512, "rollout_batch_size": 64, "teacher_signal": "hidden"}
 
 
 class Cost(NamedTuple):
@@ -102,9 +103,8 @@ def cost(step: Step, num_cores: int | None = None) -> Cost:
 def job_of(step: Step) -> Job:
     """The run that ``kd-lab plan`` would count, made without importing a trainer."""
     settings = {**DEFAULTS, **step.settings}
-    settings["written_share"] = (
-        1.0 if settings["prefixes"] == "student" else settings["student_share"]
-    )
+    by_student = PREFIX_SOURCES[settings["prefixes"]].writer == "student"
+    settings["written_share"] = 1.0 if by_student else settings["student_share"]
     settings["gradient_checkpointing"] = settings["activation_checkpointing"]
     settings["on_cpu"] = settings["use_cpu"]
     of_all = cast(Any, SimpleNamespace(**settings))
@@ -146,7 +146,7 @@ def _storing(step: Step) -> tuple[float, float]:
     if step.kind == "cache":
         heads = answers if settings["teacher_signal"] == "topk" else 0
         return teacher.forward_flops(rows * length, length, heads), 0
-    batches = math.ceil(rows / settings["generation_batch_size"])
+    batches = math.ceil(rows / settings["rollout_batch_size"])
     waits = batches * settings["max_new_tokens"] * teacher.layers * plan.layer_ms / 1000
     return teacher.forward_flops(rows * length, length, answers), waits
 

@@ -1,59 +1,16 @@
-"""The models that are evaluated: loaded, compared by vocabulary, and timed."""
+"""How fast models write, and how large they are."""
 
 import statistics
 import time
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
-import torch
-
+from kd_lab.models import Model
 from kd_lab.rollout.sampling import Sampling
-from kd_lab.teacher.identity import model_identity
-from kd_lab.vocabulary import shared_vocabulary_size
-
-if TYPE_CHECKING:  # importing transformers takes seconds
-    from transformers import PreTrainedModel
 
 SPEED_TOKENS = 32  # of each answer that is timed
 SPEED_ROUNDS = 3
 SPEED_SECONDS = 20.0  # no further round begins after that
-
-
-class Model:
-    """A model that is evaluated, or its teacher; its weights are loaded when they are needed."""
-
-    def __init__(self, name: str, revision: str | None, dtype: str) -> None:
-        """Find a model and its tokenizer.
-
-        Raises:
-            ValueError: there is no such model.
-        """
-        from transformers import AutoConfig, AutoTokenizer
-
-        self.name, self.revision, self.dtype = name, revision, dtype
-        self.identity = model_identity(name, revision)
-        self.tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-        config = AutoConfig.from_pretrained(name, revision=revision)
-        self.head_rows = config.get_text_config().vocab_size
-
-    @cached_property
-    def model(self) -> "PreTrainedModel":
-        """In eval mode, on the GPU if there is one."""
-        from transformers import AutoModelForCausalLM
-
-        model = AutoModelForCausalLM.from_pretrained(
-            self.name, revision=self.revision, dtype=self.dtype
-        )
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model.to(device)  # type: ignore[arg-type]  # its wrapper hides its own type
-        return model.requires_grad_(False).eval()
-
-
-def shared_size(student: Model, teacher: Model) -> int:
-    """How many tokens, from the first, both models have; see ``shared_vocabulary_size``."""
-    return shared_vocabulary_size(
-        student.tokenizer, teacher.tokenizer, student.head_rows, teacher.head_rows
-    )
 
 
 def measure_speed(

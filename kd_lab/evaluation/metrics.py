@@ -1,6 +1,16 @@
-"""The columns of a report: which metrics, under which heading, and which way is better."""
+"""Every metric that a report shows: its heading, which way is better, and its table.
 
+A metric of the answers to one prompt is one function and one entry: ``of_answers`` computes it,
+``kd-lab evaluate`` measures it and ``kd-lab report`` shows it. What needs models, or a score of all
+answers at once, is computed in measurements.py, and has its entry here too.
+"""
+
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
+
+import numpy as np
+
+from kd_lab.evaluation.overlap import distinct, repetition
 
 
 class Metric(NamedTuple):
@@ -11,11 +21,25 @@ class Metric(NamedTuple):
     better: int  # 1: more is better, -1: less is, 0: neither; only the first two have a best
     digits: int = 3  # after the point
     of_teacher: bool = False  # compares with a teacher, so only between students of the same one
+    # The value of one example, from all answers to its prompt and the reference.
+    of_answers: Callable[[Sequence[str], str], float] | None = None
 
     @property
     def heading(self) -> str:
         """Its label, with an arrow to the better side."""
         return self.label + {1: " ↑", -1: " ↓", 0: ""}[self.better]
+
+
+def _distinct1(answers: Sequence[str], reference: str) -> float:
+    return distinct(answers, 1)
+
+
+def _distinct2(answers: Sequence[str], reference: str) -> float:
+    return distinct(answers, 2)
+
+
+def _repetition(answers: Sequence[str], reference: str) -> float:
+    return float(np.mean([repetition(answer) for answer in answers]))
 
 
 # Table 1 of the post, to its four digits.
@@ -50,10 +74,10 @@ TABLES: dict[str, tuple[Metric, ...]] = {
         Metric("grammar_forward_kl", "D(grammar‖q)", -1),
         Metric("grammar_reverse_kl_inside", "D(q‖grammar), inside", -1),
         Metric("outside_mass", "mass outside the grammar", -1),
-        Metric("distinct1", "distinct-1", 0),
-        Metric("distinct2", "distinct-2", 0),
+        Metric("distinct1", "distinct-1", 0, of_answers=_distinct1),
+        Metric("distinct2", "distinct-2", 0, of_answers=_distinct2),
         Metric("self_bleu", "self-BLEU", 0),
-        Metric("repetition", "repetition", -1),
+        Metric("repetition", "repetition", -1, of_answers=_repetition),
         Metric("answer_tokens", "tokens an answer", 0, 1),
     ),
 }

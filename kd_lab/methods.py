@@ -1,0 +1,340 @@
+"""The map: every objective is a point *prefix source × divergence*, with a share of plain SFT.
+
+    Point.of(config)               # of a recipe's settings, a run's config.yaml or a DistilConfig
+    Point("student", divergence="reverse_kl").short    # "student × RKL"
+    METHODS["minillm"].point       # the named methods are points with a name and an author
+    method_of(point)               # and back: the key of the method that lies there
+
+The map is that of Agarwal et al. 2023 (GKD, arXiv 2306.13649), drawn again by arXiv 2605.16826.
+A point is a value: two trainings have the same objective where their points are equal. Tables,
+pictures, model cards, studies and notebooks take their words and looks from here.
+
+A new prefix source is one entry of PREFIX_SOURCES, and the trainer that the entry names.
+"""
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, replace
+from typing import Any, NamedTuple
+
+COLUMNS = ("none", "forward KL", "in between", "reverse KL")  # of the map, from left to right
+ROWS = ("dataset", "teacher", "dataset and student", "student")  # from top to bottom
+
+
+class PrefixSource(NamedTuple):
+    """Who writes the answers that a student learns from."""
+
+    words: str  # as a sentence names the answers
+    marker: str  # in pictures, one of matplotlib's
+    trainer: str  # MODULE:CLASS
+    writer: str | None = None  # the model that writes the answers; None: they are given
+
+
+TOKEN_DISTIL = "kd_lab.trainers.token_distil:TokenDistilTrainer"
+SEQ_DISTIL = "kd_lab.trainers.seq_distil:SeqDistilTrainer"
+POLICY_GRADIENT = "kd_lab.trainers.policy_gradient_distil:PolicyGradientDistilTrainer"
+PREFIX_SOURCES = {
+    "dataset": PrefixSource("the dataset's answers", "o", TOKEN_DISTIL),
+    "teacher": PrefixSource("answers that the teacher wrote", "^", SEQ_DISTIL, "teacher"),
+    "student": PrefixSource("answers that the student wrote", "s", SEQ_DISTIL, "student"),
+}
+MIXED_MARKER = "D"  # the student answers a share of the rows, another source the rest
+
+
+class Look(NamedTuple):
+    """How a point is drawn: its divergence by colour and line, its prefix source by the marker."""
+
+    line: int | None  # a line of the house style's cycle; None: grey, without a divergence
+    marker: str
+    filled: bool  # hollow where a share is SFT
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """A training objective, as a value.
+
+    Attributes:
+        prefixes: who writes the answers that are learnt from, a key of PREFIX_SOURCES.
+        student_share: share of the rows that the student answers anew, in [0, 1].
+        divergence: a name in divergences.py; "" without one.
+        settings: those of the divergence that are not left at their defaults, as (name, value).
+        alpha: share of the divergence in the loss, in [0, 1]; the rest is cross-entropy.
+        temperature: of both distributions inside the divergence.
+        policy_gradient: whether the student's rows follow MiniLLM's policy gradient.
+    """
+
+    prefixes: str = "dataset"
+    student_share: float = 0.0
+    divergence: str = "forward_kl"
+    settings: tuple[tuple[str, Any], ...] = ()
+    alpha: float = 1.0
+    temperature: float = 1.0
+    policy_gradient: bool = False
+
+    def __post_init__(self) -> None:
+        if self.prefixes not in PREFIX_SOURCES:
+            known = tuple(PREFIX_SOURCES)
+            raise ValueError(f"prefixes must be one of {known}, not {self.prefixes!r}")
+        # One point has one spelling, so that equal objectives compare as equal.
+        share = 1.0 if self.source.writer == "student" else float(self.student_share)
+        changes: dict[str, Any] = {
+            "prefixes": "student" if share == 1 else self.prefixes,
+            "student_share": share,
+            "alpha": float(self.alpha),
+            "temperature": float(self.temperature),
+        }
+        if not self.has_divergence:
+            changes |= {"divergence": "", "settings": (), "temperature": 1.0}
+        for name, value in changes.items():
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "Point":
+        """The point of a training's settings, under the names that DistilConfig gives them."""
+        return cls(
+            prefixes=config["prefixes"],
+            student_share=config.get("student_share") or 0,
+            divergence=config["divergence"],
+            settings=tuple((config.get("divergence_settings") or {}).items()),
+            alpha=config["alpha"],
+            temperature=config["distil_temperature"],
+            policy_gradient=bool(config.get("policy_gradient")),
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Point) and self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    @property
+    def _value(self) -> tuple[Any, ...]:
+        """All fields, a setting at its default being one that is given."""
+        return (*astuple(replace(self, settings=())), self.all_settings)
+
+    @property
+    def all_settings(self) -> tuple[tuple[str, Any], ...]:
+        """The divergence's settings in its own order, its defaults among them."""
+        return _all_settings(self.divergence, dict(self.settings))
+
+    # ---- what it asks of a training
+
+    @property
+    def source(self) -> PrefixSource:
+        """Who writes the answers of rows that are not the student's share."""
+        return PREFIX_SOURCES[self.prefixes]
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether the student answers some rows and another source the others."""
+        return 0 < self.student_share < 1
+
+    @property
+    def has_divergence(self) -> bool:
+        """Whether anything but cross-entropy is lowered."""
+        return self.alpha > 0 or self.policy_gradient
+
+    @property
+    def is_sft(self) -> bool:
+        """Whether it is a control: cross-entropy alone, on answers that others wrote."""
+        return not self.has_divergence and self.student_share == 0
+
+    @property
+    def trainer_class(self) -> type:
+        """The trainer that follows this objective."""
+        path = self.source.trainer
+        if self.policy_gradient:
+            path = POLICY_GRADIENT
+        elif self.is_mixed and self.source.writer is None:
+            path = SEQ_DISTIL
+        module, _, name = path.partition(":")
+        return getattr(importlib.import_module(module), name)  # trainers stand above the map
+
+    # ---- where it lies
+
+    @property
+    def column(self) -> str:
+        """Its place on the map from left to right, one of COLUMNS."""
+        if not self.has_divergence:
+            return "none"
+        ends = {"forward_kl": "forward KL", "reverse_kl": "reverse KL"}
+        return ends.get(self.divergence, "in between")
+
+    @property
+    def row(self) -> str:
+        """Its place on the map from top to bottom; of the sources on the map one of ROWS."""
+        return f"{self.prefixes} and student" if self.is_mixed else self.prefixes
+
+    # ---- its words
+
+    @property
+    def short(self) -> str:
+        """As tables name it: "dataset × AKL(0.5)", "0.8 SFT + 0.2 dataset × FKL"."""
+        source = self.prefixes
+        if self.is_mixed:
+            given = "" if source == "dataset" else f"{source}, "
+            source = f"{given}mixed λ={self.student_share:g}"
+        if not self.has_divergence:
+            return "SFT" if source == "dataset" else f"{source} × SFT"
+        numbers = ", ".join(f"{x:g}" if isinstance(x, float) else x for x in self.shown_settings)
+        words = f"{source} × {_registry().SHORT_NAMES.get(self.divergence, self.divergence)}"
+        words += f"({numbers})" if numbers else ""
+        words += ", policy gradient" if self.policy_gradient else ""
+        words += f", T={self.temperature:g}" if self.temperature != 1 else ""
+        if self.alpha == 1:
+            return words
+        if self.alpha == 0:  # of the policy gradient's own rows
+            return f"{words}, else SFT"
+        return f"{1 - self.alpha:g} SFT + {self.alpha:g} {words}"
+
+    @property
+    def prefix_words(self) -> str:
+        """Whose answers are learnt from, as a sentence says it."""
+        if self.is_mixed:
+            share = f"a share of {self.student_share:g} written anew by the student"
+            return f"{self.source.words}, {share}"
+        return self.source.words
+
+    @property
+    def divergence_words(self) -> str:
+        """The divergence with its settings, as a sentence says it: "adaptive KL (mu = 0.5)"."""
+        names = [name for name, _ in self.all_settings]
+        given = zip(names, self.shown_settings, strict=False)
+        settings = ", ".join(f"{name} = {value}" for name, value in given)
+        name = self.divergence.replace("_", " ").replace(" kl", " KL")
+        return name + (f" ({settings})" if settings else "")
+
+    @property
+    def words(self) -> str:
+        """As a sentence names the objective: a method's name, or what it lowers and where."""
+        method = method_of(self)
+        if method is not None and self.alpha in (0, 1) and self.temperature == 1:
+            return METHODS[method].words
+        if not self.has_divergence:
+            return f"SFT on {self.prefix_words}"
+        lowered = f"{self.divergence_words} on {self.prefix_words}"
+        lowered += f", T = {self.temperature:g}" if self.temperature != 1 else ""
+        if self.alpha == 1:
+            return lowered
+        return f"{1 - self.alpha:g} SFT and {self.alpha:g} {lowered}"
+
+    @property
+    def shown_settings(self) -> list[Any]:
+        """The settings' values up to the last one that is no word left at its default."""
+        defaults = dict(_all_settings(self.divergence, {}))
+        shown = [
+            isinstance(value, float) or value != defaults.get(name)
+            for name, value in self.all_settings
+        ]
+        count = max((i + 1 for i, is_shown in enumerate(shown) if is_shown), default=0)
+        return [value for _, value in self.all_settings[:count]]
+
+    # ---- its look
+
+    @property
+    def look(self) -> Look:
+        """How pictures draw it."""
+        line = line_of(self.divergence) if self.has_divergence else None
+        marker = MIXED_MARKER if self.is_mixed else self.source.marker
+        return Look(line, marker, filled=self.alpha in (0, 1))
+
+
+def line_of(divergence: str) -> int:
+    """The divergence's line in the house style's cycle; one that is not known comes after all."""
+    return [*_registry().DIVERGENCES, divergence].index(divergence)
+
+
+def _registry() -> Any:
+    """divergences.py, and so torch: only where a divergence is asked about."""
+    return importlib.import_module("kd_lab.divergences")
+
+
+def _all_settings(divergence: str, given: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """All settings of a divergence in its own order: those given, and its defaults."""
+    if not divergence:
+        return ()
+    known = _registry().DIVERGENCES
+    if divergence not in known:  # of a run that was made where it is
+        return tuple(given.items())
+    parameters = list(inspect.signature(known[divergence]).parameters.values())[2:]
+    values = {p.name: given.get(p.name, p.default) for p in parameters}
+    return tuple((n, float(v) if isinstance(v, int) else v) for n, v in values.items())
+
+
+class Method(NamedTuple):
+    """A point with a name."""
+
+    name: str  # as the map has it
+    words: str  # as a sentence has it
+    point: Point
+    author: str  # who proposed it; "" for a plain combination
+    recipe: str  # of tiny/
+    options: tuple[str, ...] = ()  # of kd-lab train, after the recipe
+
+
+def _skew(divergence: str) -> tuple[str, ...]:
+    return ("--divergence", divergence, "--divergence_settings", "{alpha: 0.1}")
+
+
+METHODS = {
+    "sft": Method("SFT", "SFT", Point(alpha=0), "", "sft"),
+    "token_fkl": Method(
+        "token-level FKL", "token-level forward KL", Point(), "Hinton et al. 2015", "token_fkl"
+    ),
+    "token_jsd": Method(
+        "token-level JSD", "token-level JSD", Point(divergence="jensen_shannon"), "", "token_jsd"
+    ),
+    "token_akl": Method(
+        "AKL", "token-level adaptive KL", Point(divergence="adaptive_kl"),
+        "Wu et al. 2024", "token_akl",
+    ),
+    "token_rkl": Method(
+        "token-level RKL", "token-level reverse KL", Point(divergence="reverse_kl"), "", "token_rkl"
+    ),
+    "seqkd": Method(
+        "SeqKD", "SFT on the teacher's answers", Point("teacher", alpha=0),
+        "Kim and Rush 2016", "seqkd",
+    ),
+    "seq_fkl": Method(
+        "sequence-level FKL", "sequence-level forward KL", Point("teacher"), "", "seq_fkl"
+    ),
+    "distillm2_teacher": Method(
+        "DistiLLM-2, teacher's half", "DistiLLM-2's half on the teacher's answers",
+        Point("teacher", divergence="skew_forward_kl"),
+        "Ko et al. 2025", "seq_fkl", _skew("skew_forward_kl"),
+    ),
+    "imitkd": Method(
+        "ImitKD", "ImitKD", Point(student_share=0.5), "Lin et al. 2020", "gkd",
+        ("--divergence", "forward_kl", "--divergence_settings", "{}"),
+    ),
+    "gkd": Method(
+        "GKD", "GKD", Point(student_share=0.5, divergence="jensen_shannon"),
+        "Agarwal et al. 2023", "gkd",
+    ),
+    "distillm": Method(
+        "DistiLLM", "DistiLLM", Point(student_share=0.5, divergence="skew_reverse_kl"),
+        "Ko et al. 2024", "distillm",
+    ),
+    "distillm2_student": Method(
+        "DistiLLM-2, student's half", "DistiLLM-2's half on the student's answers",
+        Point("student", divergence="skew_reverse_kl"),
+        "Ko et al. 2025", "seq_rkl", _skew("skew_reverse_kl"),
+    ),
+    "seq_rkl": Method(
+        "on-policy distillation", "on-policy reverse KL",
+        Point("student", divergence="reverse_kl"), "Agarwal et al. 2023", "seq_rkl",
+    ),
+    "minillm": Method(
+        "MiniLLM", "MiniLLM",
+        Point("student", divergence="reverse_kl", policy_gradient=True),
+        "Gu et al. 2023", "minillm",
+    ),
+}  # fmt: skip
+
+
+def method_of(point: Point) -> str | None:
+    """The key of the named method at a point, whatever its share of SFT and its temperature."""
+    if point.has_divergence:
+        point = replace(point, alpha=1.0, temperature=1.0)
+    return next((key for key, method in METHODS.items() if method.point == point), None)

@@ -1,0 +1,135 @@
+"""A causal language model as its folder has it: every weight read, none made up, each fault named.
+
+transformers fills weights that a file lacks with random ones, and takes an encoder for a language
+model. Here both are refused. What its libraries raise for a damaged file is one line with the file.
+A folder of LoRA weights is its base model with these weights merged into it.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kd_lab.runs.marker import check_whole
+
+if TYPE_CHECKING:  # importing transformers takes seconds
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+ADAPTER = "adapter_config.json"
+
+
+def lora_base(name: str) -> str | None:
+    """The base model of a folder of LoRA weights; None where the folder holds a model.
+
+    Raises:
+        ValueError: the folder's adapter_config.json cannot be read, or names no base.
+    """
+    path = Path(name) / ADAPTER
+    if not path.is_file() or (Path(name) / "config.json").is_file():
+        return None
+    with readable(path):
+        base = json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    if not base:
+        raise ValueError(f"{path} names no base model: train again with --merge_lora true")
+    return str(base)
+
+
+def load_config(name: str, revision: str | None = None) -> Any:
+    """The model's configuration; of LoRA weights that of their base.
+
+    Raises:
+        ValueError: it cannot be read, or is of no causal language model.
+    """
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    base = lora_base(name)
+    if base is not None:
+        return load_config(base)
+    with readable(name):
+        config = AutoConfig.from_pretrained(name, revision=revision)
+    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or config.is_encoder_decoder:
+        raise ValueError(
+            f"{name} is a {config.model_type} model, and no causal language model: it predicts no "
+            "next token"
+        )
+    return config
+
+
+def load_tokenizer(name: str, revision: str | None = None) -> "PreTrainedTokenizerBase":
+    """The tokenizer that lies beside the model.
+
+    Raises:
+        ValueError: there is none, or it cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    with readable(name):
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+    if not len(tokenizer):
+        raise ValueError(f"{name} has no tokenizer: copy the model's tokenizer files into it")
+    return tokenizer
+
+
+def load_causal_lm(name: str, revision: str | None = None, **loading: Any) -> "PreTrainedModel":
+    """The model with its weights, compared with the folder's marker where there is one.
+
+    Args:
+        **loading: of ``from_pretrained``: dtype, attn_implementation.
+    Raises:
+        ValueError: a file is damaged, missing or does not fit the configuration; weights that the
+            model needs are in no file; or it is no causal language model.
+    """
+    from transformers import AutoModelForCausalLM
+
+    if Path(name).is_dir():
+        check_whole(Path(name))
+    base = lora_base(name)
+    if base is not None:
+        return _with_lora(load_causal_lm(base, **loading), name)
+    load_config(name, revision)
+    with readable(name):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            name, revision=revision, output_loading_info=True, **loading
+        )
+    model, found = loaded
+    lacking = sorted(found["missing_keys"])
+    if lacking:
+        more = f" (and {len(lacking) - 1:,} more weights)" if len(lacking) > 1 else ""
+        raise ValueError(
+            f"{name} holds no {lacking[0]}{more}, which a model of its config.json needs: copy or "
+            "save the model anew"
+        )
+    if found["mismatched_keys"]:
+        key = sorted(found["mismatched_keys"], key=str)[0]
+        raise ValueError(f"{name}: {key} does not fit the shapes of its config.json")
+    return model
+
+
+def _with_lora(model: "PreTrainedModel", folder: str) -> "PreTrainedModel":
+    from peft import PeftModel
+
+    with readable(folder):
+        return PeftModel.from_pretrained(model, folder).merge_and_unload()  # type: ignore[return-value]
+
+
+@contextmanager
+def readable(name: str | Path) -> Iterator[None]:
+    """What a library raises for a file that it cannot read becomes one line with the name.
+
+    Raises:
+        ValueError: whatever was raised inside, by its first line.
+    """
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # safetensors, tokenizers, json and torch have no common base
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = lines[0] if lines else type(error).__name__
+        if reason.endswith(":") and len(lines) > 1:
+            reason += f" {lines[1]}"
+        if isinstance(error, KeyError):
+            reason = f"it has no {reason}"
+        raise ValueError(f"{name} cannot be read: {reason}") from error

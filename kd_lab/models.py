@@ -1,0 +1,95 @@
+"""A model by its name: identity, tokenizer, vocabulary, dtype; its weights when they are needed."""
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from kd_lab.hub import check_model_at_hand
+from kd_lab.model_identity import model_files, model_identity
+from kd_lab.model_loading import load_causal_lm, load_config, load_tokenizer
+from kd_lab.vocabulary import shared_vocabulary_size
+
+if TYPE_CHECKING:  # importing transformers takes seconds
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def check_dtype(key: str, dtype: str) -> None:
+    """Refuse a dtype that no model is loaded in.
+
+    Raises:
+        ValueError: names the key and the dtypes.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"{key} must be one of {DTYPES}, not {dtype!r}")
+
+
+class Model:
+    """A causal language model: a folder, or a name on the model hub."""
+
+    def __init__(self, name: str, revision: str | None = None, dtype: str = "auto") -> None:
+        """Find a model; nothing of it is read.
+
+        Args:
+            revision: on the hub: a branch, tag or commit.
+            dtype: one of ``DTYPES``; auto: as it was saved.
+        Raises:
+            ValueError: there is no such model.
+        """
+        if model_files(name) is None:
+            check_model_at_hand("model", name, revision)
+        self.name, self.revision, self.dtype = name, revision, dtype
+
+    @cached_property
+    def identity(self) -> dict[str, str]:
+        """See ``model_identity``; of a folder, all of its weights are read."""
+        return model_identity(self.name, self.revision)
+
+    @cached_property
+    def config(self) -> Any:
+        return load_config(self.name, self.revision)
+
+    @cached_property
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        return load_tokenizer(self.name, self.revision)
+
+    @property
+    def head_rows(self) -> int:
+        """Rows of its LM head, padding rows included."""
+        return self.config.get_text_config().vocab_size
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """How many rows of its LM head are tokens.
+
+        Raises:
+            ValueError: the head is too small for the tokenizer.
+        """
+        return shared_size(self, self)
+
+    @property
+    def dtype_name(self) -> str:
+        """What ``dtype`` comes to: float32, bfloat16 or float16."""
+        if self.dtype != "auto":
+            return self.dtype
+        return str(self.config.dtype or torch.float32).removeprefix("torch.")
+
+    def load(self) -> "PreTrainedModel":
+        """Its weights, in its dtype, frozen and in eval mode, where transformers puts them."""
+        model = load_causal_lm(self.name, self.revision, dtype=self.dtype)
+        return model.requires_grad_(False).eval()
+
+    @cached_property
+    def model(self) -> "PreTrainedModel":
+        """The same, on the GPU if there is one."""
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return self.load().to(device)  # type: ignore[arg-type]  # its wrapper hides its own type
+
+
+def shared_size(student: Model, teacher: Model) -> int:
+    """How many tokens, from the first, both models have; see ``shared_vocabulary_size``."""
+    return shared_vocabulary_size(
+        student.tokenizer, teacher.tokenizer, student.head_rows, teacher.head_rows
+    )

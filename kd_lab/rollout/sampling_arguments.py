@@ -1,0 +1,46 @@
+"""How answers are sampled: the same options in every command that writes some."""
+
+from dataclasses import dataclass, field
+
+from kd_lab.rollout.sampling import Sampling
+
+TOP_P = "Nucleus sampling: keep the likeliest tokens that together have this probability."
+
+
+@dataclass
+class SamplingArguments:
+    """How answers are sampled."""
+
+    max_new_tokens: int = field(
+        default=512, metadata={"help": "Longest answer, in tokens; it is cut off there."}
+    )
+    sampling_temperature: float = field(
+        default=1.0,
+        metadata={"help": "1 samples the model's own distribution; 0 is greedy."},
+    )
+    top_p: float = field(
+        default=1.0,
+        metadata={"help": TOP_P},
+    )
+    top_k: int = field(
+        default=0, metadata={"help": "Keep the k likeliest tokens only; 0 keeps all."}
+    )
+    rollout_batch_size: int = field(
+        default=64,
+        metadata={"help": "Answers written at the same time, per process; memory grows with it."},
+    )
+
+
+def sampling_of(args: SamplingArguments) -> Sampling:
+    """How answers are drawn.
+
+    Raises:
+        ValueError: a setting outside its range.
+    """
+    if args.rollout_batch_size < 1:
+        raise ValueError(f"rollout_batch_size must be at least 1, not {args.rollout_batch_size}")
+    if not 0 <= args.sampling_temperature < float("inf"):
+        raise ValueError(
+            f"sampling_temperature must be 0 (greedy) or positive, not {args.sampling_temperature}"
+        )
+    return Sampling(args.max_new_tokens, args.sampling_temperature, args.top_p, args.top_k)

@@ -1,0 +1,127 @@
+"""Where a run goes on, and whether it is still the same run.
+
+A run resumes as itself. What changes its result is refused by the names of the keys; what may
+change is listed here, and nowhere else. The settings of earlier starts stay in versions.json.
+"""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from kd_lab.runs.marker import Damaged, check_whole
+from kd_lab.runs.run_files import COMPLETE, CONFIG, read_metrics
+
+# How far a run goes, what it saves, logs and evaluates, and how its process works.
+MAY_CHANGE = frozenset(
+    {
+        "max_steps", "num_train_epochs", "output_dir", "resume_from_checkpoint", "run_name",
+        "project", "report_to", "disable_tqdm", "do_eval", "per_device_eval_batch_size",
+        "num_test_conversations", "test_dataset", "load_best_model_at_end",
+        "metric_for_best_model", "greater_is_better", "ddp_timeout", "local_rank", "debug",
+        "skip_memory_metrics", "include_num_input_tokens_seen",
+    }
+)  # fmt: skip
+BEGINNINGS_THAT_MAY_CHANGE = (
+    "save_", "logging_", "log_", "eval_", "hub_", "push_to_hub", "trackio_", "dataloader_"
+)  # fmt: skip
+
+
+def start_run(
+    folder: str | Path, resume_from_checkpoint: str | bool | None, asked: Mapping[str, Any]
+) -> Path | None:
+    """Where training goes on: a whole checkpoint, or None for the first step.
+
+    Args:
+        resume_from_checkpoint: "true" takes the last whole checkpoint of ``folder``, and starts
+            from the first step where there is none yet; a path takes that one.
+        asked: the settings of this start, from ``resolved_config``.
+    Raises:
+        ValueError: the folder already holds a run and nothing is to be resumed; the checkpoint is
+            missing, damaged or was never finished; or the run that would go on is another one.
+    """
+    folder = Path(folder)
+    resume = str(resume_from_checkpoint or "false")
+    if resume.lower() == "false":
+        if has_trained(folder):
+            what = "a finished run" if (folder / COMPLETE).exists() else "a run"
+            raise ValueError(
+                f"{folder} already holds {what}: give another --output_dir, or go on with "
+                "--resume_from_checkpoint true"
+            )
+        return None
+    if resume.lower() == "true":
+        checkpoint = last_whole_checkpoint(folder)
+    else:
+        checkpoint = Path(resume)
+        if not checkpoint.is_dir():
+            raise ValueError(f"no such checkpoint: {checkpoint}")
+        if not (checkpoint / COMPLETE).exists():
+            raise ValueError(f"{checkpoint} is not whole: the run was cut off while it was written")
+        check_whole(checkpoint)
+    if checkpoint is not None:
+        check_same_run(checkpoint.parent, asked)
+    return checkpoint
+
+
+def has_trained(folder: Path) -> bool:
+    """Whether a folder belongs to a run: one that failed before its first step does not own it."""
+    if (folder / COMPLETE).exists() or any(folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
+        return True
+    return any(line.get("step", 0) > 0 for line in read_metrics(folder))
+
+
+def last_whole_checkpoint(folder: str | Path) -> Path | None:
+    """The checkpoint of the highest step that is as it was written; None if there is none.
+
+    A damaged one is named on stderr, and the one before it is taken.
+    """
+    marked = [path.parent for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*/{COMPLETE}")]
+    for checkpoint in sorted(marked, key=step_of, reverse=True):
+        try:
+            check_whole(checkpoint)
+        except Damaged as damage:
+            print(f"kd-lab: {damage}; the checkpoint before it is taken", file=sys.stderr)
+            continue
+        return checkpoint
+    return None
+
+
+def step_of(checkpoint: Path) -> int:
+    """The N of checkpoint-N."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def check_same_run(folder: Path, asked: Mapping[str, Any]) -> None:
+    """Compare the settings of this start with those that the run's folder has on record.
+
+    Raises:
+        ValueError: names each key that would make it another run, with both values.
+    """
+    changed = {key: values for key, values in changes(folder, asked).items() if not may_change(key)}
+    if changed:
+        told = (f"{key} was {old!r} and is {new!r}" for key, (old, new) in changed.items())
+        listed = "; ".join(told)
+        raise ValueError(
+            f"{folder} would go on as another run: {listed}. Resume it with its own settings "
+            f"(--config {folder / CONFIG}), or train anew in another --output_dir"
+        )
+
+
+def changes(folder: Path, asked: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The settings on record that differ from those asked for: key -> old and new."""
+    path = folder / CONFIG
+    recorded = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {
+        key: (old, asked[key])
+        for key, old in (recorded or {}).items()
+        if key in asked and asked[key] != old
+    }
+
+
+def may_change(key: str) -> bool:
+    """Whether a setting may differ between the starts of one run."""
+    return key in MAY_CHANGE or key.startswith(BEGINNINGS_THAT_MAY_CHANGE)

@@ -1,0 +1,69 @@
+"""The files of a run's folder: their names, and what two of them hold."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+CONFIG, VERSIONS, METRICS, COMPLETE = "config.yaml", "versions.json", "metrics.jsonl", "complete"
+RESULT = "evaluation.json"  # of kd-lab evaluate
+SECRETS = ("hub_token", "push_to_hub_token")
+
+
+def resolved_config(*arguments: Any) -> dict[str, Any]:
+    """All settings of the argument dataclasses in one dict of plain values, as YAML has them.
+
+    Secrets are left out.
+    """
+    config: dict[str, Any] = {}
+    for of in arguments:
+        values = of.to_dict() if hasattr(of, "to_dict") else asdict(of)
+        names = {field.name for field in fields(of) if field.init}
+        # transformers takes every name that ends so for a secret, and writes <EOS_TOKEN>.
+        values |= {name: getattr(of, name) for name in names if name.endswith("_token")}
+        config |= {name: _plain(value) for name, value in values.items() if name in names}
+    return {name: value for name, value in config.items() if name not in SECRETS}
+
+
+def evaluation_settings(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of what evaluation.json holds, by their present names.
+
+    Evaluations that were written before the commands had one name for each option stay readable,
+    those of assets/results/ among them: they call sampling_temperature ``temperature``.
+    """
+    settings = dict(evaluation["settings"])
+    if "temperature" in settings:
+        settings["sampling_temperature"] = settings.pop("temperature")
+    return settings
+
+
+def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl; a last line that was cut off is left out.
+
+    Raises:
+        ValueError: a line before the last is no JSON object; names the file and line.
+    """
+    path = Path(folder) / METRICS
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    metrics = []
+    for number, line in enumerate(lines, 1):
+        try:
+            metrics.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines) or line.endswith("\n"):
+                raise ValueError(f"{path}:{number}: not JSON: {error.msg}") from error
+    return metrics
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [_plain(item) for item in value]
+    return value

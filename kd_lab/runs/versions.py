@@ -1,0 +1,60 @@
+"""With what a run is made: git commit, libraries, devices."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+LIBRARIES = ("torch", "transformers", "trl", "accelerate", "datasets", "peft", "deepspeed", "numpy")
+
+
+def run_versions(config: Mapping[str, Any]) -> dict[str, Any]:
+    """With what a run is made: Python, libraries, git commit, seed, devices, processes."""
+    commit, dirty = _git_commit()
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "python": platform.python_version(),
+        "libraries": {
+            name: version for name in ("kd-lab", *LIBRARIES) if (version := _version(name))
+        },
+        "git_commit": commit,
+        "git_dirty": dirty,
+        "seed": config.get("seed"),
+        "devices": _devices(),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> tuple[str | None, bool | None]:
+    """Commit of the checkout that this package is run from, and whether it was changed since."""
+
+    def git(*words: str) -> str:
+        here = Path(__file__).parent
+        return subprocess.run(
+            ["git", *words], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "__init__.py")  # not some repository around a venv
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+
+
+def _devices() -> list[str]:
+    if torch.cuda.is_available():
+        return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return [f"cpu, {torch.get_num_threads()} threads of {os.cpu_count()}"]

@@ -1,0 +1,63 @@
+"""A run goes on from a whole checkpoint, as itself; a run that never trained owns nothing."""
+
+import json
+
+import pytest
+import yaml
+
+from kd_lab.runs.marker import mark_whole
+from kd_lab.runs.resuming import has_trained, last_whole_checkpoint, start_run
+
+ASKED = {"learning_rate": 1e-3, "divergence": "reverse_kl", "max_steps": 8, "save_steps": 2}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run of eight steps with whole checkpoints after 2 and 4."""
+    for step in (2, 4):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        for name in ("model.safetensors", "optimizer.pt", "trainer_state.json"):
+            (folder / name).write_text(f"{name} of step {step}")
+        mark_whole(folder)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(ASKED))
+    return tmp_path
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(run, capsys):
+    assert last_whole_checkpoint(run) == run / "checkpoint-4"
+    (run / "checkpoint-4" / "optimizer.pt").write_text("optimizer.pt of step 3")
+    assert start_run(run, "true", ASKED) == run / "checkpoint-2"
+    said = capsys.readouterr().err
+    assert "checkpoint-4/optimizer.pt is damaged" in said
+    assert "the checkpoint before it is taken" in said
+
+
+def test_a_damaged_checkpoint_that_was_asked_for_is_refused(run):
+    (run / "checkpoint-4" / "trainer_state.json").unlink()
+    with pytest.raises(ValueError, match=r"checkpoint-4/trainer_state.json is missing"):
+        start_run(run, str(run / "checkpoint-4"), ASKED)
+
+
+@pytest.mark.parametrize(
+    "change", [{"learning_rate": 0.5}, {"divergence": "forward_kl"}], ids=["learning_rate", "loss"]
+)
+def test_another_run_is_refused_by_the_names_of_its_keys(run, change):
+    [(key, value)] = change.items()
+    with pytest.raises(ValueError, match=f"{key} was {ASKED[key]!r} and is {value!r}"):
+        start_run(run, "true", ASKED | change)
+
+
+def test_how_far_it_goes_and_what_it_saves_may_change(run):
+    changed = ASKED | {"max_steps": 16, "save_steps": 4, "logging_steps": 1}
+    assert start_run(run, "true", changed) == run / "checkpoint-4"
+
+
+def test_a_run_that_failed_before_its_first_step_does_not_own_its_folder(tmp_path):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(ASKED))
+    (tmp_path / "metrics.jsonl").write_text("")
+    assert not has_trained(tmp_path)
+    assert start_run(tmp_path, None, ASKED | {"learning_rate": 0.5}) is None
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1, "loss": 2.0}) + "\n")
+    with pytest.raises(ValueError, match="already holds a run"):
+        start_run(tmp_path, None, ASKED)

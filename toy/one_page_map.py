@@ -1,0 +1,134 @@
+"""Six points of the map by the page's own code: who writes the prefixes × forward or reverse KL.
+
+    python toy/one_page_map.py               # assets/one_page.png, assets/results/one_page.json
+    python toy/one_page_map.py --seeds 1 --quick --out build
+
+For each seed, ``distil_on_one_page.py`` trains one teacher and one student from answers alone. From
+that student it distils six times: only the divergence and the writer of the prefixes differ. The
+control continues plain SFT for as many steps. Intervals are 95% t-intervals over seeds.
+"""
+
+import argparse
+import contextlib
+import copy
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from kd_lab.divergences import get_divergence
+from kd_lab.files import whole_file, write_text
+from kd_lab.house_style import Figure, house_style, line_style
+from kd_lab.methods import Point
+from toy import distil_on_one_page as page
+from toy.script import run_script, writable_folder
+
+SOURCES = {"dataset": "the\ndataset", "teacher": "the\nteacher", "student": "the\nstudent"}
+DIVERGENCES = {"forward_kl": "forward KL", "reverse_kl": "reverse KL"}
+POINTS = {
+    f"{source} {name}": Point(source, divergence=name) for source in SOURCES for name in DIVERGENCES
+}
+MEASURES = ("precision", "coverage")
+
+
+def measure(seed: int, *, quick: bool = False) -> dict[str, list[float]]:
+    """Precision and coverage of one seed's models: teacher, start, SFT and the six points."""
+    most = 4 if quick else 10**9
+    asked = page.questions("test")[: min(100, most)]
+    teacher, start = page.small_model(64, 2, 10 * seed + 1), page.small_model(32, 1, 10 * seed + 2)
+    forward_kl = get_divergence("forward_kl")
+    found = {}
+    with contextlib.redirect_stdout(io.StringIO()):
+        page.train(teacher, teacher, min(600, most), 5e-3, forward_kl, 0, seed=10 * seed + 3)
+        page.train(start, teacher, min(450, most), 1e-2, forward_kl, 0, seed=10 * seed + 4)
+        models = {"teacher": teacher, "start": start}
+        for name, point in {"SFT": Point(alpha=0), **POINTS}.items():
+            divergence = get_divergence(point.divergence) if point.alpha else forward_kl
+            models[name] = student = copy.deepcopy(start)
+            page.train(
+                student, teacher, min(150, most), 3e-3, divergence, point.alpha, point.prefixes,
+                seed=10 * seed + 5,
+            )  # fmt: skip
+        for name, model in models.items():
+            found[name] = list(page.precision_and_coverage(model, asked))
+    return found
+
+
+def summarise(seeds: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, Any]:
+    """Each model's precision and coverage: its values by seed, their mean and its interval."""
+    return {
+        "seeds": len(seeds),
+        "models": {
+            name: {
+                measure: _over_seeds([seed[name][i] for seed in seeds])
+                for i, measure in enumerate(MEASURES)
+            }
+            for name in seeds[0]
+        },
+    }
+
+
+def _over_seeds(values: Sequence[float]) -> dict[str, Any]:
+    mean, half = float(np.mean(values)), None
+    if len(values) > 1:
+        half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+    ends = (
+        {"low": None, "high": None} if half is None else {"low": mean - half, "high": mean + half}
+    )
+    return {"values": list(values), "mean": mean, **ends}
+
+
+def draw(results: Mapping[str, Any]) -> bytes:
+    """The six points as PNG: precision and coverage by who writes the prefixes, lines by loss."""
+    with house_style():
+        figure = Figure(figsize=(8, 3.8), layout="constrained")
+        for axes, name in zip(figure.subplots(1, 2), MEASURES, strict=True):
+            for offset, (divergence, label) in enumerate(DIVERGENCES.items()):
+                cells = [results["models"][f"{source} {divergence}"][name] for source in SOURCES]
+                x = np.arange(len(SOURCES)) + (offset - 0.5) * 0.12
+                look = line_style(POINTS[f"dataset {divergence}"].look.line)
+                axes.plot(x, [cell["mean"] for cell in cells], label=label, marker="o", **look)
+                if results["seeds"] > 1:
+                    for at, cell in zip(x, cells, strict=True):
+                        axes.plot([at, at], [cell["low"], cell["high"]], color=look["color"])
+            for control, style in (("SFT", "-"), ("teacher", ":")):
+                level = results["models"][control][name]["mean"]
+                colour = line_style(None)["color"]
+                label = "more SFT" if control == "SFT" else control
+                axes.axhline(level, color=colour, linestyle=style, linewidth=1.2, label=label)
+            axes.set_title(name)
+            axes.set_xticks(
+                range(len(SOURCES)), [words.replace(" ", "\n") for words in SOURCES.values()]
+            )
+            axes.set_xlabel("who writes the prefixes")
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        return figure.png(dpi=150)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=6, help="how many (default: 6)")
+    parser.add_argument("--quick", action="store_true", help="a few steps, to see that it runs")
+    parser.add_argument("--out", default="assets", help="the picture's folder (default: assets)")
+    options = parser.parse_args(argv)
+    if options.seeds < 1:
+        raise ValueError(f"--seeds must be at least 1, not {options.seeds}")
+    out = writable_folder(Path(options.out))
+    file = writable_folder(out / "results") / "one_page.json"
+    seeds = []
+    for seed in range(1, options.seeds + 1):
+        seeds.append(measure(seed, quick=options.quick))
+        print(f"seed {seed} of {options.seeds}", flush=True)
+    results = summarise(seeds)
+    write_text(file, json.dumps(results, indent=1) + "\n")
+    with whole_file(out / "one_page.png") as part:
+        part.write_bytes(draw(results))
+    print(f"wrote {file} and {out / 'one_page.png'}")
+
+
+if __name__ == "__main__":
+    run_script(main)
