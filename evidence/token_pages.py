@@ -148,11 +148,11 @@ def answer_log_probs(
     """log q of whole answers, nats, [n]."""
     head = side.model.get_output_embeddings()
     total = np.zeros(len(texts))
-    for some in trained_states([side.model], answered_rows(prompts, texts)):
+    for states in trained_states([side.model], answered_rows(prompts, texts)):
         per_token = token_log_probs(
-            some.hidden[0], head.weight, some.tokens, bias=head.bias, vocab_size=vocab_size
+            states.hidden[0], head.weight, states.tokens, bias=head.bias, vocab_size=vocab_size
         )
-        np.add.at(total, some.row.cpu().numpy(), per_token.double().cpu().numpy())
+        np.add.at(total, states.row.cpu().numpy(), per_token.double().cpu().numpy())
     return total
 
 

@@ -6,10 +6,10 @@
     accelerate launch --config_file "$(kd-lab recipe accelerate/zero3)" \\
         -m kd_lab train --config qwen2.5/token_fkl
 
-Each command is a module with ``ARGUMENTS``, its dataclasses, and ``run(*arguments)``; nothing is
-done here but to find, check and pass on. What a command refuses (ValueError, OSError) is one line
-on stderr and exit code 2; with KD_LAB_TRACEBACK=1 it is the whole traceback. A run that went wrong
-on the way (FloatingPointError, such as a loss that is not finite) exits with 1.
+Each command is a module with ``ARGUMENTS``, its dataclasses, and ``run(*arguments)``. This file
+only finds the command, checks its arguments and passes them on. A command's refusal (ValueError,
+OSError) is one line on stderr and exit code 2; with KD_LAB_TRACEBACK=1 it is the whole traceback. A
+run that fails on the way (FloatingPointError, such as a loss that is not finite) exits with 1.
 """
 
 import argparse
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Command(NamedTuple):
-    """Where a command lives; its module is imported only to run it, since that takes seconds."""
+    """A command's module (imported only to run it, since that takes seconds) and its options."""
 
     module: str
     summary: str
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     take_any_text()
-    # TRL counts its users over the network unless told not to; who wants that sets it to 0.
+    # TRL counts its users over the network by default; to allow it, set this to 0.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         if not words or words[0] in ("-h", "--help"):
@@ -90,10 +90,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(command: str, words: Sequence[str], tell: bool = False) -> tuple[Any, ...]:
-    """The arguments of a command, from its recipe (``--config``) and what comes after it.
+    """The arguments of a command, from its recipe (``--config``) and the options after it.
 
-    Sets the environment variables of the recipe's ``env`` before the command's module is imported,
-    so that OMP_NUM_THREADS and the like still count.
+    It sets the environment variables of the recipe's ``env`` before it imports the command's
+    module, so that OMP_NUM_THREADS and the like still count.
 
     Args:
         tell: say on stderr that libraries are imported, which takes seconds.
@@ -178,7 +178,7 @@ def _no_options(command: str, words: Sequence[str]) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse, but what it refuses is a ValueError in one line, without the usage before it."""
+    """argparse, but a refusal is a ValueError in one line, without the usage before it."""
 
     def error(self, message: str) -> Any:
         raise ValueError(message)
@@ -201,7 +201,7 @@ def _parser(types: Sequence[type], hints: dict[str, Any]) -> "TrlParser":
 
 
 def _mapping(text: str) -> Any:
-    """``'{mu: 0.4}'`` on the command line; other text (a path, in some options) stays as it is."""
+    """``'{mu: 0.4}'`` on the command line; other text (such as a path) stays as it is."""
     import yaml
 
     return yaml.safe_load(text) if text.lstrip().startswith("{") else text
@@ -241,7 +241,7 @@ def _overview() -> str:
 
 
 def _help(command: str, types: Sequence[type]) -> str:
-    """Our own keys with their meaning; of those inherited from TRL's classes the names only."""
+    """The meaning of our own keys, and the names of those inherited from TRL's classes."""
     first = COMMANDS[command].first
     named = f"{first.upper()}... " if first else ""
     lines = [
@@ -251,12 +251,12 @@ def _help(command: str, types: Sequence[type]) -> str:
     ]
     for of in types:
         fields = {field.name: field for field in dataclasses.fields(of) if field.init}
-        own = [name for name in fields if _declared_in(of, name) not in LIBRARIES]
+        ours = [name for name in fields if _declared_in(of, name) not in LIBRARIES]
         about, *_ = (of.__doc__ or "").strip().splitlines() or [""]
         lines += ["", *textwrap.wrap(f"{of.__name__}: {about}", 100)]
-        for name in own:
+        for name in ours:
             lines += _explained(fields[name])
-        inherited = [name for name in fields if name not in own]
+        inherited = [name for name in fields if name not in ours]
         if inherited:
             bases = ", ".join(b.__name__ for b in of.__mro__ if _library(b) in LIBRARIES)
             lines += [f"  and, as in {bases}:"]
@@ -284,8 +284,8 @@ def _explained(field: "dataclasses.Field[Any]") -> list[str]:
     default = (
         field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
     )
-    told = "required" if default is dataclasses.MISSING else f"default: {default}"
-    text = f"{field.metadata.get('help', '')} ({told})".strip()
+    default_text = "required" if default is dataclasses.MISSING else f"default: {default}"
+    text = f"{field.metadata.get('help', '')} ({default_text})".strip()
     return [
         f"  --{field.name}",
         *textwrap.wrap(text, 98, initial_indent="      ", subsequent_indent="      "),

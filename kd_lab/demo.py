@@ -35,17 +35,17 @@ from kd_lab.study.workers import run_study
 
 
 class Kind(NamedTuple):
-    """What there is to know of a study."""
+    """A study's folder, seeds, tasks and conclusions."""
 
     folder: str
     seeds: int
-    tasks: Callable[[Path, int, bool], list[Task]]  # of folder, seeds and quick
-    conclude: Callable[[Path, list[Task], int], Sequence[str]]  # writes; returns what to look at
+    tasks: Callable[[Path, int, bool], list[Task]]  # from folder, seeds and quick
+    conclude: Callable[[Path, list[Task], int], Sequence[str]]  # writes; returns the findings
 
 
 @dataclass
 class DemoArguments:
-    """Which study, and where it goes."""
+    """The study, and its folder."""
 
     study: str = field(
         default="toy",
@@ -53,7 +53,7 @@ class DemoArguments:
     )
     output_dir: str | None = field(
         default=None,
-        metadata={"help": "Its folder, which one that was stopped goes on in. Default: runs/..."},
+        metadata={"help": "The study's folder; a stopped study goes on there. Default: runs/..."},
     )
     seeds: int | None = field(
         default=None, metadata={"help": "Students of each method. Default: by the study."}
@@ -63,7 +63,7 @@ class DemoArguments:
     )
     quick: bool = field(
         default=False,
-        metadata={"help": "A few steps and examples, to see that everything works: no results."},
+        metadata={"help": "A few steps and examples, to see that everything works; no results."},
     )
 
 
@@ -71,10 +71,10 @@ ARGUMENTS = (DemoArguments,)
 
 
 def run(args: DemoArguments) -> None:
-    """Run what is left of a study, report on it, and say what to look at.
+    """Run the rest of a study, report on it, and print its findings.
 
     Raises:
-        ValueError: an argument out of range, or a folder that holds something else.
+        ValueError: an argument out of range, or a folder that holds other files.
         ChildProcessError: a run of the study failed; names its log.
         SystemExit: Ctrl-C.
     """

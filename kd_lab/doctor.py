@@ -1,7 +1,7 @@
-"""``kd-lab doctor``: this machine on one screen, and what can be run on it, with the command.
+"""``kd-lab doctor``: this machine on one screen, and the commands that can run on it.
 
-It needs the core only. Torch is not imported, which takes seconds: its build stands in a file. The
-memory of the Qwen2.5 recipes is counted as ``kd-lab plan`` does, where there is a GPU to use.
+It needs the core only. It reads torch's build from a file, since importing torch takes seconds.
+With a usable GPU it counts the memory of the Qwen2.5 recipes, as ``kd-lab plan`` does.
 """
 
 import importlib.metadata
@@ -37,7 +37,7 @@ QWEN = {
 
 
 class Runnable(NamedTuple):
-    """Something to do here: the command, what it is, and why it cannot be done yet (or nothing)."""
+    """A command to run here, its purpose, and the reason why it cannot run yet (or nothing)."""
 
     command: str
     what: str
@@ -45,7 +45,7 @@ class Runnable(NamedTuple):
 
 
 def run() -> None:
-    """Print the machine, then what can be run on it."""
+    """Print the machine, then the commands that can run on it."""
     console = Console()
     try:
         gpus, trouble = nvidia_gpus(), ""
@@ -67,7 +67,7 @@ def run() -> None:
 
 
 def on_the_cpu(torch: TorchBuild | None) -> Iterator[Runnable]:
-    """What needs no GPU."""
+    """The commands that need no GPU."""
     core = "" if torch else "torch is not installed: make figures, or pip install -e ."
     lacking = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     llm = core or (f"{', '.join(lacking)} not installed: make demo" if lacking else "")
@@ -79,11 +79,11 @@ def on_the_cpu(torch: TorchBuild | None) -> Iterator[Runnable]:
 
 
 def on_gpus(gpus: Sequence[Gpu], why: str) -> Iterator[Runnable]:
-    """What needs GPUs, on one as it is and on several with ZeRO-3.
+    """The commands that need GPUs: on one GPU as they are, and on several with ZeRO-3.
 
     Args:
         gpus: of this machine.
-        why: they cannot be used; empty where they can.
+        why: the reason why they cannot be used; empty if they can.
     """
     needed = (*PACKAGES, "deepspeed") if len(gpus) > 1 else PACKAGES
     lacking = [name for name in needed if importlib.util.find_spec(name) is None]
@@ -106,7 +106,7 @@ def on_gpus(gpus: Sequence[Gpu], why: str) -> Iterator[Runnable]:
 
 
 def peak_gb(name: str, gpus: int) -> float:
-    """The most that a training recipe holds on each GPU, as ``kd-lab plan`` counts it, in GB.
+    """The most memory of a training recipe on each GPU, as ``kd-lab plan`` counts it, in GB.
 
     Args:
         name: of the recipe.

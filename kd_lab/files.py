@@ -1,4 +1,4 @@
-"""A file or a folder is there whole, or it is not there; who writes in it; and its SHA-256."""
+"""A file or a folder is whole or absent; one process writes in it; and its SHA-256."""
 
 import hashlib
 import json
@@ -33,10 +33,10 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def replace_file(path: Path, save: Callable[[Path], Any]) -> None:
-    """Write a file under a hidden name, force it to disk, and only then give it its own.
+    """Write a file under a hidden name, force it to disk, and only then rename it.
 
     Args:
-        save: writes the bytes to the path it is called with.
+        save: writes the bytes to the path of its argument.
     """
     with whole_file(path) as part:
         save(part)
@@ -55,7 +55,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def delete_parts(path: Path) -> None:
-    """Delete what killed processes left of ``path``, which no other process may write now."""
+    """Delete the remains of killed processes beside ``path``; no other process may write it now."""
     for part in path.parent.glob(f".{path.name}.*part*"):
         part.unlink()
 

@@ -1,8 +1,8 @@
 """Which of the options inherited from TRL and transformers have an effect here.
 
-Rows, loss and evaluation are this project's own, so that some inherited options reach nothing. An
-option that would be passed over in silence is refused where it is not at its default. The lists
-name every field of SFTConfig and ModelConfig; a test fails when a new version brings another.
+Rows, loss and evaluation are this project's own, so some inherited options do nothing. We refuse
+such an option unless it is at its default. The lists name every field of SFTConfig and ModelConfig;
+a test fails when a new version adds another.
 """
 
 import dataclasses

@@ -5,8 +5,8 @@
         axes = figure.subplots()
         figure.savefig("figure.png")
 
-Neither MPLBACKEND nor a user's matplotlibrc changes a picture: pyplot, which opens the backend, is
-not used, and matplotlib's own defaults come before ``kd_lab/figures.mplstyle``.
+Neither MPLBACKEND nor a user's matplotlibrc changes a picture. pyplot, which opens the backend, is
+not used. Matplotlib's own defaults come before ``kd_lab/figures.mplstyle``.
 """
 
 import io

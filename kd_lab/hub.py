@@ -1,7 +1,7 @@
 """The model hub, asked once and briefly: a machine without a network says so in seconds.
 
-The libraries retry for half a minute. Here one question with a short time-out decides: where the
-hub does not answer, this process goes on offline, with what its cache holds.
+The libraries retry for half a minute. Here one question with a short time-out decides. If the hub
+does not answer, this process goes on offline, with its cache.
 """
 
 import logging
@@ -18,10 +18,10 @@ Kind = Literal["model", "dataset"]
 
 @cache
 def hub_commit(kind: Kind, name: str, revision: str | None = None) -> str | None:
-    """The commit that a revision of a model or dataset stands for; None where the hub is silent.
+    """The commit that a revision of a model or dataset names; None if the hub does not answer.
 
-    A silent hub makes transformers, datasets and huggingface_hub of this process read their caches
-    only, at once and without retries.
+    A silent hub makes transformers, datasets and huggingface_hub of this process read only their
+    caches, at once and without retries.
 
     Raises:
         ValueError: the hub has no such model, dataset or revision, or does not show it to us.
@@ -55,7 +55,7 @@ def hub_commit(kind: Kind, name: str, revision: str | None = None) -> str | None
 def check_model_at_hand(key: str, name: str | None, revision: str | None = None) -> None:
     """Refuse a model of the hub that can be neither fetched nor found in this machine's cache.
 
-    A name that is a folder here, or None, needs no hub.
+    A local folder, or None, needs no hub.
 
     Raises:
         ValueError: names the key and the command that fetches the model beforehand; or as
@@ -78,7 +78,7 @@ def check_model_at_hand(key: str, name: str | None, revision: str | None = None)
 
 
 def _go_offline() -> None:
-    """Make the libraries read their caches only; they look at these values at every call."""
+    """Make the libraries read only their caches; they look at these values at every call."""
     import huggingface_hub.constants
 
     huggingface_hub.constants.HF_HUB_OFFLINE = True

@@ -43,7 +43,7 @@ MIXED_MARKER = "D"  # the student answers a share of the rows, another source th
 
 
 class Look(NamedTuple):
-    """How a point is drawn: its divergence by colour and line, its prefix source by the marker."""
+    """How a point is drawn: colour and line for its divergence, a marker for its prefix source."""
 
     line: int | None  # a line of the house style's cycle; None: grey, without a divergence
     marker: str
@@ -55,10 +55,10 @@ class Point:
     """A training objective, as a value.
 
     Attributes:
-        prefixes: who writes the answers that are learnt from, a key of PREFIX_SOURCES.
+        prefixes: the writer of the training answers, a key of PREFIX_SOURCES.
         student_share: share of the rows that the student answers anew, in [0, 1].
         divergence: a name in divergences.py; "" without one.
-        settings: those of the divergence that are not left at their defaults, as (name, value).
+        settings: the divergence's settings that are not at their defaults, as (name, value).
         alpha: share of the divergence in the loss, in [0, 1]; the rest is cross-entropy.
         temperature: of both distributions inside the divergence.
         policy_gradient: whether the student's rows follow MiniLLM's policy gradient.
@@ -91,7 +91,7 @@ class Point:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Point":
-        """The point of a training's settings, under the names that DistilConfig gives them."""
+        """The point of a training's settings, under the names of DistilConfig."""
         return cls(
             prefixes=config["prefixes"],
             student_share=config.get("student_share") or 0,
@@ -110,12 +110,12 @@ class Point:
 
     @property
     def _value(self) -> tuple[Any, ...]:
-        """All fields, a setting at its default being one that is given."""
+        """All fields, with a setting at its default written out."""
         return (*astuple(replace(self, settings=())), self.all_settings)
 
     @property
     def all_settings(self) -> tuple[tuple[str, Any], ...]:
-        """The divergence's settings in its own order, its defaults among them."""
+        """The divergence's settings in its own order, with its defaults."""
         return _all_settings(self.divergence, dict(self.settings))
 
     # ---- what it asks of a training
@@ -132,12 +132,12 @@ class Point:
 
     @property
     def has_divergence(self) -> bool:
-        """Whether anything but cross-entropy is lowered."""
+        """Whether the loss has more than cross-entropy."""
         return self.alpha > 0 or self.policy_gradient
 
     @property
     def is_sft(self) -> bool:
-        """Whether it is a control: cross-entropy alone, on answers that others wrote."""
+        """Whether it is a control: cross-entropy alone, on answers written before."""
         return not self.has_divergence and self.student_share == 0
 
     @property
@@ -163,14 +163,14 @@ class Point:
 
     @property
     def row(self) -> str:
-        """Its place on the map from top to bottom; of the sources on the map one of ROWS."""
+        """Its place on the map from top to bottom; one of ROWS for the sources on the map."""
         return f"{self.prefixes} and student" if self.is_mixed else self.prefixes
 
     # ---- its words
 
     @property
     def short(self) -> str:
-        """As tables name it: "dataset × AKL(0.5)", "0.8 SFT + 0.2 dataset × FKL"."""
+        """The words of tables: "dataset × AKL(0.5)", "0.8 SFT + 0.2 dataset × FKL"."""
         source = self.prefixes
         if self.is_mixed:
             given = "" if source == "dataset" else f"{source}, "
@@ -190,7 +190,7 @@ class Point:
 
     @property
     def prefix_words(self) -> str:
-        """Whose answers are learnt from, as a sentence says it."""
+        """The writer of the training answers, in the words of a sentence."""
         if self.is_mixed:
             share = f"a share of {self.student_share:g} written anew by the student"
             return f"{self.source.words}, {share}"
@@ -198,7 +198,7 @@ class Point:
 
     @property
     def divergence_words(self) -> str:
-        """The divergence with its settings, as a sentence says it: "adaptive KL (mu = 0.5)"."""
+        """The divergence with its settings, in words: "adaptive KL (mu = 0.5)"."""
         names = [name for name, _ in self.all_settings]
         given = zip(names, self.shown_settings, strict=False)
         settings = ", ".join(f"{name} = {value}" for name, value in given)
@@ -207,7 +207,7 @@ class Point:
 
     @property
     def words(self) -> str:
-        """As a sentence names the objective: a method's name, or what it lowers and where."""
+        """The objective in a sentence: a method's name, or its divergence and prefixes."""
         method = method_of(self)
         if method is not None and self.alpha in (0, 1) and self.temperature == 1:
             return METHODS[method].words
@@ -221,7 +221,7 @@ class Point:
 
     @property
     def shown_settings(self) -> list[Any]:
-        """The settings' values up to the last one that is no word left at its default."""
+        """The settings' values up to the last one that is not at its default."""
         defaults = dict(_all_settings(self.divergence, {}))
         shown = [
             isinstance(value, float) or value != defaults.get(name)
@@ -241,17 +241,17 @@ class Point:
 
 
 def line_of(divergence: str) -> int:
-    """The divergence's line in the house style's cycle; one that is not known comes after all."""
+    """The divergence's line in the house style's cycle; an unknown one comes last."""
     return [*_registry().DIVERGENCES, divergence].index(divergence)
 
 
 def _registry() -> Any:
-    """divergences.py, and so torch: only where a divergence is asked about."""
+    """divergences.py, and so torch: imported only for questions about a divergence."""
     return importlib.import_module("kd_lab.divergences")
 
 
 def _all_settings(divergence: str, given: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    """All settings of a divergence in its own order: those given, and its defaults."""
+    """All settings of a divergence in its own order: the given ones, and its defaults."""
     if not divergence:
         return ()
     known = _registry().DIVERGENCES

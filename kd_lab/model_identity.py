@@ -1,4 +1,4 @@
-"""Which model it was: what is stored ahead of time must not be taken for another model's."""
+"""The identity of a model: a stored signal must not be taken for another model's."""
 
 import json
 import os
@@ -28,14 +28,14 @@ WEIGHTS = (
 
 
 def model_identity(name_or_path: str, revision: str | None = None) -> dict[str, str]:
-    """What tells one model from another, as JSON can say it.
+    """The identity of a model, as JSON values.
 
     Returns:
-        for a local folder: its name, and the SHA-256 over its configuration and weights; for a
-        model of the hub: its name, and the commit that ``revision`` (default: main) stands for.
+        for a local folder its name, and the SHA-256 over its configuration and weights. For a model
+        of the hub its name, and the commit that ``revision`` (default: main) names.
     Raises:
-        ValueError: the folder holds no model, or the hub has none of this name (or is not reached);
-            or a file is not what the folder's marker vouches for.
+        ValueError: the folder holds no model, or the hub has none of this name (or does not
+            answer).
     """
     files = model_files(name_or_path)
     if files is None:
@@ -90,14 +90,15 @@ def recorded_identity(folder: Path) -> str | None:
 
 
 def check_same_teacher(stored: dict[str, str], now: dict[str, str]) -> None:
-    """Refuse what was stored from another model than the one given now.
+    """Refuse a signal that was stored from another model than the present one.
 
-    A folder is known by its contents, so that it may have been moved or renamed.
+    A folder is known by its contents, so it may have been moved or renamed.
 
     Args:
         stored, now: from ``model_identity``.
     Raises:
-        ValueError: they differ, or one is a folder and the other of the hub, which cannot be told.
+        ValueError: they differ. Or one is a folder and the other of the hub, which cannot be
+            compared.
     """
     keys = ("sha256",) if "sha256" in stored else ("name", "commit")
     if any(stored[key] != now.get(key) for key in keys):
@@ -108,10 +109,10 @@ def check_same_teacher(stored: dict[str, str], now: dict[str, str]) -> None:
 
 
 def tokenizer_hash(tokenizer: "PreTrainedTokenizerBase") -> str:
-    """SHA-256 of what every id means and of which token ends an answer.
+    """SHA-256 of the meaning of every id and of the token that ends an answer.
 
-    Stored token ids mean the same wherever this is the same. The chat template and the way text is
-    split are left out: their work is done once ids are stored.
+    Stored token ids mean the same wherever this hash is the same. The chat template and the
+    splitting of text do not count: they have no effect on stored ids.
     """
     by_id = sorted((i, token) for token, i in tokenizer.get_vocab().items())
     return _hash_of([by_id, tokenizer.eos_token])

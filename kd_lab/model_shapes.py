@@ -1,11 +1,11 @@
-"""How large a model is, from its configuration alone: nothing is downloaded, no weight is made.
+"""The size of a model, from its configuration alone: no download, no weights.
 
     model_shape("Qwen/Qwen2.5-7B-Instruct").parameters     # 7,615,616,512
     model_shape("runs/qwen2.5/ultra_1.5b")                 # not trained yet: its recipe knows
 
-Of Llama and Qwen2 the parameters are a sum, which takes no library. Those of all others are counted
-by transformers on the meta device, so that every architecture it has can be planned with. The
-configurations of Qwen2.5 stand here, as its public config.json files give them.
+For Llama and Qwen2 the number of parameters is a sum, which needs no library. For all others
+transformers counts them on the meta device. So a plan can have any architecture that transformers
+has. The configurations of Qwen2.5 stand here, as its public config.json files give them.
 """
 
 import json
@@ -44,7 +44,7 @@ SMOLLM2 = {
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What memory and arithmetic of a decoder-only model follow from."""
+    """The numbers of a decoder-only model that decide its memory and arithmetic."""
 
     parameters: int  # all; a head that is tied to the embedding counts once
     layer_parameters: int  # of all layers together: those that every token is multiplied with
@@ -78,26 +78,27 @@ class ModelShape:
 
         Args:
             tokens: that go through the layers.
-            context: length of their conversations; of causal attention half the scores count.
+            context: length of their conversations; causal attention counts half the scores.
             heads: tokens whose logits are made, times how often.
         """
         attention = 2 * self.layers * self.queries * context
         return tokens * (2 * self.layer_parameters + attention) + heads * 2 * self.head
 
     def again_flops(self, tokens: float, context: float) -> float:
-        """Of the layers once more, for checkpointed activations.
+        """Operations of the layers' second forward pass, for checkpointed activations.
 
-        All but the last product of each, of which the backward pass needs no output.
+        The last product of each layer does not count: the backward pass does not need its output.
         """
         last = 2 * self.layers * self.hidden * self.intermediate
         return self.forward_flops(tokens, context, 0) - tokens * last
 
     def saved_bytes(self, width: int, residual: int) -> int:
-        """What autograd keeps of one layer for the backward pass, in bytes a token.
+        """Bytes a token that autograd keeps of one layer for the backward pass.
 
-        Two RMSNorms (in float32), the linear layers' inputs, queries, keys and values with the keys
-        and values repeated for each query head, and of the SwiGLU its two halves, the gate's SiLU
-        and their product. Attention keeps no scores (scaled_dot_product_attention).
+        It keeps the two RMSNorms (in float32) and the linear layers' inputs. It keeps queries, keys
+        and values, with keys and values repeated for each query head. Of the SwiGLU it keeps the
+        two halves, the gate's SiLU and their product. Attention keeps no scores
+        (scaled_dot_product_attention).
 
         Args:
             width: bytes of a number in the matrix products.
@@ -111,7 +112,7 @@ class ModelShape:
 
 @cache
 def model_shape(name: str, keep_every: int = 1) -> ModelShape:
-    """The shape of a model by name: a folder, a Qwen2.5, or what a recipe here will write.
+    """The shape of a model by name: a folder, a Qwen2.5, or the output of a recipe here.
 
     Args:
         keep_every: count every k-th layer only.
@@ -201,7 +202,7 @@ def shape_of(config: "PreTrainedConfig", keep_every: int = 1) -> ModelShape:
 
 
 def _can_be_summed(config: Mapping[str, Any]) -> bool:
-    """Whether a config.json says all that the sum takes, and has no biases but Qwen2's own."""
+    """Whether a config.json has all terms of the sum, and no biases but Qwen2's own."""
     biased = any(config.get(key) for key in ("attention_bias", "mlp_bias"))
     is_known = config.get("model_type") in ("llama", "qwen2")
     return is_known and SMOLLM2.keys() <= config.keys() and not biased

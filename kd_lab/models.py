@@ -17,7 +17,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def check_dtype(key: str, dtype: str) -> None:
-    """Refuse a dtype that no model is loaded in.
+    """Refuse an unknown dtype.
 
     Raises:
         ValueError: names the key and the dtypes.
@@ -30,7 +30,7 @@ class Model:
     """A causal language model: a folder, or a name on the model hub."""
 
     def __init__(self, name: str, revision: str | None = None, dtype: str = "auto") -> None:
-        """Find a model; nothing of it is read.
+        """Find a model without reading its files.
 
         Args:
             revision: on the hub: a branch, tag or commit.
@@ -44,7 +44,7 @@ class Model:
 
     @cached_property
     def identity(self) -> dict[str, str]:
-        """See ``model_identity``; of a folder, all of its weights are read."""
+        """See ``model_identity``; for a folder it reads all weights."""
         return model_identity(self.name, self.revision)
 
     @cached_property
@@ -71,7 +71,7 @@ class Model:
 
     @property
     def dtype_name(self) -> str:
-        """What ``dtype`` comes to: float32, bfloat16 or float16."""
+        """The actual dtype: float32, bfloat16 or float16."""
         if self.dtype != "auto":
             return self.dtype
         return str(self.config.dtype or torch.float32).removeprefix("torch.")
@@ -83,7 +83,7 @@ class Model:
 
     @cached_property
     def model(self) -> "PreTrainedModel":
-        """The same, on the GPU if there is one."""
+        """The same model, on the GPU if there is one."""
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return self.load().to(device)  # type: ignore[arg-type]  # its wrapper hides its own type
 

@@ -1,11 +1,11 @@
-"""The next step: which command writes a folder that is missing, and what that command needs itself.
+"""The next step: the command that writes a missing folder, and the folders that it needs itself.
 
     written_by("runs/tiny/start")    # "; first run `kd-lab train --config tiny/start`"
     written_by("runs/tiny/answers")  # "; first run `kd-lab train ...`, then `kd-lab generate ...`"
     written_by("runs/mine")          # "": no recipe writes it
 
-All of it is read off the recipes: the folder that one writes is what another names. SmolLM2's
-folder has a command of its own.
+All of it comes from the recipes: one recipe writes the folder that another names. SmolLM2's folder
+has its own command.
 """
 
 import re
@@ -39,7 +39,7 @@ class Step(NamedTuple):
 
     @property
     def is_done(self) -> bool:
-        """Whether the folder is there, and holds a model where the command writes one."""
+        """Whether the folder exists, and holds a model if the command writes one."""
         folder = Path(self.folder)
         if self.kind in ("train", "fetch"):
             return any((folder / name).is_file() for name in MODEL_FILES)
@@ -55,21 +55,22 @@ def written_by(path: str | Path) -> str:
     chain = commands_for(path)
     if not chain:
         return ""
-    told = ", then ".join(f"`{step.command}`" for step in chain)
-    return f"; first run {told}{_make_does_it(chain)}"
+    commands = ", then ".join(f"`{step.command}`" for step in chain)
+    return f"; first run {commands}{_make_does_it(chain)}"
 
 
 def check_model_path(key: str, name: str | None) -> None:
-    """Refuse a local model that is not there, before the hub is asked for it.
+    """Refuse a missing local model before the hub is asked for it.
 
-    A name is taken for a folder if it is one, or if it cannot be ``owner/name`` on the hub, or if
-    its first part is a folder here (``runs/tiny/teacher``, ``models/SmolLM2``).
+    A name counts as a folder if it is one, or if it cannot be ``owner/name`` on the hub. It also
+    does if its first part is a folder here (``runs/tiny/teacher``, ``models/SmolLM2``).
 
     Args:
         key: of the recipe or command line that gives it.
-        name: None where none is given.
+        name: the model, or None.
     Raises:
-        ValueError: names the key, the folder, and the command that writes it where a recipe does.
+        ValueError: names the key, the folder, and the recipe's command that writes it, if there is
+            one.
     """
     if name is None:
         return
@@ -81,25 +82,25 @@ def check_model_path(key: str, name: str | None) -> None:
                 f"models in checkpoint-N{written_by(name)}"
             )
         return
-    parts, told = name.split("/"), written_by(name)
-    if told or len(parts) > 2 or name[:1] in (".", "/", "~") or parts[0] in ("runs", "models"):
-        told = told or "; train, copy or fetch that model first"
-        raise ValueError(f"{key}: there is no folder {name}{told}")
+    parts, advice = name.split("/"), written_by(name)
+    if advice or len(parts) > 2 or name[:1] in (".", "/", "~") or parts[0] in ("runs", "models"):
+        advice = advice or "; train, copy or fetch that model first"
+        raise ValueError(f"{key}: there is no folder {name}{advice}")
 
 
 def check_folder(key: str, folder: str | None, command: str) -> None:
-    """Refuse a folder that is not there.
+    """Refuse a missing folder.
 
     Args:
         key: of the recipe or command line that gives it.
-        folder: None where none is given.
+        folder: the folder, or None.
         command: the kd-lab command that writes such folders.
     Raises:
-        ValueError: names the key, the folder and what writes it.
+        ValueError: names the key, the folder and the command that writes it.
     """
     if folder is not None and not Path(folder).is_dir():
-        told = written_by(folder) or f"; write it with `kd-lab {command}`"
-        raise ValueError(f"{key}: there is no folder {folder}{told}")
+        advice = written_by(folder) or f"; write it with `kd-lab {command}`"
+        raise ValueError(f"{key}: there is no folder {folder}{advice}")
 
 
 def evaluation_of(folder: Path, config: Mapping[str, Any]) -> str:
@@ -116,9 +117,9 @@ def evaluation_of(folder: Path, config: Mapping[str, Any]) -> str:
 
 
 def commands_for(path: str | Path) -> list[Step]:
-    """What has to be run for a path to be there, in order; empty where no recipe writes it.
+    """The commands that write a path, in order; empty if no recipe writes it.
 
-    What is done already is left out, but for the step that writes the path itself.
+    Finished steps are left out, except the step that writes the path itself.
     """
     wanted = _absolute(path)
     for step in steps():
@@ -129,7 +130,7 @@ def commands_for(path: str | Path) -> list[Step]:
 
 
 def needs(settings: dict[str, Any]) -> list[Step]:
-    """The steps whose folders a recipe names, itself apart."""
+    """The steps whose folders a recipe names, without itself."""
     named = {
         _absolute(value)
         for key, value in settings.items()
@@ -147,7 +148,7 @@ def hub_models(settings: dict[str, Any]) -> list[str]:
 
 @cache
 def steps() -> tuple[Step, ...]:
-    """All that writes a folder: SmolLM2's fetching, and the recipes of the package."""
+    """All steps that write a folder: the fetching of SmolLM2, and the recipes of the package."""
     fetch = "python -m kd_lab.smollm2"
     found = [Step("SmolLM2", "fetch", fetch, str(smollm2.FOLDER), {}, {})]
     for name in recipes():
@@ -160,14 +161,14 @@ def steps() -> tuple[Step, ...]:
 
 
 def command_of(path: Path, name: str) -> str | None:
-    """The command that a recipe is for, as its own comment gives it; None: accelerate's."""
+    """The command that a recipe is for, from its own comment; None for accelerate's."""
     text = path.read_text(encoding="utf-8")
     found = re.search(rf"(?:kd-lab|-m kd_lab) (\w+) --config {re.escape(name)}(?!\S)", text)
     return found and found[1]
 
 
 def _undone(first: Sequence[Step]) -> list[Step]:
-    """Those of some steps, and of all they need, that are not done: each once, needs first."""
+    """The unfinished ones of these steps and of all that they need, each once, needs first."""
     chain: list[Step] = []
     for step in first:
         if not step.is_done:
@@ -176,19 +177,19 @@ def _undone(first: Sequence[Step]) -> list[Step]:
 
 
 def _make_does_it(chain: Sequence[Step]) -> str:
-    """The Makefile's target that does the same, in the folder where there is that Makefile."""
+    """The Makefile's target that does the same, in a folder with that Makefile."""
     makefile = CHECKOUT / "Makefile"
     if not makefile.is_file() or Path.cwd() != CHECKOUT:
         return ""
     trained = [step for step in steps() if step.kind == "train"]
     towards_students = [*trained, *(step for of in trained for step in needs(of.settings))]
-    for target, told in re.findall(r"^([\w-]+):.*## (.*)$", makefile.read_text("utf-8"), re.M):
-        into = re.search(r"\binto (\S+)/", told)
+    for target, summary in re.findall(r"^([\w-]+):.*## (.*)$", makefile.read_text("utf-8"), re.M):
+        into = re.search(r"\binto (\S+)/", summary)
         if into and all(
             Path(into[1]) in Path(step.folder).parents and step in towards_students
             for step in chain
         ):
-            return f" (`make {target}` does it: {told})"
+            return f" (`make {target}` does it: {summary})"
     return ""
 
 

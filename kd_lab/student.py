@@ -30,13 +30,13 @@ class StudentArguments(ModelConfig):
     model_shape: dict[str, Any] | str | None = field(
         default=None,
         metadata={
-            "help": "Instead of model_name_or_path: an untrained Qwen2 of this shape (keys of its "
-            "config.json, as JSON) for the toy language."
+            "help": "An untrained Qwen2 of this shape (keys of its config.json, as JSON) for the "
+            "toy language, instead of model_name_or_path."
         },
     )
     keep_every: int = field(
         default=1,
-        metadata={"help": "Start from every k-th layer of model_name_or_path: 2 is half of them."},
+        metadata={"help": "Start from every k-th layer of model_name_or_path: 2 keeps half."},
     )
 
     def __post_init__(self) -> None:
@@ -56,9 +56,10 @@ class StudentArguments(ModelConfig):
 def load_tokenizer(
     student: StudentArguments, eos_token: str | None = None
 ) -> PreTrainedTokenizerBase:
-    """The student's own tokenizer, with another token that ends an answer where one is given.
+    """The student's own tokenizer, with ``eos_token`` to end an answer if that is given.
 
-    A base model's is often ``<|endoftext|>``, while its chat template ends an answer otherwise.
+    A base model's is often ``<|endoftext|>``, while its chat template ends an answer with another
+    token.
 
     Raises:
         ValueError: the tokenizer has no such token.
@@ -116,7 +117,7 @@ def load_student(student: StudentArguments, tokenizer: PreTrainedTokenizerBase) 
 
 
 def _kept_layers(decoder: torch.nn.Module, kept: list[int]) -> dict[str, torch.Tensor]:
-    """The decoder's weights with the kept layers numbered anew, and without the others."""
+    """The decoder's weights with the kept layers renumbered, and without the others."""
     weights = {}
     for name, tensor in decoder.state_dict().items():
         first, _, rest = name.partition(".")
@@ -131,7 +132,7 @@ def _kept_layers(decoder: torch.nn.Module, kept: list[int]) -> dict[str, torch.T
 
 @contextlib.contextmanager
 def _unsharded() -> Iterator[None]:
-    """Load whole weights although ZeRO-3 would have transformers shard them while loading."""
+    """Load whole weights, although under ZeRO-3 transformers would shard them."""
     from transformers.integrations import deepspeed
 
     reference = deepspeed._hf_deepspeed_config_weak_ref

@@ -1,4 +1,4 @@
-"""What a terminal is shown: a line before a wait, and text that any encoding can take."""
+"""Output for a terminal: a line before a wait, and text in any encoding."""
 
 import io
 import sys
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 def take_any_text() -> None:
-    """Have stdout and stderr write what their encoding lacks as ``\\u2016``, instead of failing.
+    """Make stdout and stderr write letters that their encoding lacks as ``\\u2016``.
 
     So no command dies of a ``‖`` in a terminal that is not UTF-8 (LC_ALL=C, PYTHONIOENCODING).
     """
@@ -18,7 +18,7 @@ def take_any_text() -> None:
 
 @contextmanager
 def waiting(for_what: str) -> Iterator[None]:
-    """Say on stderr what takes long: on a terminal while it does, in a log as one line."""
+    """Say on stderr that a step takes long: on a terminal while it runs, in a log as one line."""
     if not sys.stderr.isatty():
         print(for_what, file=sys.stderr, flush=True)
         yield

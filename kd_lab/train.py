@@ -1,8 +1,8 @@
 """``kd-lab train``: from a recipe to a checkpoint.
 
-What can be refused is refused before a model loads: paths, settings that exclude one another, two
-tokenizers that differ, stored answers of another teacher. Then come the rows, the models, the
-trainer that belongs to the prefix source, and a run folder that tells how it was made.
+All checks come before a model loads: paths, settings that exclude one another, two tokenizers that
+differ, stored answers of another teacher. Then come the rows, the models, the trainer of the prefix
+source, and a run folder that records how the student was made.
 """
 
 from dataclasses import dataclass, field
@@ -39,15 +39,15 @@ from kd_lab.vocabulary import shared_vocabulary_size
 
 @dataclass
 class TrainTeacherArguments(TeacherArguments):
-    """The teacher: a model in memory, or what it gave ahead of time."""
+    """The teacher: a model in memory, or its stored signal or answers."""
 
     teacher_cache: str | None = field(
         default=None,
-        metadata={"help": "A folder of kd-lab cache: rows and the teacher's signal beside them."},
+        metadata={"help": "A folder of kd-lab cache: rows and the teacher's signal."},
     )
     answers: str | None = field(
         default=None,
-        metadata={"help": "A folder of kd-lab generate: answers that the teacher wrote before."},
+        metadata={"help": "A folder of kd-lab generate: the teacher's stored answers."},
     )
 
 
@@ -63,7 +63,7 @@ def run(
     """Train, and leave a run folder at ``config.output_dir``.
 
     Raises:
-        ValueError, OSError: what is wrong with the arguments, in one line; nothing was trained.
+        ValueError, OSError: a fault of the arguments, in one line; nothing was trained.
         FloatingPointError: the loss or a gradient was not finite; the checkpoints are kept.
     """
     check_one_gpu(config.n_gpu)
@@ -84,8 +84,8 @@ def _train(
     config: DistilConfig,
     folder: Path,
 ) -> None:
-    asked = resolved_config(student, teacher, data, config)
-    resume_from = start_run(folder, config.resume_from_checkpoint, asked)
+    settings = resolved_config(student, teacher, data, config)
+    resume_from = start_run(folder, config.resume_from_checkpoint, settings)
     tokenizer = load_tokenizer(student, config.eos_token)
     teacher_model = teacher_of(teacher)
     vocab_size = check_vocabularies(student, tokenizer, teacher_model)
@@ -106,7 +106,7 @@ def _train(
         peft_config=get_peft_config(student),
         callbacks=[MetricsWriter(folder), MarkWholeCheckpoints()],
     )
-    record_run(folder, asked)
+    record_run(folder, settings)
     trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
     trainer.save_model(str(folder))
     finish_run(folder)
@@ -123,10 +123,10 @@ def check_arguments(
     data: DataArguments,
     config: DistilConfig,
 ) -> None:
-    """Refuse what does not go together. Reads no model, tokenizer or conversation.
+    """Refuse settings that exclude one another. Reads no model, tokenizer or conversation.
 
     Raises:
-        ValueError: names the keys, and what to change.
+        ValueError: names the keys, and the change to make.
     """
     check_model_path("model_name_or_path", student.model_name_or_path)
     check_teacher_arguments(teacher)
@@ -172,10 +172,11 @@ def stored_rows(teacher: TrainTeacherArguments) -> bool:
 def check_vocabularies(
     student: StudentArguments, tokenizer: PreTrainedTokenizerBase, teacher_model: Model | None
 ) -> int | None:
-    """How many tokens, from the first, student and teacher both have; None without a teacher.
+    """How many tokens, from the first, student and teacher share; None without a teacher.
 
     Raises:
-        ValueError: the tokenizers differ (names an id), or a head is too small for its tokenizer.
+        ValueError: the tokenizers differ (names an id), or an LM head is too small for its
+            tokenizer.
     """
     if teacher_model is None:
         return None
@@ -233,13 +234,12 @@ def load_rows(
     tokenizer: PreTrainedTokenizerBase,
     stored: StoredTeacher | None,
 ) -> tuple[Dataset, Dataset | None]:
-    """The rows to train on, and those to evaluate on where ``eval_strategy`` asks for it.
+    """The training rows, and the test rows if ``eval_strategy`` needs them.
 
-    Rows without an answer do where a model writes all answers while it trains.
+    If a model writes all answers during training, rows without an answer are enough.
 
     Raises:
-        ValueError: no row is left, the answers that are needed are not there, or a prompt is in
-            both.
+        ValueError: no row is left, answers are missing, or a prompt is in both.
     """
     from_data = () if stored_rows(teacher) else ("train",)
     tested = () if config.eval_strategy == "no" else ("test",)
@@ -282,7 +282,7 @@ def load_rows(
 
 
 def all_answers_are_written(config: DistilConfig) -> bool:
-    """Whether every answer is written while training goes on, where no folder gives the rows."""
+    """Whether every answer is written during training, without a folder of rows."""
     return config.written_share == 1 or config.point.source.writer is not None
 
 
@@ -304,7 +304,7 @@ def make_trainer(
     answers_are_stored: bool = False,
     **others: Any,
 ) -> TokenDistilTrainer:
-    """The trainer that belongs to a point of the map."""
+    """The trainer of a point of the map."""
     point = config.point
     if point.source.writer == "teacher":
         others["answers_are_stored"] = answers_are_stored
@@ -312,7 +312,7 @@ def make_trainer(
 
 
 def _no_answers(error: NoRows, config: DistilConfig) -> str:
-    """What to do where conversations have no answers."""
+    """Advice for conversations without answers."""
     if NO_ANSWER not in error.dropped:
         return ""
     whose = "all rows" if not config.written_share else "the rows that the student does not write"

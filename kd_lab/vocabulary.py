@@ -1,11 +1,11 @@
-"""Which rows of a teacher's and a student's LM head stand for the same tokens; the ignored label.
+"""The vocabulary rows that a teacher's and a student's LM heads share; the ignored label.
 
-A head often has more rows than its tokenizer has tokens, for the speed of round numbers. Qwen2.5's
-tokenizer knows 151,665 tokens; its heads have 151,936 rows up to 3B and 152,064 from 7B. The rows
-above are padding: they hold no token, yet a softmax over them gives them probability, and the two
-models do not even have the same number of them. Padding the shorter logits with zeros is no way
-out: exp(0) is mass too. So both heads are cut to the rows that hold a token in *both* models, and
-the softmax runs over those alone, which renormalises it:
+An LM head often has more rows than its tokenizer has tokens, for the speed of round numbers.
+Qwen2.5's tokenizer has 151,665 tokens; its LM heads have 151,936 rows up to 3B and 152,064 from 7B.
+The rows above are padding. They hold no token, yet a softmax gives them probability, and the two
+models have different numbers of them. Padding the shorter logits with zeros does not help: exp(0)
+is mass too. So both LM heads are cut to the rows that hold a token in *both* models. The softmax
+over those rows alone renormalises it:
 
     size = shared_vocabulary_size(student_tokenizer, teacher_tokenizer, 151_936, 152_064)  # 151,665
     student_head, student_bias = cut_head(student_head, student_bias, size)                # views
@@ -30,20 +30,21 @@ logger = logging.getLogger(__name__)
 def check_same_tokenizer(
     student_tokenizer: "PreTrainedTokenizerBase", teacher_tokenizer: "PreTrainedTokenizerBase"
 ) -> int:
-    """Check that an id means the same token to both models, as far as both have tokens.
+    """Check that an id means the same token to both models, if both have a token for it.
 
-    One tokenizer may go on where the other ends (Qwen3 is Qwen2.5 with four tokens more): a warning
-    names the tokens that are left out, since the probability a model gives them is left out too. An
-    id without a token is fine where both have none (the rows are padding inside the head, and are
-    kept). How text is split into tokens is not compared: one tokenizer writes the ids that both
-    models read. What ends an answer is compared, since each model stops at its own ``eos_token``.
+    One tokenizer may have more ids than the other (Qwen3 is Qwen2.5 with four tokens more). A
+    warning names the tokens that are left out, since their probability is left out too. An id
+    without a token is fine if neither model has one: these rows are padding inside the LM head, and
+    are kept. The splitting of text into tokens is not compared: one tokenizer writes the ids that
+    both models read. The token that ends an answer is compared, since each model stops at its own
+    ``eos_token``.
 
     Returns:
         one more than the last id that has a token in both.
     Raises:
-        ValueError: an id has two different tokens, or a token in one and none in the other although
-            the other goes on above it (the first such id is named, with both tokens); the two share
-            no id; or their ``eos_token`` differs.
+        ValueError: an id has two different tokens, or a token in one model only although the other
+            has higher ids (names the first such id, with both tokens). Or the two share no id, or
+            their ``eos_token`` differs.
     """
     student, teacher = _tokens_by_id(student_tokenizer), _tokens_by_id(teacher_tokenizer)
     shared_size = 1 + max(student.keys() & teacher.keys(), default=-1)
@@ -79,14 +80,14 @@ def shared_vocabulary_size(
     student_rows: int,
     teacher_rows: int,
 ) -> int:
-    """How many rows, from the first, to keep of both heads; the size of the softmax.
+    """How many rows, from the first, to keep of both LM heads; the size of the softmax.
 
     Args:
-        student_rows, teacher_rows: rows of the two heads: ``config.vocab_size``, or
-            ``head.shape[0]`` where the head is not sharded.
+        student_rows, teacher_rows: rows of the two LM heads: ``config.vocab_size``, or
+            ``head.shape[0]`` if the head is not sharded.
     Raises:
-        ValueError: the tokenizers differ (see ``check_same_tokenizer``), or a head has no row for
-            the last token of its own tokenizer.
+        ValueError: the tokenizers differ (see ``check_same_tokenizer``), or an LM head has no row
+            for the last token of its own tokenizer.
     """
     shared_size = check_same_tokenizer(student_tokenizer, teacher_tokenizer)
     for whose, tokenizer, rows in (

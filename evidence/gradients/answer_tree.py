@@ -89,9 +89,9 @@ class AnswerTree:
     def leaves(self) -> Iterator[Paths]:
         """All cut answers, some at a time."""
         nodes, vocabulary = self.children.shape
-        for some in torch.arange(nodes).split(max(1, LEAVES // vocabulary)):
-            row, word = (self.children[some] < 0).nonzero(as_tuple=True)
-            node = some[row]
+        for block in torch.arange(nodes).split(max(1, LEAVES // vocabulary)):
+            row, word = (self.children[block] < 0).nonzero(as_tuple=True)
+            node = block[row]
             words, depth = self.words[node].clone(), self.depth[node]
             words[torch.arange(len(node)), depth] = word
             mask = torch.arange(words.shape[1]) <= depth[:, None]

@@ -259,11 +259,14 @@ def sampled_gradients(
 
     one_by_one = vmap(grad(loss), in_dims=(None, 0, 0, 0, 0))
     rows = []
-    for some in torch.arange(len(paths.words)).split(ANSWERS_AT_A_TIME):
-        own = (weight[some].to(tree.teacher_logp) for weight in weights)
+    for block in torch.arange(len(paths.words)).split(ANSWERS_AT_A_TIME):
+        weights_of_block = (weight[block].to(tree.teacher_logp) for weight in weights)
         with sdpa_kernel(SDPBackend.MATH):  # the others cannot be mapped over examples
             gradients = one_by_one(
-                trained, paths.words[some], tree.teacher_logp[paths.nodes[some]], *own
+                trained,
+                paths.words[block],
+                tree.teacher_logp[paths.nodes[block]],
+                *weights_of_block,
             )
         rows.append(torch.cat([gradients[name].flatten(1) for name in trained], 1))
     return torch.cat(rows)

@@ -1,1 +1,1 @@
-"""Conversations in, prompts, completions and masks out; and a language small enough to know."""
+"""Conversations in; prompts, completions and masks out; and a small language with known truth."""

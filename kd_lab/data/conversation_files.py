@@ -1,8 +1,8 @@
 """Files of conversations: JSON lines, a JSON array or Parquet, also gzipped, in any known form.
 
-Every row is checked while it is read, and the first broken one is an error that names its file and
-line (of Parquet, its row; both count from 1). kd_lab.data.forms knows the forms of a row, and
-kd_lab.data.splits which files are trained.
+Every row is checked while it is read. The first broken row is an error that names its file and line
+(in Parquet its row; both count from 1). kd_lab.data.forms knows the forms of a row, and
+kd_lab.data.splits chooses the files to train on.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ BYTES_AT_A_TIME = 256 * 2**20  # a column of Arrow strings holds less than 2 GiB
 
 
 class Row(NamedTuple):
-    """A row as it stands in a file."""
+    """A row as a file has it."""
 
     value: Any
     where: str  # FILE:LINE
@@ -46,7 +46,7 @@ class Row(NamedTuple):
 def find_files(path: Path) -> dict[str, list[Path]]:
     """The files under a file or folder, by split: "train", "test", and "left_out" of neither.
 
-    Hidden files and folders are passed over.
+    Hidden files and folders are skipped.
 
     Raises:
         FileNotFoundError: there is no such path.
@@ -76,13 +76,13 @@ def find_files(path: Path) -> dict[str, list[Path]]:
 
 
 def kind_of(file: Path) -> str | None:
-    """The suffix that says how a file is read, such as ".jsonl" of ``a.JSONL.gz``; else None."""
+    """The suffix that decides how a file is read, such as ".jsonl" of ``a.JSONL.gz``; else None."""
     name = file.name.lower().removesuffix(".gz")
     return next((kind for kind in KINDS if name.endswith(kind)), None)
 
 
 def read_conversations(files: list[Path], forms: FormReader | None = None) -> Dataset:
-    """All rows of some files, in order: the column ``messages``; nothing is cached on disk.
+    """All rows of the files, in order: the column ``messages``; nothing is cached on disk.
 
     Messages have the fields ``trained`` and ``extra``, and rows the column ``tools``, only where a
     row needs them (kd_lab.data.messages).
@@ -116,7 +116,7 @@ def read_rows(file: Path) -> Iterator[Row]:
     """The rows of one file, unchecked.
 
     Raises:
-        ValueError: the file is damaged or is not what its name says; names file and line.
+        ValueError: the file is damaged or of another kind than its name; names file and line.
     """
     console = Console(stderr=True)
     progress = rich.progress.open(
@@ -169,7 +169,7 @@ def _read_array(file: Path, content: BinaryIO) -> Iterator[Row]:
 
 
 def _first_byte(content: BinaryIO) -> bytes:
-    """The first byte that is no white space and no byte order mark; reading starts anew."""
+    """The first byte after white space and byte order mark; the file is then at its start."""
     start = content.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
     content.seek(0)
     return start[:1]
@@ -190,7 +190,7 @@ def _read_parquet(file: Path, content: BinaryIO) -> Iterator[Row]:
 
 
 def _rows_at_a_time(metadata: pq.FileMetaData) -> int:
-    """How many rows are decoded at a time: by bytes, since one row can be very long."""
+    """How many rows to decode at a time: by bytes, since one row can be very long."""
     size = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
     return max(1, min(ROWS_AT_A_TIME, BYTES_AT_A_TIME * metadata.num_rows // max(1, size)))
 

@@ -1,9 +1,9 @@
-"""Where conversations come from, which are taken, and that none is tested on that is trained.
+"""The conversations of a run: their source, their draw, and a check that no test prompt is trained.
 
-Sources: the toy language (kd_lab.data.toy_language), UltraChat as in the post, any dataset of the
-hub, or files. A seed draws the conversations: with the same seed, asking for more returns the same
-first ones, then new ones. A training conversation with the prompt of a test conversation is dropped
-and counted.
+Sources are the toy language (kd_lab.data.toy_language), UltraChat as in the post, any dataset of
+the hub, or files. A seed draws the conversations: with the same seed, asking for more returns the
+same first ones, then new ones. A training conversation with the prompt of a test conversation is
+dropped and counted.
 """
 
 import logging
@@ -29,7 +29,7 @@ from kd_lab.files import sha256_of_file
 
 logger = logging.getLogger(__name__)
 
-# How many are drawn from the named sources if nothing is said; of others, all.
+# The default number drawn from the named sources; other sources give all.
 DRAWN = {"train": 20_000, "test": 1_000}
 
 Split = Literal["train", "test"]
@@ -38,14 +38,14 @@ BOTH: tuple[Split, ...] = ("train", "test")
 
 @dataclass
 class DataArguments:
-    """Which conversations to train and to test on."""
+    """The conversations to train and to test on."""
 
     dataset: str = field(
         default="toy",
         metadata={
-            "help": "toy (the embedded language), ultrachat (HuggingFaceH4/ultrachat_200k), the "
-            "name of any dataset of the hub, or a file or folder: .jsonl, .json, .parquet or their "
-            ".gz, in the forms messages, ShareGPT, prompt/completion, instruction/output."
+            "help": "toy (the embedded language), ultrachat (HuggingFaceH4/ultrachat_200k), any "
+            "dataset of the hub by name, or a file or folder. Files are .jsonl, .json, .parquet or "
+            "their .gz, in the forms messages, ShareGPT, prompt/completion, instruction/output."
         },
     )
     dataset_config: str | None = field(
@@ -101,14 +101,14 @@ class DataArguments:
     )
     ignore_keys: list[str] | None = field(
         default=None,
-        metadata={"help": "Keys of rows and messages to leave alone, although they are not known."},
+        metadata={"help": "Unknown keys of rows and messages to ignore."},
     )
 
 
 class Drawn(NamedTuple):
-    """The conversations of a run, and what a user should know about how they came about."""
+    """The conversations of a run, and notes for the user on their draw."""
 
-    conversations: DatasetDict  # of the splits that were asked for
+    conversations: DatasetDict  # the wanted splits
     overlapping: int  # training rows dropped: they have the prompt of a test conversation
     notes: list[str]  # a sentence each
 
@@ -141,12 +141,12 @@ def check_data_arguments(args: DataArguments) -> None:
 def load_conversations(args: DataArguments, splits: Sequence[Split] = BOTH) -> DatasetDict:
     """The conversations of the splits that a command uses, of one column ``messages``.
 
-    Rows are in the source's order where all of a split is taken, else in that of the draw. Logs the
-    notes of ``draw_conversations``.
+    Rows keep the source's order where all of a split is taken, else the order of the draw. The
+    notes of ``draw_conversations`` are logged.
 
     Raises:
         ValueError: as ``check_data_arguments``; a broken row (``FILE:LINE: what is wrong``), or
-            fewer conversations than were asked for.
+            fewer conversations than wanted.
     """
     drawn = draw_conversations(args, splits)
     for note in drawn.notes:
@@ -162,8 +162,8 @@ def draw_conversations(args: DataArguments, splits: Sequence[Split] = BOTH) -> D
     if "test" in splits:
         drawn["test"] = _draw(test_pool, _count(args, "test"), seed, set(), "test").rows
     if "train" in splits:
-        # Compared with the whole test split, not with what is drawn of it: what is trained must not
-        # depend on how much is tested.
+        # Compared with the whole test split, not only with its draw: the training set must not
+        # depend on the size of the test set.
         tested = {prompt_key(messages) for messages in test_pool["messages"]}
         train = _draw(train_pool, _count(args, "train"), seed, tested, "training")
         drawn["train"], overlapping = train.rows, train.overlapping
@@ -188,10 +188,10 @@ def as_split(name: str) -> Split:
 
 
 def sources(args: DataArguments) -> dict[str, str]:
-    """What the conversations come from, to the byte: a checksum per file, or a commit of the hub.
+    """The exact sources of the conversations: a checksum per file, or a commit of the hub.
 
     Raises:
-        ValueError: a source is not there, or not to be had without a network.
+        ValueError: a source is missing, or cannot be reached without a network.
     """
     identities: dict[str, str] = {}
     for source in (source_of(args), _test_source(args)):
@@ -203,7 +203,7 @@ def sources(args: DataArguments) -> dict[str, str]:
 
 
 class _Drawable(NamedTuple):
-    """All conversations to draw from; ``test`` is empty where nothing is tested."""
+    """All conversations to draw from; ``test`` is empty for a command that does not test."""
 
     train: Dataset
     test: Dataset
@@ -211,7 +211,7 @@ class _Drawable(NamedTuple):
 
 
 def _pools(args: DataArguments, splits: Sequence[Split]) -> _Drawable:
-    """The rows of each split; rows that are not wanted in ``splits`` may be missing."""
+    """The rows of each split; a split outside ``splits`` may be missing."""
     nothing = Dataset.from_dict({"messages": []})
     train, test, notes = None, None, list[str]()
     other = _test_source(args)
@@ -290,7 +290,7 @@ class _Rows(NamedTuple):
 
 
 def _draw(pool: Dataset, count: int | None, seed: int, exclude: set[str], what: str) -> _Rows:
-    """The first ``count`` rows of a permutation by seed, passing over those of some prompts."""
+    """The first ``count`` rows of a permutation by seed, without rows of excluded prompts."""
     order = list(range(len(pool)))
     if count is not None and count < len(pool):
         order = np.random.default_rng(seed).permutation(len(pool)).tolist()

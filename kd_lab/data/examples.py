@@ -1,10 +1,10 @@
 r"""Conversations in, token ids and labels out: which tokens a student is trained on.
 
-Trained are the assistant's words and tool calls of every turn and the token that ends them; never
-the turns of others, the headers, the line break after an answer, or padding. So that this holds to
-the token under any chat template, a conversation is tokenised in pieces (rendering.py). No token
-straddles a border (an answer that begins with a line break would otherwise share one with its
-header), so ``input_ids[:prompt_length]`` is exactly what generation starts from.
+We train the assistant's words and tool calls of every turn, and the token that ends them. We never
+train other turns, headers, the line break after an answer, or padding. To hold this to the token
+under any chat template, we tokenise a conversation in pieces (rendering.py). So no token straddles
+a border, even if an answer begins with a line break. And ``input_ids[:prompt_length]`` is exactly
+the prompt of generation.
 
 Commands take their rows from row_store.py, which makes them once per machine.
 """
@@ -29,11 +29,11 @@ if TYPE_CHECKING:  # importing transformers takes seconds, and only its type is 
 
 logger = logging.getLogger(__name__)
 
-REASONS = 8  # that are named; the rest is counted
+REASONS = 8  # at most so many reasons are named; the rest is counted
 
 
 class Examples(NamedTuple):
-    """Rows, how many conversations gave none, and what was changed in the others."""
+    """Rows, how many conversations gave none, and how the others were changed."""
 
     rows: Dataset
     dropped: dict[str, int]  # reason -> conversations
@@ -45,14 +45,15 @@ def training_examples(
 ) -> Examples:
     """One training row per conversation: a row of the column ``messages``, perhaps with ``tools``.
 
-    Columns: ``input_ids`` and ``labels`` (``labels[i]`` is ``input_ids[i]`` where it is trained and
-    -100 elsewhere; not shifted), and ``prompt_length``, the index of the first trained token of the
-    last answer that is trained: ``input_ids[:prompt_length]`` prompts a model to write it anew.
+    The columns are ``input_ids``, ``labels`` and ``prompt_length``. ``labels[i]`` is
+    ``input_ids[i]`` where it is trained and -100 elsewhere; it is not shifted. ``prompt_length`` is
+    the index of the first trained token of the last trained answer. So
+    ``input_ids[:prompt_length]`` prompts a model to write that answer anew.
 
-    A row ends with its last trained token, and is cut to ``max_length`` tokens. What is trained is
-    told in trained_turns.py. Dropped and counted are conversations that the chat template refuses
-    or writes only in part, that have a control token inside a message, or of which no trained token
-    is left.
+    A row ends with its last trained token, and is cut to ``max_length`` tokens. trained_turns.py
+    says which answers are trained. We drop and count four kinds of conversation. The chat template
+    refuses it, or writes it only in part. A message contains a control token. Or no trained token
+    survives ``max_length``.
 
     Raises:
         ValueError: the chat template does not fit (see ``training_chat_template``), or no row is
@@ -68,13 +69,15 @@ def generation_prompts(
 ) -> Examples:
     """One prompt per conversation: all that comes before its last assistant turn.
 
-    Columns: ``messages`` (those of the prompt; ``tools`` where the conversations have it),
-    ``prompt_ids`` (with the header of the answer to come: the same ids as
-    ``input_ids[:prompt_length]`` of the training row) and ``reference`` (the content of the answer
-    that was left out; None where there is none to learn from).
+    The columns are
 
-    Dropped and counted are unusable conversations, as in ``training_examples``, and those whose
-    prompt has more than ``max_prompt_length`` tokens: cut short, it would ask something else.
+    - ``messages`` of the prompt, and ``tools`` where the conversations have it,
+    - ``prompt_ids``, with the header of the answer to come: ``input_ids[:prompt_length]`` of the
+      training row,
+    - ``reference``: the content of the left-out answer; None if it is not to be learnt.
+
+    We drop and count unusable conversations, as in ``training_examples``. We also drop prompts of
+    more than ``max_prompt_length`` tokens: cut short, they would ask something else.
 
     Raises:
         ValueError: as ``training_examples``.
@@ -94,7 +97,7 @@ def collected(batches: "Iterable[Batch]") -> Examples:
 
 
 def rows_without_end(rows: Dataset, end_tokens: "Collection[int]") -> int:
-    """How many training rows stop in the middle of an answer, being cut."""
+    """How many training rows were cut in the middle of an answer."""
     table = rows.with_format("arrow")[:]
     cut = 0
     for labels in table["labels"].chunks:
@@ -104,7 +107,7 @@ def rows_without_end(rows: Dataset, end_tokens: "Collection[int]") -> int:
 
 
 def say_rows_without_end(rows: Dataset, end_tokens: "Collection[int]", what: str) -> None:
-    """Say how many rows have no end, if any; ``what`` are they, and what cut them?"""
+    """Warn how many rows have no end, if any. ``what`` names the rows and their cut."""
     if count := rows_without_end(rows, end_tokens):
         say("%s of %s %s have no end: they are cut", count, len(rows), what)
 
@@ -112,7 +115,7 @@ def say_rows_without_end(rows: Dataset, end_tokens: "Collection[int]", what: str
 def say_what_became(
     examples: Examples, total: int, tokenizer: "PreTrainedTokenizerBase", what: str = ""
 ) -> None:
-    """Say how many of ``total`` conversations were left out, and what was changed in the rest.
+    """Warn how many of ``total`` conversations were left out, and how the rest were changed.
 
     Args:
         what: "training" or "test" conversations.
@@ -131,7 +134,7 @@ def say_what_became(
 
 
 def listed(counts: dict[str, int]) -> str:
-    """The commonest reasons with their counts, and how many others there are."""
+    """The commonest reasons with their counts, and the number of others."""
     commonest = Counter(counts).most_common()
     named = [f"{reason}: {count:,}" for reason, count in commonest[:REASONS]]
     if others := commonest[REASONS:]:

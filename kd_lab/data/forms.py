@@ -1,4 +1,4 @@
-"""The forms that conversations come in, and what each becomes: a list of messages.
+"""The forms of a conversation in a file, and how each becomes a list of messages.
 
     messages                        {"messages": [{"role": "user", "content": "Hi"}, ...]}
     OpenAI's fine-tuning form       the same, with tool_calls, tools, weight, lists of text parts
@@ -6,8 +6,8 @@
     prompt and completion           {"prompt": "Hi", "completion": "Hello"}, or lists of messages
     instruction, input and output   {"instruction": "Translate", "input": "Hallo", "output": "Hi"}
 
-Nothing that changes what is trained is dropped without a word. A message's key that is not known
-and not null is an error; a row's other keys are counted, and the reader says which it left alone.
+The reader never silently drops a key that changes training. An unknown key of a message is an error
+unless it is null. Other keys of a row are counted, and the reader names those it ignored.
 """
 
 from collections import Counter
@@ -60,10 +60,10 @@ KNOWN = "; ".join(
 
 
 class FormReader:
-    """Reads rows of any known form, and remembers what it took and what it left alone.
+    """Reads rows of any known form, and counts the keys that it took and ignored.
 
     Args:
-        ignore_keys: keys of rows and messages that may be left alone although they are not known.
+        ignore_keys: unknown keys of rows and messages that it may ignore.
     """
 
     def __init__(self, ignore_keys: Collection[str] = ()) -> None:
@@ -76,7 +76,8 @@ class FormReader:
         """The messages of one row.
 
         Raises:
-            ValueError: it is no conversation, or has what cannot be followed; says what and where.
+            ValueError: the row is no conversation, or has a key that KD Lab does not support; names
+                it.
         """
         if not isinstance(row, dict):
             raise ValueError(f'expected {{"messages": [...]}}, found {described(row)}')
@@ -101,7 +102,7 @@ class FormReader:
         return conversation
 
     def notes(self) -> list[str]:
-        """What a user should know of all rows read, a sentence each."""
+        """Notes for the user on all rows read, a sentence each."""
         notes = []
         if {*self.taken} - {MESSAGES}:
             taken = "; ".join(f"{form}: {rows:,} rows" for form, rows in self.taken.items())
@@ -115,7 +116,7 @@ class FormReader:
 
 
 def without_filled_nulls(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of Parquet without the nulls that stand where only other rows' tools have a key."""
+    """A row of Parquet without the nulls of keys that only other rows' tools have."""
 
     def trim(value: Any) -> Any:
         if isinstance(value, dict):
@@ -161,7 +162,7 @@ def _one_of(keys: tuple[str, ...], row: dict[str, Any]) -> str | None:
 
 
 def _spoken(value: Any, key: str, role: str, ignore_keys: Collection[str]) -> list[Message]:
-    """A prompt or completion: a text that ``role`` says, or a list of messages."""
+    """A prompt or completion: a text by ``role``, or a list of messages."""
     if isinstance(value, list):
         return [as_message(turn, f"{key}[{i}]", ignore_keys) for i, turn in enumerate(value)]
     if not isinstance(value, str):

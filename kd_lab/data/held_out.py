@@ -1,22 +1,22 @@
-"""What is held out to test on where a source has no test split: a share of its prompts, by seed."""
+"""The test set of a source without a test split: a share of its prompts, held out by seed."""
 
 from datasets import Dataset
 
 from kd_lab.data.messages import prompt_key
 from kd_lab.files import sha256_of
 
-HELD_OUT = 0.05  # share of the prompts, where a command tests and nothing is said
+HELD_OUT = 0.05  # the default share of the prompts, for a command that tests
 
 
 def hold_out(pool: Dataset, share: float, seed: int, name: str) -> tuple[Dataset, Dataset]:
     """Split by prompt: rows of one prompt stay together, so that no test prompt is trained.
 
-    Of one seed a larger share holds out the same prompts and more.
+    With the same seed, a larger share holds out the same prompts and more.
 
     Args:
         pool: conversations, of the column ``messages``.
         share: of the prompts, between 0 and 1; at least one is held out.
-        name: of the source, for what is refused.
+        name: the source's name, for messages.
     Returns:
         the rows to train and those to test on, in the order of the pool.
     Raises:

@@ -25,7 +25,7 @@ class HubDataset(NamedTuple):
 
 
 def is_hub_name(source: str) -> bool:
-    """Whether a source can be ``owner/name`` on the hub, rather than a path that is not there."""
+    """Whether a source can be ``owner/name`` on the hub, rather than a missing path."""
     owner, _, name = source.partition("/")
     return (
         re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source) is not None
@@ -36,11 +36,11 @@ def is_hub_name(source: str) -> bool:
 
 
 def load_hub_dataset(hub: HubDataset) -> DatasetDict:
-    """All splits of a dataset, at the commit that its revision stands for now.
+    """All splits of a dataset, at the commit that its revision names now.
 
     Raises:
-        ValueError: there is no such dataset, configuration or revision; or there is no network and
-            no copy in the cache, with the command that fetches it beforehand.
+        ValueError: there is no such dataset, configuration or revision. Or there is no network and
+            no cached copy; the message has the command that fetches it beforehand.
     """
     commit = hub_commit("dataset", hub.name, hub.revision)
     try:
@@ -58,7 +58,7 @@ def load_hub_dataset(hub: HubDataset) -> DatasetDict:
 
 
 def hub_identity(hub: HubDataset) -> str:
-    """What the rows of a dataset come from: its commit, or the fingerprints of the cached copy.
+    """The exact source of a dataset's rows: its commit, or the fingerprints of the cached copy.
 
     Raises:
         ValueError: as ``load_hub_dataset``.
@@ -72,12 +72,12 @@ def hub_identity(hub: HubDataset) -> str:
 def choose_splits(
     hub: HubDataset, names: list[str], train: str | None, test: str | None
 ) -> tuple[str, str | None]:
-    """The split to train on and the one to test on, None if nothing names one.
+    """The split to train on and the one to test on; None if no name says so.
 
     Args:
-        train, test: what was asked for by name.
+        train, test: the names given by the user.
     Raises:
-        ValueError: there is no such split, or their names do not tell which to train on.
+        ValueError: there is no such split, or the names leave the training split open.
     """
     listed = ", ".join(names)
     for key, asked in (("train_split", train), ("test_split", test)):
@@ -99,7 +99,7 @@ def choose_splits(
 
 
 def hub_rows(hub: HubDataset, split: str, rows: Dataset) -> Iterator[Row]:
-    """The rows of one split, unchecked, as of a file."""
+    """The rows of one split, unchecked, as from a file."""
     number = 0
     for table in rows.with_format("arrow").iter(ROWS_AT_A_TIME):
         for value in table.to_pylist():

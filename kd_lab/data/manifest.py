@@ -1,4 +1,4 @@
-"""What vouches for a folder that ``kd-lab`` wrote: a manifest with the checksum of every file."""
+"""The manifest of a folder that ``kd-lab`` wrote, with the checksum of every file."""
 
 import json
 from pathlib import Path
@@ -11,12 +11,12 @@ KIND = "conversations"  # what the manifest of `kd-lab data` and `kd-lab questio
 
 
 def check_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a folder that `kd-lab data` wrote, once its files are found unchanged.
+    """The manifest of a folder that `kd-lab data` wrote, after a check of its files.
 
     Returns:
         None if the folder has none.
     Raises:
-        ValueError: a file is missing or is not what was written.
+        ValueError: a file is missing or changed.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())

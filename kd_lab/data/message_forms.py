@@ -1,11 +1,11 @@
-"""One message in anybody's spelling, and what it becomes: role, content, and what is beside them.
+"""One message in any known spelling, and its standard form: role, content, and extra fields.
 
     {"role": "user", "content": "Hi"}                          as it is
     {"from": "human", "value": "Hi"}                           ShareGPT's
     {"role": "assistant", "content": null, "tool_calls": [..]}  OpenAI's
     {"role": "assistant", "content": "Hi", "weight": 0}        context, not trained
 
-Every function takes ``where``, such as ``messages[2]``, and names it in what it refuses.
+Every function takes ``where``, such as ``messages[2]``, and names it in its errors.
 """
 
 import json
@@ -36,7 +36,8 @@ def as_message(turn: Any, where: str, ignore_keys: Collection[str] = ()) -> Mess
     """The message of one turn.
 
     Raises:
-        ValueError: it is no message, or has what cannot be followed; begins with ``where``.
+        ValueError: it is no message, or has a key that KD Lab does not support; begins with
+            ``where``.
     """
     if not isinstance(turn, dict):
         raise ValueError(f"{where} must be an object, not {described(turn)}")
@@ -73,7 +74,7 @@ def as_message(turn: Any, where: str, ignore_keys: Collection[str] = ()) -> Mess
 
 
 def tool_schemas(key: str, value: Any) -> str:
-    """The tools that a row offers, as JSON text: OpenAI's list, or such a list in JSON text.
+    """The tools of a row, as JSON text: from OpenAI's list, or from such a list in JSON text.
 
     Raises:
         ValueError: it is no list of objects; names the key.
@@ -91,13 +92,13 @@ def tool_schemas(key: str, value: Any) -> str:
 
 
 def described(value: Any) -> str:
-    """A JSON value in words: its kind, or itself where it is a number, true or false."""
+    """A JSON value in words: its kind, or the value itself if it is a number, true or false."""
     names = {dict: "an object", list: "a list", str: "a string", type(None): "null"}
     return names.get(type(value), f"{value!r}")
 
 
 def _either(turn: dict[str, Any], key: str, synonym: str, where: str) -> str:
-    """The key that a turn has of two; content may be missing beside tool calls."""
+    """The one of two keys that a turn has; content may be missing beside tool calls."""
     if key in turn:
         return key
     if synonym in turn:
@@ -118,7 +119,7 @@ def _role(said: Any, where: str) -> str:
 
 
 def _content(value: Any, where: str) -> str:
-    """The text of a message: a string, or a list of text parts put together."""
+    """The text of a message: a string, or a list of text parts joined."""
     if isinstance(value, list):
         parts = []
         for i, part in enumerate(value):
@@ -144,7 +145,7 @@ def _encodable(text: str) -> str:
 
 
 def _calls(turn: dict[str, Any], where: str) -> list[dict[str, Any]]:
-    """The tool calls of a turn, their arguments as objects, as chat templates want them."""
+    """The tool calls of a turn; their arguments are objects, as chat templates want them."""
     calls = turn.get("tool_calls")
     if turn.get("function_call") is not None:  # OpenAI's older form, of one call
         if calls:

@@ -1,14 +1,14 @@
-"""Messages: who speaks, what is said, and what else a message can carry.
+"""Messages: role, content, and the other fields of a message.
 
-Most messages are ``{"role": "user", "content": "Hello"}`` and nothing more. Two fields are there
-only in data that needs them, so that plain conversations stay plain:
+Most messages are ``{"role": "user", "content": "Hello"}`` and nothing more. Two fields exist only
+in data that needs them, so plain conversations stay plain:
 
     trained    False: an answer that is context and not learnt (``"weight": 0`` in OpenAI's form)
     extra      JSON text of what the chat template renders beside the content: ``tool_calls``,
                ``reasoning_content``, ``name``, ``tool_call_id``
 
-A conversation is a row of the column ``messages``. A row that offers tools has the column ``tools``
-besides: JSON text of their schemas, for the chat template.
+A conversation is a row of the column ``messages``. A row that offers tools also has the column
+``tools``: JSON text of their schemas, for the chat template.
 """
 
 import json
@@ -29,14 +29,14 @@ class Message(TypedDict):
 
 
 class Conversation(NamedTuple):
-    """A row of a data set: what is said, and the tools that are offered."""
+    """A row of a data set: its messages, and the tools that it offers."""
 
     messages: list[Message]
     tools: str | None = None  # JSON text of the tools' schemas
 
 
 def is_trained(message: Message) -> bool:
-    """Whether a student learns this message: an answer, unless it is marked as context."""
+    """Whether a student learns this message: an answer that is not marked as context."""
     return message["role"] == "assistant" and message.get("trained") is not False
 
 
@@ -48,7 +48,7 @@ def template_message(message: Message) -> dict[str, Any]:
 
 
 def json_row(messages: list[Message], tools: str | None = None) -> dict[str, Any]:
-    """A conversation as a JSON object in OpenAI's fine-tuning form, which kd-lab reads again."""
+    """A conversation as a JSON object in OpenAI's fine-tuning form, which kd-lab can read."""
     turns = []
     for message in messages:
         turn = template_message(message)
@@ -59,9 +59,9 @@ def json_row(messages: list[Message], tools: str | None = None) -> dict[str, Any
 
 
 def prompt_key(messages: Iterable[Message]) -> str:
-    """What a conversation asks first, however it is written: all up to the answer to a user.
+    """The first prompt of a conversation, however it is written: all up to the answer to a user.
 
-    Two conversations of different keys differ as wholes too, so that comparing keys is enough.
+    Conversations with different keys also differ as wholes, so comparing keys is enough.
     """
     texts, asked = [], False
     for message in messages:

@@ -1,4 +1,4 @@
-"""Training rows as four flat arrays: how a cache keeps them, beside the teacher's signal."""
+"""Training rows as four flat arrays, as a cache stores them beside the teacher's signal."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ class PackedRows(NamedTuple):
     """R rows, their T tokens laid end to end."""
 
     input_ids: NDArray[np.int32]  # [T]
-    trained: NDArray[np.bool_]  # whether the label is the token itself, and not -100, [T]
+    trained: NDArray[np.bool_]  # whether the label is the token itself and not -100, [T]
     lengths: NDArray[np.int32]  # of the rows, [R]
     prompt_lengths: NDArray[np.int32]  # [R]
 
@@ -42,7 +42,7 @@ class PackedRows(NamedTuple):
             return cls(*(file.get_tensor(name) for name in cls._fields))
 
     def unpacked(self) -> Dataset:
-        """The rows again."""
+        """The rows with the columns input_ids, labels and prompt_length."""
         ends = self.ends().astype(np.int32)
         labels = np.where(self.trained, self.input_ids, np.int32(IGNORED))
         columns: dict[str, Any] = {
@@ -53,7 +53,7 @@ class PackedRows(NamedTuple):
         return Dataset(pa.table(columns).cast(TRAINING_ROW.arrow_schema))
 
     def ends(self) -> NDArray[np.int64]:
-        """Where each row ends, after a 0: [R + 1]."""
+        """The end of each row, after a 0: [R + 1]."""
         return np.concatenate([[0], self.lengths.cumsum(dtype=np.int64)])
 
     def select(self, rows: range) -> "PackedRows":
@@ -68,7 +68,7 @@ class PackedRows(NamedTuple):
         )
 
     def predicts_trained(self) -> NDArray[np.bool_]:
-        """Where the next token of the same row is trained: [T]. The signal is stored there."""
+        """Bool [T]: whether the row's next token is trained. The signal is stored there."""
         predicts = np.append(self.trained[1:], False)
         predicts[self.ends()[1:] - 1] = False  # a row's last token predicts nothing
         return predicts

@@ -1,14 +1,13 @@
-"""``kd-lab data``: draw conversations once and write them to a folder, with where they came from.
+"""``kd-lab data``: draw conversations once and write them to a folder, with their sources.
 
     kd-lab data --dataset ultrachat --output_dir data/ultrachat
     kd-lab train --dataset data/ultrachat ...
 
     train.jsonl, test.jsonl    a line per conversation, {"messages": [{"role", "content"}, ...]}
-    manifest.json              settings, sources, how many, and the SHA-256 of both files
+    manifest.json              settings, sources, counts, and the SHA-256 of both files
 
-The folder gets its name when all of it is written, so a run that was killed leaves nothing by it.
-The same command again finds it there and does nothing; one of other settings, or whose sources have
-changed, is refused.
+The folder gets its name once it is whole, so a killed run leaves no such folder. The same command
+again finds it and does nothing. A command with other settings or changed sources is refused.
 """
 
 import json
@@ -37,16 +36,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class PrepareArguments:
-    """Where to write."""
+    """The folder to write."""
 
-    output_dir: str = field(metadata={"help": "Folder to write; made if need be."})
+    output_dir: str = field(metadata={"help": "The folder to write; it is made if need be."})
 
 
 ARGUMENTS = (DataArguments, PrepareArguments)
 
 
 def run(data: DataArguments, prepare: PrepareArguments) -> None:
-    """Write the conversations, unless they are there, and say so."""
+    """Write the conversations, unless they exist already, and say so."""
     folder = Path(prepare.output_dir)
     with only_one_at_work(folder):
         manifest, is_new = prepare_data(data, folder)
@@ -59,10 +58,10 @@ def prepare_data(data: DataArguments, folder: Path) -> tuple[dict[str, Any], boo
     """Write the conversations to a folder, unless it holds them already.
 
     Returns:
-        the manifest, and whether there was anything to do.
+        the manifest, and whether anything was written.
     Raises:
-        ValueError: the folder holds other conversations (the first setting or source that differs
-            is named), changed ones, or something else; or as ``load_conversations``.
+        ValueError: the folder holds other conversations (names the first setting or source that
+            differs), changed ones, or other files; or as ``load_conversations``.
         OSError: the folder cannot be written.
     """
     check_data_arguments(data)

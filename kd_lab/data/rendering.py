@@ -1,15 +1,15 @@
 r"""A conversation as its chat template writes it, cut where answers begin and end.
 
-A conversation is rendered up to each border of an answer that is trained. What lies between two
-borders is a piece, which is tokenised apart:
+A conversation is rendered up to each border of a trained answer. The text between two borders is a
+piece, and each piece is tokenised apart:
 
     <|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n    what a model is prompted with
     Hi there<|im_end|>                                          trained
     \n<|im_start|>user\nThanks<|im_end|>\n<|im_start|>assistant\n
     Any time<|im_end|>                                          trained
 
-Whatever the chat template accepts is rendered. A conversation that it refuses, or of which it
-writes a part nowhere, is ``Unusable`` and says why.
+A conversation is ``Unusable``, with its reason, if the chat template refuses it or leaves out a
+part of it.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ PROBE = [
 ]
 LONGEST_REASON = 160  # characters of a chat template's own reason
 
-# What a template raises: its own refusals, and operations on what is not there or of another type.
+# The errors of a template: its own refusals, and operations on missing values or other types.
 REFUSALS = (TemplateError, TypeError, ValueError, LookupError, AttributeError)
 
 
@@ -45,7 +45,7 @@ class Piece(NamedTuple):
 
 
 class Unusable(ValueError):
-    """Why a conversation is left out, in words that others left out for the same reason share."""
+    """A conversation is left out; the message is the reason, in words that others share."""
 
 
 class RewrittenTurn(Unusable):
@@ -75,14 +75,14 @@ class ChatTemplate:
         trained: Sequence[bool],
         asks: bool,
     ) -> list[Piece]:
-        """A rendered conversation, cut where the answers begin and end that are ``trained``.
+        """A rendered conversation, cut where its ``trained`` answers begin and end.
 
         It ends with the header of an answer to come if it ``asks``. Else its last message must be
-        trained, and it ends where that does, without the line break after it.
+        trained, and it ends there, without the line break after it.
 
         Raises:
             Unusable: the template refuses it, rewrites a turn, ends an answer otherwise than with
-                the ``eos_token``, or writes nothing of a part.
+                the ``eos_token``, or leaves out a part.
         """
         schemas = tool_schemas(tools)
         try:
@@ -97,8 +97,10 @@ class ChatTemplate:
     def render(
         self, messages: Sequence[dict[str, Any]], schemas: list[Any] | None, header: bool
     ) -> str:
-        """The text of messages in the form that templates take; ``header``: of an answer to come.
+        """The text of messages in the form that templates take.
 
+        Args:
+            header: whether to end with the header of an answer to come.
         Raises:
             Unusable: the template refuses them.
         """
@@ -149,7 +151,7 @@ class ChatTemplate:
     def _what_is_unwritten(
         self, messages: list[dict[str, Any]], schemas: list[Any] | None
     ) -> str | None:
-        """What is lost in rendering, if so. It hangs on the roles, so that plain ones are kept."""
+        """The parts lost in rendering, if any; cached by roles."""
         if schemas or any(message.keys() - {"role", "content"} for message in messages):
             return self._lost_marks(messages, schemas)
         shape = tuple((message["role"], bool(message["content"].strip())) for message in messages)
@@ -167,15 +169,15 @@ class ChatTemplate:
 def training_chat_template(tokenizer: "PreTrainedTokenizerBase") -> str:
     """The chat template to train with: the tokenizer's own, or TRL's training form of it.
 
-    Some templates write a turn differently once others follow (Qwen3 drops its thoughts), so that a
-    model would be trained on what it never sees when it answers. For the well-known ones of these,
-    TRL has a form that does not.
+    Some templates write a turn differently once others follow (Qwen3 drops its thoughts). A model
+    would then train on text that it never sees when it answers. TRL has a training form for the
+    well-known ones of these.
 
     Raises:
-        ValueError: there is no chat template; it refuses a plain conversation; it rewrites turns
-            and TRL has no training form of it; it does not end an answer with the tokenizer's
-            ``eos_token``, or has no header for an answer to come; or the tokenizer splits a text
-            differently when it comes in pieces.
+        ValueError: there is no chat template. It refuses a plain conversation. It rewrites turns,
+            and TRL has no training form of it. It does not end an answer with the tokenizer's
+            ``eos_token``, or has no header for an answer to come. Or the tokenizer splits a text
+            differently in pieces.
     """
     if tokenizer.chat_template is None:
         raise ValueError(
@@ -194,8 +196,8 @@ def training_chat_template(tokenizer: "PreTrainedTokenizerBase") -> str:
             pieces = _probe(template)
         except ValueError:  # TRL does not know it
             raise ValueError(
-                f"{rewritten}, so what is trained would not be what a model is prompted with: take "
-                "one that only adds"
+                f"{rewritten}, so training would differ from the prompts of generation: take "
+                "a template that only adds"
             ) from rewritten
     header = pieces[1].text.partition("Two.")[0]
     prompts = {template.render(PROBE[:1], None, header=asked) for asked in (False, True)}
@@ -218,7 +220,7 @@ def training_chat_template(tokenizer: "PreTrainedTokenizerBase") -> str:
 def token_ids(
     rendered: list[list[Piece]], tokenizer: "PreTrainedTokenizerBase"
 ) -> list[list[list[int]]]:
-    """The ids of each piece of each conversation, tokenised in one go."""
+    """The ids of each piece of each conversation, tokenised in one call."""
     texts = [piece.text for pieces in rendered for piece in pieces]
     if not texts:
         return []
@@ -229,7 +231,7 @@ def token_ids(
 
 
 def _probe(template: ChatTemplate) -> list[Piece]:
-    """The pieces of a plain conversation of two turns, or why a run cannot use the template."""
+    """The pieces of a plain conversation of two turns; raises if no run can use the template."""
     try:
         return template._pieces(PROBE, None, [False, True, False, True], asks=False)
     except NoEnd as error:

@@ -1,7 +1,7 @@
-"""What one conversation becomes: a row to train on, a prompt to answer, or both to test on.
+"""The row that one conversation becomes: to train on, to answer, or to test on.
 
-A kind says which part of a conversation is rendered (``used``), and makes its ``row`` of the token
-ids. It is a value: with a tokenizer and conversations, it decides the rows to the bit.
+A kind names the part of a conversation that is rendered (``used``), and makes its ``row`` from the
+token ids. It is a value: with a tokenizer and conversations, it decides the rows to the bit.
 """
 
 from collections import Counter
@@ -38,7 +38,7 @@ Row = dict[str, Any]
 
 @dataclass
 class Made:
-    """Rows, and what became of the conversations that are not as they were."""
+    """Rows, and counts of the conversations that were dropped or changed."""
 
     rows: list[Row] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)  # reason -> conversations
@@ -49,8 +49,8 @@ class Made:
 class TrainingRows:
     """A row of ``TRAINING_ROW`` a conversation, cut to ``max_length`` tokens.
 
-    With ``prompts_suffice`` a conversation without an answer is a row too, of which nothing is
-    trained: its ``prompt_length`` is its length. It is for answers that are written while training.
+    With ``prompts_suffice`` a conversation without an answer is a row too, for answers that are
+    written during training. Nothing of it is trained, and its ``prompt_length`` is its length.
     """
 
     max_length: int | None = None
@@ -82,9 +82,9 @@ class TrainingRows:
 
 @dataclass(frozen=True)
 class Prompts:
-    """A prompt a conversation: ``messages``, ``tools`` where there are, and those of ``QUESTION``.
+    """A prompt a conversation: ``messages``, ``tools`` if any, and the columns of ``QUESTION``.
 
-    It is all before the last assistant turn; ``reference`` is that turn's content, or None.
+    The prompt is all before the last assistant turn; ``reference`` is that turn's content, or None.
     """
 
     max_prompt_length: int | None = None
@@ -113,9 +113,9 @@ class Prompts:
 
 @dataclass(frozen=True)
 class HeldOutRows:
-    """Of a conversation that ends with an answer: the training row, and its prompt beside it.
+    """The training row of a conversation that ends with an answer, and its prompt beside it.
 
-    ``reference`` is the answer as text; of one with tool calls, as the chat template writes it.
+    ``reference`` is the answer as text; with tool calls it is the chat template's text.
     """
 
     max_prompt_length: int
@@ -163,7 +163,7 @@ class RowWriter:
         self.control = ControlTokens(tokenizer)
 
     def write(self, kind: RowKind, conversations: list[Conversation]) -> Made:
-        """The rows of some conversations, tokenised in one go."""
+        """The rows of conversations, tokenised in one call."""
         made, rendered = Made(), []
         for conversation in conversations:
             try:

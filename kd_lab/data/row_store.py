@@ -2,13 +2,13 @@
 
     KD_LAB_CACHE, or else ~/.cache/kd-lab
         KEY.arrow    the rows
-        KEY.json     how many, what was left out and changed, and the SHA-256 of the rows
+        KEY.json     counts of rows, drops and changes, and the SHA-256 of the rows
         KEY.lock     held by the process that makes them; a process that dies lets go of it
 
-The key is a hash of all that decides the rows: the sources to the byte and how they are drawn, the
-tokenizer, its chat template, the kind of rows with its lengths, and this code. KEY.json is written
-last, so rows are there whole or not at all. Rows that differ from their checksum are made anew.
-What nobody used for a month is deleted; the whole folder may be deleted at any time.
+The key is a hash of all that decides the rows: sources, draw, tokenizer, chat template, kind of
+rows, lengths, and this code. KEY.json is written last, so rows are
+whole or absent. Rows that differ from their checksum are made anew. Rows unused for a month are
+deleted; you may delete the whole folder at any time.
 """
 
 import contextlib
@@ -44,14 +44,14 @@ if TYPE_CHECKING:  # importing transformers takes seconds, and only its type is 
     from transformers import PreTrainedTokenizerBase
 
 KEPT_UNUSED = 30 * 24 * 3600.0  # seconds
-LIBRARIES = ("transformers", "tokenizers", "jinja2")  # whose versions can change the rows
+LIBRARIES = ("transformers", "tokenizers", "jinja2")  # their versions can change the rows
 
 
 class RowStore:
     """The rows of a data set with a tokenizer, from disk if they were ever made here.
 
-    Reading the conversations waits until rows are wanted that are not there. What was said while
-    they were read, and what became of them, is said again whenever their rows are used.
+    Conversations are read only when rows are wanted that do not exist. The warnings of reading, and
+    the counts of drops, are repeated whenever the rows are used.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class RowStore:
 
     @cached_property
     def _described(self) -> dict[str, Any]:
-        """All that decides the rows, but for what is asked for."""
+        """All that decides the rows, except the split and kind."""
         return {
             "data": asdict(self.data),
             "splits": sorted(self.splits),
@@ -151,7 +151,7 @@ class RowStore:
 
 
 def _tokenizer_sha256(tokenizer: Any) -> str:
-    """A hash of all that a tokenizer makes ids of a conversation with."""
+    """A hash of all parts of a tokenizer that decide the ids of a conversation."""
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     state = {name: part for name, part in backend.items() if name not in ("padding", "truncation")}
     described = [
@@ -172,7 +172,7 @@ def _code_sha256() -> str:
 
 
 def _cache_folder() -> Path | None:
-    """The folder, made if need be; None if it cannot be written, which is said once."""
+    """The folder, made if need be; None, with one warning, if it cannot be written."""
     asked = os.environ.get("KD_LAB_CACHE")
     try:
         folder = Path(asked).expanduser() if asked else Path.home() / ".cache" / "kd-lab"
@@ -216,7 +216,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _heard(messages: list[str]) -> Iterator[None]:
-    """Also keep what is said while conversations are read."""
+    """Also keep the warnings of reading conversations."""
 
     class Keeper(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -237,7 +237,7 @@ def _write(
     kind: RowKind,
     said: list[str],
 ) -> None:
-    """Make the rows, batch by batch, and write them beside what became of the conversations."""
+    """Make the rows, batch by batch, and write them with the counts of drops and changes."""
     dropped, noted = Counter[str](), Counter[str]()
 
     def save(part: Path) -> None:
@@ -264,7 +264,7 @@ def _write(
 
 
 def _read(path: Path) -> tuple[Examples, dict[str, Any]] | None:
-    """The rows, if they are there and whole."""
+    """The rows, if they exist and are whole."""
     rows, beside = path.with_suffix(".arrow"), path.with_suffix(".json")
     try:
         about = json.loads(beside.read_text(encoding="utf-8"))
@@ -282,7 +282,7 @@ def _read(path: Path) -> tuple[Examples, dict[str, Any]] | None:
 
 
 def _delete_unused(folder: Path) -> None:
-    """Delete what was not used for long."""
+    """Delete rows that were not used for long."""
     for file in folder.iterdir():
         with contextlib.suppress(OSError):
             if time.time() - file.stat().st_mtime > KEPT_UNUSED:

@@ -1,14 +1,14 @@
-"""A folder of checksummed shards that a long run fills, is killed in, and goes on with.
+"""A folder of checksummed shards: a long run fills it, and goes on there after a kill.
 
     manifest.json               what is stored, with all settings that decide its bytes
     shard-00000.jsonl           rows 0 to rows_per_shard - 1
     shard-00000.jsonl.sidecar   its SHA-256, written last: without it there is no shard
 
-A file is written under a hidden name, forced to disk and renamed, and then its sidecar likewise. So
-at whatever moment a run was killed, a shard is whole or it is missing, and the same command run
-again writes just those that are missing. A byte that flips later is found by the checksum: the
-shard is named, a writer does it again and a reader refuses it. The sidecar also says for which
-settings and rows its shard was written, so that a file copied in from elsewhere is no shard either.
+A file is written under a hidden name, forced to disk and renamed; then its sidecar likewise. So at
+any moment a shard is whole or missing. The same command again writes only the missing ones. The
+checksum finds a byte that flips later: it names the shard, a writer repeats it, and a reader
+refuses it. The sidecar also records the settings and rows of its shard, so a file copied from
+elsewhere is no shard either.
 """
 
 import json
@@ -39,7 +39,7 @@ COMMANDS = {"answers": "kd-lab generate", "cache": "kd-lab cache"}  # which writ
 
 @dataclass(frozen=True)
 class Shard:
-    """A run of consecutive rows that is one file."""
+    """Consecutive rows in one file."""
 
     index: int
     rows: range
@@ -65,16 +65,16 @@ class ShardStore:
         rows_per_shard: int,
         suffix: str,
     ) -> "ShardStore":
-        """Begin a store, or go on with the one that the folder holds.
+        """Begin a store, or go on with the one in the folder.
 
         Args:
             kind: "answers" or "cache".
-            settings: all that decides what the shards hold, as JSON can say it.
+            settings: all that decides the content of the shards, as JSON values.
             suffix: of the shards' files, ".jsonl" or ".safetensors".
         Raises:
-            ValueError: the folder holds a store of other settings (the first that differs is named,
-                with both values), or files of another kind, or cannot be written; a number of rows
-                that is not positive.
+            ValueError: the folder holds a store of other settings (names the first that differs,
+                with both values) or other files, or cannot be written. Or a number of rows is not
+                positive.
         """
         folder = Path(folder)
         if num_rows < 1 or rows_per_shard < 1:
@@ -114,11 +114,11 @@ class ShardStore:
         """A finished store, to read.
 
         Args:
-            verify: read every shard once and check it against its checksum. Of several processes
-                that open one store, one needs to.
+            verify: read every shard once and check its checksum. If several processes open one
+                store, one of them needs to verify.
         Raises:
-            ValueError: no store of this kind, an unfinished one (says how many shards are there),
-                or a corrupted shard (named); says which command to run.
+            ValueError: no store of this kind; an unfinished one (with the number of its shards); or
+                a corrupted shard (named). The message has the command to run.
         """
         folder = Path(folder)
         store = cls(folder, _read_manifest(folder, kind))
@@ -141,7 +141,7 @@ class ShardStore:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the store was created with."""
+        """The settings that the store was created with."""
         return self.manifest["settings"]
 
     @property
@@ -166,7 +166,7 @@ class ShardStore:
         return [self.path(shard) for shard in self.shards()]
 
     def missing(self) -> list[Shard]:
-        """The shards still to be written; a corrupted one is among them, and a warning names it."""
+        """The shards to write; a corrupted one is among them, with a warning."""
         there = [shard for shard in self.shards() if self._is_there(self.path(shard))]
         corrupted = self._corrupted(there)
         for shard in corrupted:
@@ -180,7 +180,7 @@ class ShardStore:
         self._write(path, save, {"rows": [shard.rows.start, shard.rows.stop], "tokens": tokens})
 
     def attach(self, name: str, save: Callable[[Path], Any]) -> None:
-        """Store one more file, checksummed like a shard; keeps the one that is there and whole."""
+        """Store one more file, checksummed like a shard; a whole one is kept."""
         path = self.folder / name
         if not self.has_attached(name):
             if self._is_there(path):
@@ -188,15 +188,15 @@ class ShardStore:
             self._write(path, save, {"rows": None, "tokens": 0})
 
     def has_attached(self, name: str) -> bool:
-        """Whether a file that was attached is there, as it was written."""
+        """Whether an attached file exists, unchanged."""
         path = self.folder / name
         return self._is_there(path) and self._is_whole(path, rows=None)
 
     def attached(self, name: str) -> Path:
-        """The path of a file that was attached.
+        """The path of an attached file.
 
         Raises:
-            ValueError: it is not there, or not as it was written.
+            ValueError: it is missing or changed.
         """
         path = self.folder / name
         if not self.has_attached(name):
@@ -207,7 +207,7 @@ class ShardStore:
         return path
 
     def is_finished(self) -> bool:
-        """Whether every shard has been written (checksums are not looked at)."""
+        """Whether every shard has been written (without a look at checksums)."""
         return all(map(self._is_there, self.paths()))
 
     def finish(self) -> dict[str, float]:
@@ -287,8 +287,10 @@ def _read_manifest(folder: Path, kind: str) -> dict[str, Any]:
 def _first_difference(
     stored: dict[str, Any], asked: dict[str, Any], prefix: str = ""
 ) -> tuple[str, str, str] | None:
-    """The first key, dotted, whose value differs, and both values; keys only stored do not count
-    at the top, where the totals are."""
+    """The first key, dotted, whose value differs, and both values.
+
+    At the top, keys that are only stored do not count: the totals are there.
+    """
     for key in asked if not prefix else [*asked, *(stored.keys() - asked.keys())]:
         old, new = stored.get(key, "not set"), asked.get(key, "not set")
         name = f"{prefix}{key}".removeprefix("settings.")

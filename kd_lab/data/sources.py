@@ -26,7 +26,7 @@ NAMED = ("toy", "ultrachat")
 
 
 class Source(NamedTuple):
-    """A source as asked for: ultrachat, a name on the hub, a file or a folder."""
+    """A source as the user names it: ultrachat, a name on the hub, a file or a folder."""
 
     name: str
     config: str | None = None  # this and the next three: of the hub only
@@ -37,7 +37,7 @@ class Source(NamedTuple):
 
     @property
     def hub(self) -> HubDataset | None:
-        """The dataset of the hub that the name stands for; None if it is a path."""
+        """The hub's dataset of that name; None if it is a path."""
         if self.name == "ultrachat":
             return HubDataset(ULTRACHAT, None, ULTRACHAT_REVISION)
         if is_hub_name(self.name):
@@ -46,12 +46,12 @@ class Source(NamedTuple):
 
     @property
     def path(self) -> Path:
-        """The file or folder that the name stands for."""
+        """The file or folder of that name."""
         return Path(self.name).expanduser()
 
 
 class Pools(NamedTuple):
-    """All conversations of a source; None for a split that it has not, or that was not wanted."""
+    """All conversations of a source; None for a split that is missing or not wanted."""
 
     train: Dataset | None
     test: Dataset | None
@@ -59,10 +59,10 @@ class Pools(NamedTuple):
 
 
 def check_source(source: Source) -> None:
-    """Refuse a source that is not there, without reading it or asking the hub.
+    """Refuse a missing source, without reading it or asking the hub.
 
     Raises:
-        ValueError: there is no such file or folder, or no file in it that is known.
+        ValueError: there is no such file or folder, or no file of a known kind in it.
     """
     if source.name not in NAMED and source.hub is None:
         _files(source)
@@ -88,10 +88,10 @@ def read_source(source: Source, *, train: bool, test: bool) -> Pools:
     """The conversations of a source.
 
     Args:
-        train, test: the splits that are wanted. Where there is no test split, all rows count as
-            training rows, and are read in either case.
+        train, test: the wanted splits. Where there is no test split, all rows count as training
+            rows and are read in either case.
     Raises:
-        ValueError: a file, row or dataset is not what it should be; says what and where.
+        ValueError: a fault of a file, row or dataset; says what and where.
     """
     forms = FormReader(source.ignore_keys)
     notes = []
@@ -122,7 +122,7 @@ def read_source(source: Source, *, train: bool, test: bool) -> Pools:
 
 
 def has_test_split(source: Source) -> bool:
-    """Whether a source names what to test on.
+    """Whether a source names a test split.
 
     Raises:
         ValueError: as ``read_source``.
@@ -136,10 +136,10 @@ def has_test_split(source: Source) -> bool:
 
 
 def source_identity(source: Source) -> dict[str, str]:
-    """What the conversations of a source come from, to the byte: a checksum a file, or a commit.
+    """The exact source of the conversations: a checksum a file, or a commit.
 
     Raises:
-        ValueError: as ``check_source``, or the hub's dataset is not to be had.
+        ValueError: as ``check_source``, or the hub's dataset cannot be reached.
     """
     if (hub := source.hub) is not None:
         return {hub.name: hub_identity(hub)}

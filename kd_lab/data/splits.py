@@ -1,12 +1,12 @@
-"""Which split a name says: the words of file, folder and hub names decide what is never trained.
+"""The split that a name means: words in file, folder and hub names decide what is never trained.
 
     train.jsonl   chat_train.jsonl   default/train/0000.parquet   train-00000-of-00002.parquet
     test.jsonl    ChatTest.jsonl     valid/data.jsonl             mine.dev.jsonl
 
-A file's own name counts first, then its folders from the inside. A path that says train and test
-is refused. A name that says nothing is trained where no name says train; a name that says test or
-validation never is. UltraChat has two
-kinds of rows, ``*_sft`` and ``*_gen``: where there are ``train_sft*``, only ``*_sft`` is taken.
+A file's own name counts first, then its folders from the inside. A path that says train and test is
+refused. A name that says neither is trained only where no name says train. A name that says test or
+validation is never trained. UltraChat has two kinds of rows, ``*_sft`` and ``*_gen``: where there
+are ``train_sft*``, only ``*_sft`` is taken.
 """
 
 import re
@@ -59,8 +59,8 @@ def path_split(path: PurePath) -> Named | None:
 def sort_by_split(paths: Iterable[PurePath]) -> dict[str, list[PurePath]]:
     """Relative paths by split: "train", "test", and "left_out" of neither.
 
-    Validation is the test split where nothing says test; else it is left out. What says no split is
-    trained where nothing says train; else it is left out.
+    Validation is the test split if no name says test; else it is left out. A name without a split
+    is trained if no name says train; else it is left out.
 
     Raises:
         ValueError: as ``named_split``.

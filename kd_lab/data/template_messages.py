@@ -1,8 +1,8 @@
-"""Messages in the form that chat templates take, and marks that show what a template passes over.
+"""Messages in the form that chat templates take, and marks that show what a template leaves out.
 
-A template may write nothing of a part: Llama 3.1's leaves out what is said beside a tool call, and
-few write ``reasoning_content``. What it writes is found by rendering the same conversation with a
-mark in the place of each part, and by looking which marks come out.
+A template may leave out a part: Llama 3.1's leaves out the words beside a tool call, and few write
+``reasoning_content``. To find the written parts, we render the same conversation with a mark in the
+place of each part. We then look which marks come out.
 """
 
 import json
@@ -31,8 +31,8 @@ def template_messages(
 ) -> list[dict[str, Any]]:
     """The messages with the keys of ``extra``; the arguments of tool calls as objects, or as JSON.
 
-    OpenAI's form has the arguments as JSON text, and a template that writes them as JSON would put
-    the text between quotation marks.
+    OpenAI's form has the arguments as JSON text. A template that writes them as JSON would put that
+    text between quotation marks.
     """
     taken = [template_message(message) for message in messages]
     for message in taken:
@@ -92,7 +92,7 @@ def _marked_call(call: Any, mark: Callable[[str], str]) -> Any:
 
 
 def _function(call: Any) -> dict[str, Any]:
-    """What a tool call or a tool says of its function, in OpenAI's form or in the bare one."""
+    """The name and arguments of a tool call or tool, in OpenAI's form or in the bare one."""
     if not isinstance(call, dict):
         return {}
     inner = call.get("function")
@@ -108,7 +108,7 @@ def _with_function(call: Any, changes: dict[str, Any]) -> Any:
 
 
 def _parsed(arguments: str) -> Any:
-    """JSON text as the object it says; what is no object stays as it is."""
+    """The object of a JSON text; a text of anything else stays as it is."""
     try:
         parsed = json.loads(arguments)
     except ValueError:

@@ -1,8 +1,8 @@
-"""All conversations of a data set into rows, some at a time, on all cores.
+"""All conversations of a data set into rows, batch by batch, on all cores.
 
-Rendering is Python and runs on one core; tokenising is Rust and takes all of them. So where the
-rendering that is left would take long, other processes do both. The rows are the same for any
-number of processes.
+Rendering is Python and runs on one core; tokenising is Rust and takes all of them. So if the
+remaining rendering would take long, other processes do both. The rows are the same for any number
+of processes.
 """
 
 import logging
@@ -52,8 +52,8 @@ def tokenised(
     """The rows of all conversations, in order.
 
     Args:
-        processes: None takes as many as there are cores, once it is seen that they pay; a number
-            takes so many from the start.
+        processes: None takes one a core once that saves time; a number takes so many from the
+            start.
     Raises:
         ValueError: the chat template does not fit; see ``training_chat_template``.
     """
@@ -107,7 +107,7 @@ def _by_processes(
     schema: pa.Schema,
     workers: int,
 ) -> Iterator[Batch]:
-    """The batches of worker processes; of this one, should a worker die."""
+    """The batches of worker processes; if a worker dies, of this process."""
     pending: deque[tuple[pa.Table, Future[Batch]]] = deque()
     # Started anew and not forked: threads of torch and of the tokenizer may run here already.
     context = multiprocessing.get_context("spawn")
@@ -169,7 +169,7 @@ def _halves(table: pa.Table) -> Iterator[pa.Table]:
 
 
 def _to_bytes(table: pa.Table) -> bytes:
-    """The table alone: pickled, a slice would take the whole table along."""
+    """The table alone as bytes: a pickled slice would take the whole table along."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)

@@ -1,9 +1,9 @@
 """A language small enough that the true p(answer | question) is known.
 
-The front desk of a small hotel. A question asks for one of six things, for a guest, at an hour. An
-answer is one of twenty sentences, some far likelier than others, and repeats the guest and the hour
-that it was asked about. So there are many good answers, and facts to be copied: enough to see which
-of the answers a student keeps, and whether it names a guest whom nobody mentioned.
+It is the front desk of a small hotel. A question asks for one of six things, for a guest, at an
+hour. An answer is one of twenty sentences, some far likelier than others. It repeats the guest and
+the hour of the question. So there are many good answers, and facts to copy. We can see which of the
+answers a student keeps, and whether it names a guest whom nobody mentioned.
 
     question = "Could you book a table for Emma at seven?"
     answers(question)       # [("Of course, the table for Emma is booked at seven.", 0.278), ...]
@@ -11,8 +11,8 @@ of the answers a student keeps, and whether it names a guest whom nobody mention
     log_prob(question, "Sorry, Emma can sit by the window at seven.")           # -inf
     hallucinated_values(question, "Yes, Noah can sit by the window at seven.")  # {"Noah"}
 
-The whole language is on this page: edit a sentence here and everything else follows. How a question
-is answered does not depend on the turns before it.
+The whole language is on this page: edit a sentence here and everything else follows. An answer does
+not depend on the turns before its question.
 """
 
 import math
@@ -214,7 +214,7 @@ Split = Literal["train", "test"]
 
 
 class Request(NamedTuple):
-    """What a question asks for."""
+    """The intent, guest and hour of a question."""
 
     intent: str
     guest: str
@@ -224,8 +224,8 @@ class Request(NamedTuple):
 def questions(split: Split) -> list[str]:
     """All questions of one split, each equally likely: 2,700 in "train", 300 in "test".
 
-    The test questions are those about ten pairs of a guest and an hour which never meet in training
-    (each guest and each hour is in one of the pairs), so that answering them takes copying.
+    The test questions are about ten pairs of a guest and an hour that never meet in training. Each
+    guest and each hour is in one of the pairs. So answering them takes copying.
     """
     if split not in ("train", "test"):
         raise ValueError(f"split must be 'train' or 'test', not {split!r}")
@@ -297,8 +297,8 @@ def conversations(
 ) -> list[dict[str, list[Message]]]:
     """``count`` conversations, ``{"messages": [{"role": ..., "content": ...}, ...]}``, by seed.
 
-    More of one seed are the same ones and more besides. In a share of them the user goes on to ask
-    for something else, for any guest and hour of the split.
+    With the same seed, asking for more conversations returns the same first ones, then new ones. In
+    a share of them the user then asks a second question, for any guest and hour of the split.
 
     Raises:
         ValueError: an unknown split, a negative count, or a share outside [0, 1].
@@ -331,7 +331,7 @@ def _conversation(rng: random.Random, pool: list[str], two_turn_share: float) ->
 
 @cache
 def _requests() -> dict[str, Request]:
-    """Every question, and what it asks for."""
+    """Every question, and its request."""
     return {
         template.format(guest=guest, hour=hour): Request(intent, guest, hour)
         for intent, templates in QUESTIONS.items()

@@ -1,12 +1,12 @@
 """A tokenizer for the toy language: Qwen2.5's own kind and chat format, and one token a word.
 
-A byte-pair encoding that was learnt from the toy language alone until each of its words is a single
-token. The 256 bytes and the pieces of words on the way stay in the vocabulary, so any text can be
-encoded, but in the toy language's own sentences they never occur.
+It is a byte-pair encoding, learnt from the toy language alone until each of its words is one token.
+The 256 bytes and the intermediate pieces of words stay in the vocabulary, so it can encode any
+text. The toy language's own sentences never contain them.
 
-Why no plain list of words? A folder with a Qwen2 model is read by ``AutoTokenizer`` as a
-Qwen2Tokenizer, rebuilt from its vocabulary and merges: any other kind comes back as another
-tokenizer, without a word of warning (transformers 5.23).
+Why no plain list of words? ``AutoTokenizer`` reads a folder with a Qwen2 model as a Qwen2Tokenizer,
+rebuilt from its vocabulary and merges. Any other kind would come back as another tokenizer, without
+a warning (transformers 5.23).
 """
 
 import json
@@ -16,8 +16,8 @@ from transformers import Qwen2Tokenizer
 
 from kd_lab.data.toy_language import ANSWERS, GUESTS, HOURS, QUESTIONS
 
-# As in Qwen2.5, but a conversation without a system message is given none. The generation marks say
-# what is trained (TRL's assistant_only_loss): in every turn, the assistant's words and the
+# As in Qwen2.5, but a conversation without a system message gets none. The generation marks enclose
+# the trained text (TRL's assistant_only_loss): in every turn, the assistant's words and the
 # <|im_end|> after them.
 CHAT_TEMPLATE = """\
 {%- for message in messages %}
@@ -37,7 +37,7 @@ CHAT_TEMPLATE = """\
 def toy_tokenizer() -> Qwen2Tokenizer:
     """The tokenizer: ``<|im_end|>`` ends an answer, ``<|endoftext|>`` pads.
 
-    What it saves is loaded by ``AutoTokenizer.from_pretrained``, beside a model or alone.
+    ``AutoTokenizer.from_pretrained`` loads its files, beside a model or alone.
     """
     learner = Qwen2Tokenizer().backend_tokenizer
     learner.train_from_iterator(

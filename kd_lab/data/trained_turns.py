@@ -1,11 +1,11 @@
 """Which answers of a conversation are trained, and what must not stand inside a message.
 
-Trained is an answer that has words or a tool call, that is not marked as context, and that a user
-turn precedes. All other messages are context.
+An answer is trained if it has words or a tool call, is not marked as context, and follows a user
+turn. All other messages are context.
 
-A control token of the tokenizer inside a message would be read as control: an end token in the
-middle of an answer, or a whole forged turn in what a user says. Such a conversation is left out. An
-answer that merely ends with the end token, as much data has it, is ended once.
+A control token of the tokenizer inside a message would be read as control. It could be an end token
+in the middle of an answer, or a whole forged turn in a user's words. Such a conversation is left
+out. An answer that already ends with the end token, as much data has it, gets no second one.
 """
 
 import re
@@ -39,7 +39,7 @@ class Turns(NamedTuple):
 
 
 class ControlTokens:
-    """The special tokens of a tokenizer, and how to find them in what people say.
+    """The special tokens of a tokenizer, and a search for them in messages.
 
     Tokens that are added but not special, such as Qwen's ``<tool_call>``, are no control tokens.
     """
@@ -54,7 +54,7 @@ class ControlTokens:
         self.ends = re.compile(rf"(?:{re.escape(self.end)}\s*)+\Z")
 
     def without_end(self, content: str) -> str:
-        """An answer without the end tokens that it ends with, and the white space after them."""
+        """An answer without end tokens at its end, and the white space after them."""
         return self.ends.sub("", content) if self.end in content else content
 
     def check(self, text: str, where: str) -> None:
@@ -106,7 +106,7 @@ def read_turns(messages: list["Message"], tools: str | None, control: ControlTok
 
 
 def up_to_last_answer(turns: Turns) -> Turns:
-    """What a student learns from: all up to the last answer that is trained.
+    """The trained part of a conversation: all up to the last answer that is trained.
 
     Raises:
         Unusable: no answer is trained; says why.
@@ -118,7 +118,7 @@ def up_to_last_answer(turns: Turns) -> Turns:
 
 
 def question(turns: Turns) -> Turns:
-    """What a model is asked: all before the last assistant turn, or all if another spoke last.
+    """All before the last assistant turn, or the whole conversation if another spoke last.
 
     Raises:
         Unusable: no user speaks in it.
@@ -143,7 +143,7 @@ def _nothing_trained(turns: Turns) -> str:
 
 
 def _strings(value: object) -> str:
-    """All strings in a value, one a line: JSON would escape what is looked for."""
+    """All strings in a value, one a line. (JSON would escape characters that we search for.)"""
     if isinstance(value, dict):
         return "\n".join(_strings(part) for pair in value.items() for part in pair)
     if isinstance(value, list):

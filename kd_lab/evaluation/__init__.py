@@ -1,1 +1,1 @@
-"""What a student became: its answers, its faith to the teacher, its modes; with intervals."""
+"""The quality of a student: its answers, its fidelity to the teacher, its modes; with intervals."""

@@ -1,9 +1,9 @@
 """The answers that are measured: written once, stored in shards, and reused.
 
-A folder's name ends in a hash of everything that decides its answers (the model's weights, the
-prompts, the sampling, the seed). So the same answers are found again by whoever asks for them, a
-teacher's serve all of its students, and those of a student that was trained anew are never taken
-for the old one's. A run that is killed goes on with the shard it was at.
+A folder's name ends in a hash of everything that decides its answers: the model's weights, the
+prompts, the sampling, the seed. The same request always finds the same folder. All students share
+their teacher's answers. A retrained student has new weights, hence a new folder. A killed run goes
+on with its last shard.
 
 Answers can also come from ``kd-lab generate --split test``, which has vLLM and several GPUs.
 """
@@ -29,7 +29,7 @@ ROWS_PER_SHARD = 512
 
 @dataclass(frozen=True)
 class AnswerRequest:
-    """Everything that decides what is written."""
+    """Everything that decides the answers."""
 
     prompts: list[list[int]]  # token ids
     answers_per_prompt: int
@@ -39,7 +39,7 @@ class AnswerRequest:
     vocab_size: int  # only tokens below it are drawn
 
     def settings(self) -> dict[str, Any]:
-        """The same, as JSON can say it, the prompts by their hash."""
+        """The request as JSON values, with a hash of the prompts."""
         others = {k: v for k, v in asdict(self).items() if k != "prompts"}
         return {"prompts_sha256": _hash(self.prompts), **others}
 
@@ -52,13 +52,13 @@ def stored_or_written(
     batch_size: int,
     advance: Callable[[int], object] = lambda done: None,
 ) -> list[list[Completion]]:
-    """The model's answers, of which only those are written that are not in ``folder`` yet.
+    """The model's answers; only those missing in ``folder`` are written.
 
     Args:
         folder: holds one folder of shards for every model and request.
         identity: of the model, from ``kd_lab.model_identity.model_identity``.
         batch_size: answers written at a time.
-        advance: called with the number of answers that are there since.
+        advance: called with the number of answers finished since the last call.
     Returns:
         ``answers_per_prompt`` answers to each prompt.
     """
@@ -106,10 +106,11 @@ def stored_or_written(
 def generated_answers(
     folder: str | Path, identity: dict[str, str], prompts: list[list[int]]
 ) -> tuple[list[list[Completion]], Sampling]:
-    """Answers to the same prompts that ``kd-lab generate`` wrote; also how they were drawn.
+    """The answers of ``kd-lab generate`` to the same prompts, and how they were drawn.
 
     Raises:
-        ValueError: the folder holds no finished answers, or those of another model, or to others.
+        ValueError: the folder holds no finished answers, or those of another model or to other
+            prompts.
     """
     store = ShardStore.open(folder, "answers")
     check_same_teacher(store.settings["teacher"], identity)
@@ -126,21 +127,21 @@ def generated_answers(
 def answer_texts(
     tokenizer: Any, answers: Sequence[Sequence[Completion]], *, skip_special_tokens: bool
 ) -> list[list[str]]:
-    """The answers' words, without the token that ended each."""
+    """The answers' words, without the tokens that end them."""
     return [
         tokenizer.batch_decode(
-            [answer.tokens[:-1] if answer.finished else answer.tokens for answer in some],
+            [answer.tokens[:-1] if answer.finished else answer.tokens for answer in of_prompt],
             skip_special_tokens=skip_special_tokens,
         )
-        for some in answers
+        for of_prompt in answers
     ]
 
 
 def _say_cut(answers: list[Completion], writer: str, max_new_tokens: int) -> None:
-    """Say how many answers have no end."""
+    """Warn how many answers have no end."""
     if cut := sum(not answer.finished for answer in answers):
-        told = "%s of %s answers of %s have no end: they are cut at max_new_tokens %s"
-        say(told, cut, len(answers), writer, max_new_tokens)
+        message = "%s of %s answers of %s have no end: they are cut at max_new_tokens %s"
+        say(message, cut, len(answers), writer, max_new_tokens)
 
 
 def _completions(store: ShardStore) -> list[Completion]:

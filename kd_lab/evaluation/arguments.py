@@ -1,4 +1,4 @@
-"""What ``kd-lab evaluate`` can be asked, and what it refuses before anything is loaded."""
+"""The options of ``kd-lab evaluate``, and their checks before anything is loaded."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,63 +14,64 @@ from kd_lab.teacher.arguments import TeacherArguments, check_teacher_arguments
 
 @dataclass(kw_only=True)
 class EvaluateArguments(TeacherArguments, SamplingArguments):
-    """What to evaluate, and on which answers.
+    """The model to evaluate, and its answers.
 
-    Without a teacher, fidelity is not measured. The sampling is that of the student's answers;
-    sequence-level reverse KL needs its own distribution: temperature 1, top_p 1, top_k 0.
+    Without a teacher there is no fidelity. The sampling options are for the student's answers.
+    Sequence-level reverse KL needs the student's own distribution: temperature 1, top_p 1, top_k 0.
     """
 
     model_name_or_path: str = field(
         metadata={"help": "The student (or any model), a folder or a name on the model hub."}
     )
     model_revision: str | None = field(
-        default=None, metadata={"help": "Its revision on the hub: a branch, tag or commit."}
+        default=None, metadata={"help": "The model's revision on the hub: a branch, tag or commit."}
     )
     dtype: str = field(
-        default="auto", metadata={"help": "Its dtype: float32, bfloat16, or auto: as it was saved."}
+        default="auto",
+        metadata={"help": "The model's dtype: float32, bfloat16, or auto: as it was saved."},
     )
     output_dir: str | None = field(
         default=None,
-        metadata={"help": f"Where {RESULT} goes. Default: the model's folder."},
+        metadata={"help": f"The folder of {RESULT}. Default: the model's folder."},
     )
     answers_dir: str | None = field(
         default=None,
         metadata={
-            "help": "Where answers are stored. Evaluations that share it share the teacher's. "
+            "help": "The folder of stored answers. Evaluations that share it share the teacher's. "
             "Default: answers/ in output_dir."
         },
     )
     answers: str | None = field(
         default=None,
         metadata={
-            "help": "The student's answers, written before by kd-lab generate --split test (with "
-            "vLLM, or on several GPUs); how they were sampled is read there."
+            "help": "A folder of kd-lab generate --split test: the student's stored answers (from "
+            "vLLM, or from several GPUs). Their sampling is read there."
         },
     )
     teacher_answers: str | None = field(
-        default=None, metadata={"help": "The teacher's, likewise, sampled at temperature 1."}
+        default=None, metadata={"help": "Such a folder of the teacher's answers, at temperature 1."}
     )
     answers_per_prompt: int = field(
         default=1, metadata={"help": "Answers to each prompt; an example is the mean over them."}
     )
     max_prompt_length: int = field(
-        default=1024, metadata={"help": "Conversations with longer prompts, in tokens, are left."}
+        default=1024, metadata={"help": "Longer prompts, in tokens, are left out."}
     )
     max_length: int = field(
-        default=2048, metadata={"help": "Of prompt and reference, in tokens; the rest is cut off."}
+        default=2048, metadata={"help": "Most tokens of prompt and reference; the rest is cut off."}
     )
     tokens_per_batch: int = field(
         default=8192, metadata={"help": "Tokens of a forward pass over given text."}
     )
     bart_model: str | None = field(
         default=BART,
-        metadata={"help": "For BARTScore: a folder, or a hub name that was fetched before; never."},
+        metadata={"help": "BART for BARTScore: a folder, a hub name fetched before, or never."},
     )
-    seed: int = field(default=0, metadata={"help": "Of the answers and of the intervals."})
+    seed: int = field(default=0, metadata={"help": "Seed of the answers and of the intervals."})
 
 
 def check_evaluate_arguments(args: EvaluateArguments) -> Sampling:
-    """Refuse what can be refused before anything is loaded.
+    """Check the options before anything is loaded.
 
     Returns:
         how the student's answers are drawn.
@@ -96,7 +97,7 @@ def check_evaluate_arguments(args: EvaluateArguments) -> Sampling:
 
 
 def output_folder(args: EvaluateArguments) -> Path:
-    """Where evaluation.json goes.
+    """The folder of evaluation.json.
 
     Raises:
         ValueError: the model is of the hub, and no folder is given.
@@ -106,7 +107,7 @@ def output_folder(args: EvaluateArguments) -> Path:
         return Path(args.output_dir)
     if not Path(args.model_name_or_path).is_dir():
         raise ValueError(
-            f"there is no folder {args.model_name_or_path}; if it is a name on the hub, say by "
-            f"output_dir where {RESULT} goes"
+            f"there is no folder {args.model_name_or_path}; if it is a name on the hub, give "
+            f"--output_dir, the folder of {RESULT}"
         )
     return Path(args.model_name_or_path)

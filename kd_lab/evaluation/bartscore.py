@@ -2,9 +2,9 @@
 
     score(source -> target) = mean over the target's tokens of log p(token | tokens before, source)
 
-Reference to hypothesis, hypothesis to reference, and the mean of the two (the paper's F-score), in
-nats a token, never above 0. As in the paper's code the target's tokens are all that its tokenizer
-writes, <s> and </s> included, and both texts are cut at 1,024 tokens. The post's column is
+There are three scores: reference to hypothesis, hypothesis to reference, and their mean (the
+paper's F-score). They are in nats a token and never above 0. As in the paper's code, the target's
+tokens include <s> and </s>, and both texts are cut at 1,024 tokens. The post's column is
 facebook/bart-large-cnn.
 """
 
@@ -46,15 +46,15 @@ class BartScorer:
     def load(
         cls, name_or_path: str = BART, device: str | torch.device = "cpu", batch_size: int = 8
     ) -> "BartScorer | str":
-        """The scorer, or where there is no such model here the reason, in words.
+        """The scorer; or, if the model is not on this machine, the reason in words.
 
-        A hub name is looked up among the models that were fetched before, and never fetched: an
-        evaluation should not stop for 1.6 GB.
+        A hub name is looked up in the cache and never fetched: an evaluation should not stop for
+            1.6 GB.
 
         Args:
             name_or_path: a folder, or a name on the hub.
         Raises:
-            ValueError: a folder is there, but it is not a BART model's.
+            ValueError: the folder holds no BART model.
         """
         from transformers import AutoTokenizer, BartForConditionalGeneration
 
@@ -85,11 +85,11 @@ class BartScorer:
 
         Args:
             answers, references: n texts each.
-            advance: called with the number of texts scored since; 2n in all.
+            advance: called with the number of texts scored since the last call; 2n in all.
         Returns:
             "bartscore_ref_hyp", "bartscore_hyp_ref" and their mean "bartscore", each [n].
         Raises:
-            ValueError: not as many answers as references.
+            ValueError: the numbers of answers and references differ.
         """
         if len(answers) != len(references):
             raise ValueError(f"{len(answers)} answers, but {len(references)} references")
@@ -115,12 +115,12 @@ class BartScorer:
             range(len(targets)), key=lambda i: len(sources[i]) + len(targets[i]), reverse=True
         )
         for start in range(0, len(targets), self.batch_size):
-            some = longest_first[start : start + self.batch_size]
-            source = self._tokens([sources[i] for i in some])
-            target = self._tokens([targets[i] for i in some])
+            batch = longest_first[start : start + self.batch_size]
+            source = self._tokens([sources[i] for i in batch])
+            target = self._tokens([targets[i] for i in batch])
             mean = self._batch(*source, *target)
-            scores[some] = mean.double().cpu().numpy()
-            advance(len(some))
+            scores[batch] = mean.double().cpu().numpy()
+            advance(len(batch))
         return scores
 
     def _batch(

@@ -2,10 +2,10 @@
 
     kd-lab evaluate --model_name_or_path runs/student --teacher_model_name_or_path runs/teacher
 
-The student answers the test prompts once, at temperature 1 unless told otherwise, and the teacher
-too where there is one; their answers are stored and reused. What is measured of them (see
-``measurements.py``) goes to ``evaluation.json`` beside the model: means with 95% intervals, every
-example's value, and all that is needed to repeat it.
+The student answers the test prompts once, at temperature 1 by default; so does the teacher, if
+there is one. Their answers are stored and reused. The measurements (see ``measurements.py``) go to
+``evaluation.json`` beside the model: means with 95% intervals, every example's value, and all
+settings.
 """
 
 import json
@@ -54,7 +54,7 @@ from kd_lab.runs.versions import run_versions
 from kd_lab.states import answered_rows
 from kd_lab.teacher.arguments import teacher_of
 
-Answers = list[list[Completion]]  # some to each prompt
+Answers = list[list[Completion]]  # of each prompt
 Step = Callable[[str, int], AbstractContextManager[Advance]]  # what runs, and how much it is
 
 
@@ -62,7 +62,7 @@ ARGUMENTS = (EvaluateArguments, DataArguments)
 
 
 def run(args: EvaluateArguments, data: DataArguments) -> None:
-    """Evaluate, write ``evaluation.json`` and print what is in it; see ``evaluate``."""
+    """Evaluate, write ``evaluation.json`` and print its figures; see ``evaluate``."""
     started = time.perf_counter()
     path = output_folder(args) / RESULT
     with only_one_at_work(path.parent):
@@ -75,15 +75,17 @@ def run(args: EvaluateArguments, data: DataArguments) -> None:
 
 
 def evaluate(args: EvaluateArguments, data: DataArguments) -> dict[str, Any]:
-    """All measurements of one model, as JSON can say them.
+    """All measurements of one model, as JSON values.
 
     Returns:
-        ``metrics`` (each with mean, low, high, n, standard_error, the name of its ``weights`` and
-        ``values``), ``weights``, ``missing`` (metric -> reason), ``speed``, ``student``,
-        ``teacher``, ``test_set``, ``settings`` and ``versions``.
+        ``metrics``: mean, low, high, n, standard_error, the name of its ``weights``, and
+            ``values``.
+        ``weights``: the weights of examples, by name.
+        ``missing``: metric -> reason.
+        ``speed``, ``student``, ``teacher``, ``test_set``, ``settings`` and ``versions``.
     Raises:
-        ValueError: arguments that do not fit, models of different tokenizers, or no test
-            conversation that can be used.
+        ValueError: arguments that do not fit, models of different tokenizers, or no usable test
+            conversation.
     """
     sampling = check_evaluate_arguments(args)
     check_data_arguments(data)
@@ -102,13 +104,13 @@ def evaluate(args: EvaluateArguments, data: DataArguments) -> dict[str, Any]:
                 student, teacher, test.prompts, args.rollout_batch_size, vocab_size
             )
         with step("intervals", 1):
-            measured = evaluation.found.to_json(args.seed)
+            measured = evaluation.measurements.to_json(args.seed)
     versions = run_versions(settings)
     versions["libraries"] |= {name: version(name) for name in ("rouge-score", "scipy")}
     examples = json.dumps([test.prompts, test.references])
     return {
         **measured,
-        **evaluation.besides,
+        **evaluation.whole,
         "speed": speed,
         "student": student.identity,
         "teacher": None if teacher is None else teacher.identity,
@@ -131,13 +133,13 @@ class _Evaluation:
     vocab_size: int  # tokens that both have
     test: HeldOut
     step: Step
-    found: Measurements = field(default_factory=Measurements)
-    besides: dict[str, Any] = field(default_factory=dict)  # what has no value an example
+    measurements: Measurements = field(default_factory=Measurements)
+    whole: dict[str, Any] = field(default_factory=dict)  # figures without a value an example
 
     def measure(self, sampling: Sampling) -> None:
-        """Write the answers, or find them, and measure all that can be."""
+        """Write or find the answers, and measure all metrics that are possible."""
         answers, sampling = self._answers(self.student, self.args.answers, sampling)
-        measure_answers(self.found, answers)
+        measure_answers(self.measurements, answers)
         self._measure_texts(answers)
         if self.teacher is not None:
             self._measure_fidelity(self.teacher, answers, sampling)
@@ -170,10 +172,10 @@ class _Evaluation:
             bart = BartScorer.load(self.args.bart_model, self.student.model.device)
         passes = 1 if isinstance(bart, str) else 3  # BARTScore reads each pair twice
         with self.step("overlap", passes * sum(map(len, answers))) as advance:
-            measure_texts(self.found, texts, self.test.references, bart, advance)
+            measure_texts(self.measurements, texts, self.test.references, bart, advance)
 
     def _measure_fidelity(self, teacher: Model, answers: Answers, sampling: Sampling) -> None:
-        """Compare the two models over the references, and over answers of both."""
+        """Compare the two models on the references, and on the answers of both."""
         compare = partial(
             token_fidelity,
             self.student.model,
@@ -183,7 +185,7 @@ class _Evaluation:
         )
         rows = self.test.rows
         with self.step("fidelity", int(rows.positions_per_row().sum())) as advance:
-            measure_references(self.found, compare(rows, advance=advance))
+            measure_references(self.measurements, compare(rows, advance=advance))
         unchanged = Sampling(self.args.max_new_tokens)
         theirs = self._answers(teacher, self.args.teacher_answers, unchanged)
         for direction, (written, drawn) in (
@@ -191,7 +193,7 @@ class _Evaluation:
             ("reverse", (answers, sampling)),
         ):
             if drawn != Sampling(drawn.max_new_tokens):
-                self.found.missing[f"sequence_{direction}_kl"] = (
+                self.measurements.missing[f"sequence_{direction}_kl"] = (
                     "the answers are not drawn from the model's own distribution "
                     "(temperature 1, top_p 1, top_k 0)"
                 )
@@ -203,13 +205,13 @@ class _Evaluation:
             )
             total = int(rows.positions_per_row().sum())
             with self.step(f"sequence-level {direction} KL", total) as advance:
-                measure_sequences(self.found, direction, compare(rows, advance=advance), k)
+                measure_sequences(self.measurements, direction, compare(rows, advance=advance), k)
 
     def _measure_modes(self, answers: Answers) -> None:
         exact = answer_texts(self.student.tokenizer, answers, skip_special_tokens=False)
         with self.step("modes", 20 * len(answers)) as advance:
-            self.besides["mass_by_rank"] = measure_toy_modes(
-                self.found,
+            self.whole["mass_by_rank"] = measure_toy_modes(
+                self.measurements,
                 self.student.model,
                 self.student.tokenizer,
                 self.test.last_messages,
@@ -223,7 +225,7 @@ class _Evaluation:
 
 @contextmanager
 def _progress() -> Iterator[Step]:
-    """One line a step: what is running, how far it is, and how long it will take."""
+    """One line a step: its name, its progress, and the time left."""
     with Progress(console=Console(stderr=True)) as bars:
 
         @contextmanager

@@ -1,16 +1,16 @@
 """How faithful a student is to its teacher, over tokens and over whole answers.
 
-Both are read off the same pass of the two models over rows:
+Both come from the same pass of the two models over rows.
 
-*On held-out references* each position is one comparison of the two next-token distributions p
-(teacher) and q (student): forward and reverse KL, Jensen-Shannon, total variation, how often both
-have the same likeliest token, how certain each is (entropy, nats) and how rightly so (calibration).
+*On held-out references* each position compares the next-token distributions p (teacher) and q
+(student). It gives forward and reverse KL, Jensen-Shannon, total variation, and how often the
+likeliest tokens agree. Each model also has its entropy (nats) and its calibration.
 
-*On answers that one of the two has written* the sum over an answer's tokens is a quantity of the
-whole answer. With y drawn from p, log p(y|x) - log q(y|x) is an unbiased estimate of the sequence-
-level forward KL, D(p(·|x)‖q(·|x)); with y drawn from q, the opposite is one of reverse KL. The sum
-of the token-level KLs along the same answer has the same mean and never more noise (Rao-Blackwell;
-Amini et al. 2025, arXiv 2504.10637), so it stands beside it.
+*On answers that one of the two has written* the sum over an answer's tokens belongs to the whole
+answer. With y drawn from p, log p(y|x) - log q(y|x) is an unbiased estimate of the sequence-level
+forward KL, D(p(·|x)‖q(·|x)). With y drawn from q, its negative estimates reverse KL. The sum of the
+token-level KLs along the same answer has the same mean and never more noise (Rao-Blackwell; Amini
+et al. 2025, arXiv 2504.10637). We report both.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ CALIBRATION_BINS = 15  # of equal width, as in Guo et al. 2017
 
 
 class TokenFidelity(NamedTuple):
-    """Means over each example's tokens, and what they are means of."""
+    """Means over each example's tokens, and the number of these tokens."""
 
     tokens: Floats  # how many each example has, [n]
     means: dict[str, Floats]  # each [n]; see ``token_fidelity``
@@ -64,12 +64,13 @@ def token_fidelity(
         student, teacher: in eval mode.
         rows: n training rows; both models see the same tokens.
         vocab_size, tokens_per_batch: as in ``both_distributions``.
-        advance: called with the number of tokens compared since.
+        advance: called with the number of tokens compared since the last call.
     Returns:
-        means over each example's tokens of ``forward_kl``, ``reverse_kl``, ``jensen_shannon``
-        (nats), ``total_variation``, ``top1_agreement`` (shares); and of ``student_`` and
-        ``teacher_``: ``entropy``, ``nll`` (of the row's own token; nats) and ``calibration_error``
-        (see ``calibration_shares``).
+        means over each example's tokens:
+        ``forward_kl``, ``reverse_kl``, ``jensen_shannon``: nats.
+        ``total_variation``, ``top1_agreement``: shares. ``student_`` and ``teacher_`` followed by
+            ``entropy``, ``nll`` (of the row's own token; nats) and
+            ``calibration_error`` (see ``calibration_shares``).
     Raises:
         ValueError: as ``both_distributions``.
     """
@@ -87,16 +88,17 @@ def token_fidelity(
 def sequence_kl(
     fidelity: TokenFidelity, direction: str, samples_per_example: int = 1
 ) -> SequenceKL:
-    """The sequence-level KL from answers that were sampled from one of the models.
+    """The sequence-level KL, from answers that were sampled from one of the models.
 
     Args:
-        fidelity: of rows whose trained tokens are such answers and nothing else, drawn at
-            temperature 1 and with no top_p or top_k: other samples are from another distribution.
-        direction: "forward", where the teacher wrote them, or "reverse", where the student did.
+        fidelity: of rows whose trained tokens are such answers and nothing else. The answers must
+            be drawn at temperature 1 without top_p or top_k: others come from another distribution.
+        direction: "forward" if the teacher wrote them, "reverse" if the student did.
         samples_per_example: consecutive rows that answer the same prompt; they are averaged.
     Returns:
-        a ``SequenceKL``; of an answer cut off at a length only what was written counts, so that
-        this is the KL between the distributions of answers cut at that length: a lower bound.
+        a ``SequenceKL``. An answer cut off at a length counts up to the cut. So this is the KL
+        between
+        the distributions of answers cut at that length: a lower bound.
     Raises:
         ValueError: an unknown direction.
     """
@@ -119,16 +121,16 @@ def calibration_shares(
 ) -> Floats:
     """Each example's share in the expected calibration error, [n].
 
-    The error (Guo et al. 2017, arXiv 1706.04599) sorts tokens into bins by the probability that the
-    model gives its likeliest token, and adds up |Σ (confidence - correct)| over the bins, divided
-    by the number of tokens. With each bin's sign held fixed that is a sum over tokens, and so over
-    examples: weighted by their tokens, these shares have the error as their mean. An example's
-    share can be negative, where it is off in the other direction than its bins.
+    The error (Guo et al. 2017, arXiv 1706.04599) sorts tokens into bins by the probability of the
+    model's likeliest token. It adds up |Σ (confidence - correct)| over the bins and divides by the
+    number of tokens. With each bin's sign held fixed this is a sum over tokens, and so over
+    examples: weighted by their tokens, the shares have the error as their mean. An example's share
+    is negative if its error has the opposite sign of its bins'.
 
     Args:
         confidence: the likeliest token's probability at each token, [N].
-        correct: 1 where it is the token that comes, else 0, [N].
-        example: whose token it is, [N], in 0 .. n - 1.
+        correct: 1 if it is the token that comes, else 0, [N].
+        example: the example of each token, [N], in 0 .. n - 1.
     """
     bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     gap = confidence - correct
@@ -138,7 +140,7 @@ def calibration_shares(
 
 
 def _compare(p: Tensor, q: Tensor, tokens: Tensor) -> dict[str, Tensor]:
-    """All that is measured at each position of log-probabilities p and q, [C, V]; each [C]."""
+    """All measures at each position of log-probabilities p and q, [C, V]; each [C]."""
     p_best, q_best = p.max(-1), q.max(-1)
     measured = {
         "forward_kl": forward_kl(p, q),

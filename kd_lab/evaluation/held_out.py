@@ -1,4 +1,4 @@
-"""The held-out conversations: prompts to answer, and the references that answered them."""
+"""The held-out conversations: the prompts to answer, and their reference answers."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +30,7 @@ class HeldOut(NamedTuple):
 
 
 def check_not_trained(model: str, data: DataArguments) -> None:
-    """Refuse to test a run on conversations that it trained on, as far as its folder tells.
+    """Refuse to test a run on conversations that it trained on, if its folder shows that.
 
     Raises:
         ValueError: the run held out nothing of this source, or less, or another part of it.
@@ -48,7 +48,7 @@ def check_not_trained(model: str, data: DataArguments) -> None:
 
 
 def _source_of(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings that say where a run's rows came from: its own, or its stored rows'."""
+    """The settings that name the source of a run's rows: its own, or its stored rows'."""
     for key, kind in ("teacher_cache", "cache"), ("answers", "answers"):
         if (folder := config.get(key)) is not None and Path(folder).is_dir():
             source = ShardStore.open(folder, kind, verify=False).settings["source"]
@@ -57,16 +57,16 @@ def _source_of(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def trained_and_tested(trained: Mapping[str, Any], tested: DataArguments) -> bool:
-    """Whether a run trained on what these arguments would test on.
+    """Whether a run trained on conversations that these arguments would test on.
 
-    It did where both take one source without a test split, and the run held out less of it or
-    another part: a run that evaluates nothing holds out nothing unless ``test_share`` says so.
+    It did if both take one source without a test split, and the run held out less of it or another
+    part. A run that evaluates nothing holds out nothing unless ``test_share`` says so.
 
     Args:
-        trained: the run's settings, as its config.yaml has them, or those of a folder of stored
-            answers, which have ``split`` besides.
+        trained: the run's settings, as in its config.yaml; or those of a folder of stored answers,
+            which also have ``split``.
     Raises:
-        ValueError: as ``load_conversations``, of a source that is not there.
+        ValueError: as ``load_conversations``, for a missing source.
     """
     if tested.test_dataset is not None or tested.dataset in NAMED:
         return False
@@ -91,18 +91,18 @@ def load_test_set(
     max_prompt_length: int,
     max_length: int,
 ) -> HeldOut:
-    """The test conversations that end with an answer, and are not too long.
+    """The test conversations that end with an answer and are not too long.
 
     Raises:
-        ValueError: none is left.
+        ValueError: there is none.
     """
     try:
         examples = RowStore(data, tokenizer, ["test"]).test_rows(max_prompt_length, max_length)
     except NoRows as error:
         if NO_REFERENCE not in error.dropped:
             raise
-        told = "give a --test_dataset of conversations that end with an answer"
-        raise ValueError(f"{error}: {told}") from error
+        advice = "give a --test_dataset of conversations that end with an answer"
+        raise ValueError(f"{error}: {advice}") from error
     rows = examples.rows
     return HeldOut(
         prompts=rows["prompt_ids"][:],

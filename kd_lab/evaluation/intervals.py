@@ -1,15 +1,15 @@
 """How sure a mean is: bootstrap intervals over examples, paired differences, spread over seeds.
 
-A metric here is one value an example and, where examples count by their length, one weight: the
-mean over tokens of several answers is Σ w·x / Σ w with x an answer's mean and w its tokens.
-Examples are drawn again with replacement, 10,000 times, each with its value and its weight.
+A metric is one value an example. Where examples count by their length it also has one weight: the
+mean over tokens of several answers is Σ w·x / Σ w, with x an answer's mean and w its tokens. The
+bootstrap draws examples with replacement, 10,000 times, each with its value and its weight.
 
-The interval is that of the percentiles. (BCa, its correction for bias and skewness, was tried: on
-differences that are mostly 0, as those between two students are, it called chance significant more
-often, up to a hundred examples.) With fewer than thirty examples intervals are a little too narrow.
+The interval is that of the percentiles. We tried BCa, its correction for bias and skewness. On
+differences that are mostly 0, as between two students, it called chance significant more often, up
+to a hundred examples. With fewer than thirty examples our intervals are a little too narrow.
 
-Intervals say how much a figure would move over other test examples, and nothing about another seed
-of training: for that, train several (``seed_spread``).
+Intervals say how much a figure would move over other test examples, and nothing about another
+training seed. For that, train several (``seed_spread``).
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ KEPT_ENTRIES = 2**26  # of that table, kept for the other metrics of the same ex
 
 
 class Interval(NamedTuple):
-    """A mean over ``n`` examples and its interval, as far as the examples tell."""
+    """A mean over ``n`` examples and its interval over these."""
 
     mean: float
     low: float
@@ -37,7 +37,7 @@ class Interval(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """Mean of a - b over the same examples, its interval, and how easily chance explains it."""
+    """Mean of a - b over the same examples, its interval, and its p-value."""
 
     mean: float
     low: float
@@ -65,8 +65,8 @@ def bootstrap_interval(
 ) -> Interval:
     """The mean over examples with its bootstrap interval.
 
-    Where all values are equal the interval is that value: no resampling can know better, and of a
-    share of 0 or 1 it should be read as "none of n" rather than as certainty.
+    If all values are equal the interval is that value. Read it for a share of 0 or 1 as "none of
+    n", not as certainty: no resampling can know better.
 
     Args:
         values: [n], one an example.
@@ -95,13 +95,13 @@ def paired_difference(
     """Mean of a - b, where a[i] and b[i] belong to the same example, by paired bootstrap.
 
     The p-value inverts the interval: it is one minus the largest level at which the interval leaves
-    out 0. It is never below 2 / (resamples + 1), which is as fine as resampling can tell.
+    out 0. It is never below 2 / (resamples + 1), the resolution of the resampling.
 
     Args:
         a, b: [n] each.
         weights: [n], shared by both; default: all equal.
     Raises:
-        ValueError: as in ``bootstrap_interval``; also where a and b differ in length.
+        ValueError: as in ``bootstrap_interval``; also if a and b differ in length.
     """
     a, b = np.asarray(a, float), np.asarray(b, float)
     if a.shape != b.shape:
@@ -120,8 +120,8 @@ def paired_difference(
 def holm(p_values: Sequence[float]) -> list[float]:
     """P-values adjusted for their number (Holm 1979), in the order given.
 
-    Rejecting where the adjusted value is below 0.05 makes one false finding or more with a
-    probability of at most 0.05 over the whole family, however the tests depend on each other.
+    If we reject where the adjusted value is below 0.05, the whole family has a false finding with a
+    probability of at most 0.05. This holds however the tests depend on each other.
 
     Raises:
         ValueError: a p-value outside [0, 1].
@@ -137,7 +137,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def seed_spread(means: Sequence[float]) -> Spread:
-    """What one recipe gives over seeds: mean, standard deviation, smallest and largest.
+    """A recipe's figure over seeds: mean, standard deviation, smallest and largest.
 
     Raises:
         ValueError: no seed.
@@ -172,7 +172,7 @@ def _means(x: Floats, w: Floats, resamples: int, seed: int) -> Floats:
 
 
 def _draws(n: int, resamples: int, seed: int) -> Iterator[Floats]:
-    """How often each resample has each example, [block, n] at a time."""
+    """How often each resample draws each example, [block, n] at a time."""
     kept = n * resamples <= KEPT_ENTRIES
     for counts in _kept_counts(n, resamples, seed) if kept else _counts(n, resamples, seed):
         yield counts.astype(float)

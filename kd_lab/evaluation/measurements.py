@@ -9,7 +9,7 @@
     toy modes   precision, hallucination (of the answers written); coverage, outside_mass,
                 grammar_forward_kl, grammar_reverse_kl_inside (exact, of whole distributions)
 
-A metric that cannot be had has a reason instead. What each one is stands in the module that
+A metric that cannot be measured has a reason instead. Each metric is defined in the module that
 computes it: metrics.py, overlap.py, bartscore.py, fidelity.py, modes.py.
 """
 
@@ -58,7 +58,7 @@ class Measurements:
             self.weighted_by |= dict.fromkeys(metrics, weights)
 
     def to_json(self, seed: int) -> dict[str, Any]:
-        """Means and intervals beside every example's value, as JSON can say them."""
+        """Means and intervals beside every example's value, as JSON values."""
         described = {}
         for name, values in self.metrics.items():
             weights = self.weighted_by.get(name)
@@ -77,7 +77,7 @@ class Measurements:
 
 
 def measure_texts(
-    found: Measurements,
+    measurements: Measurements,
     texts: Sequence[Sequence[str]],
     references: Sequence[str],
     bart: BartScorer | str,
@@ -86,53 +86,61 @@ def measure_texts(
     """Overlap with the references and variety, from n prompts' k answers each.
 
     Args:
-        bart: a scorer, or why there is none.
-        advance: called with the number of texts scored since: n·k for ROUGE, 2·n·k for BART.
+        bart: a scorer, or the reason why there is none.
+        advance: called with the number of texts scored since the last call: n·k for ROUGE, 2·n·k
+            for BART in all.
     """
     k = len(texts[0])
-    every = [text for some in texts for text in some]
+    every = [text for of_prompt in texts for text in of_prompt]
     repeated = [reference for reference in references for _ in range(k)]
     scores = rouge(every, repeated, advance=advance)
     if isinstance(bart, str):
-        found.missing["bartscore"] = bart
+        measurements.missing["bartscore"] = bart
     else:
         scores |= bart.score(every, repeated, advance)
-    found.add({name: _over_answers(values, k) for name, values in scores.items()})
+    measurements.add({name: _over_answers(values, k) for name, values in scores.items()})
     for metric in METRICS:
         if metric.of_answers is not None:
             values = [metric.of_answers(*pair) for pair in zip(texts, references, strict=True)]
-            found.add({metric.name: np.array(values)})
+            measurements.add({metric.name: np.array(values)})
     if k > 1:  # the answers to one prompt against each other
-        found.add({"self_bleu": np.array([self_bleu(some).mean() for some in texts])})
+        measurements.add(
+            {"self_bleu": np.array([self_bleu(of_prompt).mean() for of_prompt in texts])}
+        )
     elif len(every) > 1:  # each answer against those to all other prompts
-        found.add({"self_bleu": self_bleu(every)})
+        measurements.add({"self_bleu": self_bleu(every)})
 
 
-def measure_answers(found: Measurements, answers: Sequence[Sequence[Completion]]) -> None:
-    """How long the answers are, end token included, and how many came to their end."""
-    tokens = [np.mean([len(answer.tokens) for answer in some]) for some in answers]
-    finished = [np.mean([answer.finished for answer in some]) for some in answers]
-    found.add({"answer_tokens": np.array(tokens), "finished": np.array(finished)})
+def measure_answers(measurements: Measurements, answers: Sequence[Sequence[Completion]]) -> None:
+    """The answers' lengths, end token included, and how many reached their end."""
+    tokens = [np.mean([len(answer.tokens) for answer in of_prompt]) for of_prompt in answers]
+    finished = [np.mean([answer.finished for answer in of_prompt]) for of_prompt in answers]
+    measurements.add({"answer_tokens": np.array(tokens), "finished": np.array(finished)})
 
 
-def measure_references(found: Measurements, fidelity: TokenFidelity) -> None:
-    """What comparing the two models over the references gave."""
-    found.weights["reference_tokens"] = fidelity.tokens
-    found.add(fidelity.means, weights="reference_tokens")
+def measure_references(measurements: Measurements, fidelity: TokenFidelity) -> None:
+    """The comparison of the two models over the references."""
+    measurements.weights["reference_tokens"] = fidelity.tokens
+    measurements.add(fidelity.means, weights="reference_tokens")
 
 
-def measure_sequences(found: Measurements, direction: str, fidelity: TokenFidelity, k: int) -> None:
-    """What comparing them over answers gave, k to a prompt, all of the model that ``direction``
-    samples: the teacher's for "forward", the student's for "reverse"."""
+def measure_sequences(
+    measurements: Measurements, direction: str, fidelity: TokenFidelity, k: int
+) -> None:
+    """The comparison of the two models over answers, k to a prompt.
+
+    ``direction`` names the writer of the answers: the teacher for "forward", the student for
+    "reverse".
+    """
     kl = sequence_kl(fidelity, direction, samples_per_example=k)
     name, weights = f"sequence_{direction}_kl", f"{direction}_answer_tokens"
-    found.weights[weights] = kl.tokens
-    found.add({name: kl.log_ratio, f"{name}_rao_blackwell": kl.rao_blackwell})
-    found.add({f"{name}_per_token": kl.log_ratio / kl.tokens}, weights=weights)
+    measurements.weights[weights] = kl.tokens
+    measurements.add({name: kl.log_ratio, f"{name}_rao_blackwell": kl.rao_blackwell})
+    measurements.add({f"{name}_per_token": kl.log_ratio / kl.tokens}, weights=weights)
 
 
 def measure_toy_modes(
-    found: Measurements,
+    measurements: Measurements,
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
     questions: Sequence[str],
@@ -145,15 +153,15 @@ def measure_toy_modes(
     """Modes on the toy language; returns the model's mean mass on the r-th likeliest answer."""
     # The grammar's sentences end with the tokenizer's end token, and so must these.
     end = tokenizer.eos_token_id
-    finished = [[answer.tokens[-1] == end for answer in some] for some in answers]
-    found.add(sampled_modes(questions, texts, finished))
+    finished = [[answer.tokens[-1] == end for answer in of_prompt] for of_prompt in answers]
+    measurements.add(sampled_modes(questions, texts, finished))
     model_logp = model_distribution(
         model, tokenizer, questions, prompts, tokens_per_batch=tokens_per_batch, advance=advance
     )
     modes = exact_modes(grammar_distribution(questions), model_logp)
     for name in ("forward_kl", "reverse_kl_inside"):
         modes[f"grammar_{name}"] = modes.pop(name)
-    found.add(modes)
+    measurements.add(modes)
     return _rounded(np.exp(model_logp).mean(0))
 
 

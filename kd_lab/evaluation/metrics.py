@@ -1,8 +1,8 @@
 """Every metric that a report shows: its heading, which way is better, and its table.
 
 A metric of the answers to one prompt is one function and one entry: ``of_answers`` computes it,
-``kd-lab evaluate`` measures it and ``kd-lab report`` shows it. What needs models, or a score of all
-answers at once, is computed in measurements.py, and has its entry here too.
+``kd-lab evaluate`` measures it and ``kd-lab report`` shows it. measurements.py computes the metrics
+that need models, or all answers at once; they have their entries here too.
 """
 
 from collections.abc import Callable, Sequence
@@ -83,7 +83,7 @@ TABLES: dict[str, tuple[Metric, ...]] = {
 }
 METRICS = tuple(metric for table in TABLES.values() for metric in table)
 
-# What is compared with SFT, the first six that were measured: on the toy language what its grammar
-# tells, elsewhere what the post measures.
+# A report compares the first six measured ones with SFT: on the toy language the grammar's metrics,
+# elsewhere the post's.
 COMPARED = (*DIRECTIONS, *MODES, TABLE_1[2], TABLE_1[0], TABLE_1[1], TABLE_1[3])
 NUM_COMPARED = 6

@@ -1,18 +1,16 @@
 """Which of the true answers a model keeps: exactly, on the toy language, where the truth is known.
 
-A question has twenty answers with known probabilities p, and the model gives them q. One more
-outcome holds all that the grammar cannot say: its p is 0 and its q is what the twenty leave. So
-scoring twenty sentences gives the divergences between grammar and model exactly, whatever the model
-would write outside, and nothing is sampled.
+A question has twenty answers with known probabilities p; the model gives them q. One more outcome
+holds all other answers: its p is 0, and its q is the rest of the model's mass. So scoring twenty
+sentences gives the divergences between grammar and model exactly, without sampling.
 
-D(grammar‖model) is taken over these 21 outcomes. D(model‖grammar) is infinite as soon as the model
-can leave the grammar, which every softmax can, and one infinite number would say the same of all
-models. Two finite ones take its place: ``outside_mass``, the model's mass on other answers, and
-``reverse_kl_inside``, D(q̃‖p), with q̃ the model's distribution given that its answer is the
-grammar's.
+D(grammar‖model) is over these 21 outcomes. D(model‖grammar) is infinite as soon as the model can
+leave the grammar, as every softmax can. So two finite figures take its place. ``outside_mass`` is
+the model's mass on other answers. ``reverse_kl_inside`` is D(q̃‖p), with q̃ the model's
+distribution given that its answer is the grammar's.
 
 A model can also spell a sentence with other tokens than its tokenizer would. That mass counts as
-outside, since it is not what the model was taught; for a trained model it is negligible.
+outside; for a trained model it is negligible.
 """
 
 import math
@@ -33,7 +31,7 @@ if TYPE_CHECKING:  # importing transformers takes seconds
 
 Floats = NDArray[np.float64]
 
-COVERED = 0.1  # a mode is covered if the model gives it at least this share of its due
+COVERED = 0.1  # a mode is covered if the model gives it this share of its true probability
 
 
 def grammar_distribution(questions: Sequence[str]) -> Floats:
@@ -70,12 +68,12 @@ def model_distribution(
     )
     log_probs = np.zeros(len(texts))
     head = model.get_output_embeddings()
-    for some in trained_states([model], rows, tokens_per_batch):
+    for states in trained_states([model], rows, tokens_per_batch):
         per_token = token_log_probs(
-            some.hidden[0], head.weight, some.tokens, bias=head.bias, vocab_size=len(tokenizer)
+            states.hidden[0], head.weight, states.tokens, bias=head.bias, vocab_size=len(tokenizer)
         )
-        np.add.at(log_probs, some.row.cpu().numpy(), per_token.double().cpu().numpy())
-        advance(len(some.row.unique()))
+        np.add.at(log_probs, states.row.cpu().numpy(), per_token.double().cpu().numpy())
+        advance(len(states.row.unique()))
     return log_probs.reshape(len(questions), modes)
 
 
@@ -94,7 +92,7 @@ def exact_modes(grammar_logp: Floats, model_logp: Floats) -> dict[str, Floats]:
     """
     p_logp, q_logp = torch.as_tensor(grammar_logp), torch.as_tensor(model_logp)  # [n, m]
     p, inside = p_logp.exp(), q_logp.logsumexp(-1, keepdim=True)
-    outside = (1 - inside.exp()).clamp(min=0)  # rounding may have left a little less than nothing
+    outside = (1 - inside.exp()).clamp(min=0)  # rounding may leave a tiny negative number
     covered = q_logp >= p_logp + math.log(COVERED)
     nowhere = torch.full_like(outside, -math.inf)
     return {
@@ -126,8 +124,8 @@ def sampled_modes(
         for question, *both in zip(questions, texts, finished, strict=True)
     ]
     invented = [
-        [bool(hallucinated_values(question, text)) for text in some]
-        for question, some in zip(questions, texts, strict=True)
+        [bool(hallucinated_values(question, text)) for text in of_question]
+        for question, of_question in zip(questions, texts, strict=True)
     ]
     return {
         "precision": np.array([np.mean(row) for row in precise]),

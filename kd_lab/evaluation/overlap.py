@@ -1,12 +1,12 @@
-"""What the answers' words say: overlap with the reference, and variety among the answers.
+"""The words of the answers: overlap with the reference, and variety among the answers.
 
 ROUGE (Lin 2004) is rouge-score's: F1 of shared words, word pairs and the longest common
-subsequence, in [0, 1]. It reads lower-case Latin letters and digits and nothing else, so that two
-answers in another script overlap by 0.
+subsequence, in [0, 1]. It reads only lower-case Latin letters and digits, so two answers in another
+script overlap by 0.
 
-Variety is measured on words and punctuation marks, lower-case, by n-grams: distinct-n (Li et al.
-2016, arXiv 1510.03055), repetition (Welleck et al. 2019, arXiv 1908.04319) and self-BLEU (Zhu et
-al. 2018, arXiv 1802.01886).
+Variety is measured by n-grams of lower-case words and punctuation marks. The measures are
+distinct-n (Li et al. 2016, arXiv 1510.03055), repetition (Welleck et al. 2019, arXiv 1908.04319)
+and self-BLEU (Zhu et al. 2018, arXiv 1802.01886).
 """
 
 import math
@@ -40,7 +40,7 @@ def rouge(
     Returns:
         "rouge1", "rouge2" and "rougeL", each [n], in [0, 1].
     Raises:
-        ValueError: not as many answers as references.
+        ValueError: the numbers of answers and references differ.
     """
     from rouge_score.rouge_scorer import RougeScorer  # takes a second to import
 
@@ -56,26 +56,26 @@ def rouge(
 
 
 def distinct(answers: Sequence[str], n: int) -> float:
-    """Distinct-n: of all n-grams in the answers, the share that differ; 1 without any n-gram.
+    """Distinct-n: the share of different n-grams among all n-grams; 1 without any n-gram.
 
-    Over the answers to one prompt this falls as they collapse onto a few. It falls with their
-    number and length too: compare only sets of the same size.
+    Over the answers to one prompt it falls as they collapse onto a few. It also falls with their
+    number and length, so compare only sets of the same size.
     """
     ngrams = [ngram for answer in answers for ngram in _ngrams(_words(answer), n)]
     return len(set(ngrams)) / len(ngrams) if ngrams else 1.0
 
 
 def repetition(answer: str, n: int = 4) -> float:
-    """The share of an answer's n-grams that it has said before; 0 without any n-gram."""
+    """The share of an answer's n-grams that repeat an earlier one; 0 without any n-gram."""
     return 1 - distinct([answer], n)
 
 
 def self_bleu(answers: Sequence[str]) -> Floats:
-    """BLEU-4 of each answer with all the others as its references: 1 where all say the same.
+    """BLEU-4 of each answer with all the others as its references: 1 if all are the same.
 
-    A match of n-grams is clipped at the largest count in any other answer, and the two largest
-    counts of each n-gram tell that for every answer at once: linear in the text, where scoring each
-    answer against all the others is quadratic.
+    A match of n-grams is clipped at the largest count in any other answer. The two largest counts
+    of each n-gram give this clip for every answer at once. So the time is linear in the text;
+    scoring each answer against all the others would be quadratic.
 
     Returns:
         [n], in [0, 1]; equal to NLTK's ``sentence_bleu`` with its first smoothing method.
@@ -107,7 +107,7 @@ def self_bleu(answers: Sequence[str]) -> Floats:
 
 
 def _two_largest(counts: Sequence[Counter[NGram]]) -> dict[NGram, tuple[int, int, int]]:
-    """Of each n-gram the largest count in an answer, the second largest, and whose is the first."""
+    """For each n-gram the two largest counts in an answer, and the answer of the largest."""
     best: dict[NGram, tuple[int, int, int]] = {}
     for i, own in enumerate(counts):
         for ngram, count in own.items():
@@ -120,7 +120,7 @@ def _two_largest(counts: Sequence[Counter[NGram]]) -> dict[NGram, tuple[int, int
 
 
 def _closest_other(lengths: NDArray[np.int_], i: int) -> int:
-    """The length, among the other answers, nearest to that of answer i; of two the shorter."""
+    """The length, among the other answers, nearest to answer i's; the shorter of two."""
     others = np.delete(lengths, i)
     return int(min(others, key=lambda length: (abs(length - lengths[i]), length)))
 

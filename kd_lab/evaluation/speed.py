@@ -20,29 +20,30 @@ def measure_speed(
     batch_size: int,
     vocab_size: int,
 ) -> dict[str, Any]:
-    """Parameters, and tokens/s of answers that are all of one length.
+    """Parameters, and tokens/s of answers that all have one length.
 
-    The models take turns, so that what slows the machine down slows both.
+    The models take turns, so that a slow machine slows both.
 
     Returns:
-        ``student`` and ``teacher`` with parameters, dtype, device, tokens_per_second (the median of
-        the rounds); ``batch_size`` and ``tokens_each``.
+        ``student``, ``teacher``: parameters, dtype, device and tokens_per_second, the median of the
+            rounds.
+        ``batch_size``, ``tokens_each``: of the timed answers.
     """
     from kd_lab.rollout.transformers_engine import write_answers
 
-    some = [prompts[i % len(prompts)] for i in range(batch_size)]
+    batch = [prompts[i % len(prompts)] for i in range(batch_size)]
     sides = {"student": student} if teacher is None else {"student": student, "teacher": teacher}
     rates: dict[str, list[float]] = {name: [] for name in sides}
     write = partial(
         write_answers, eos_token_ids=[], seed=0, batch_size=batch_size, vocab_size=vocab_size
     )
     for side in sides.values():
-        write(side.model, some, Sampling(2))  # warms up
+        write(side.model, batch, Sampling(2))  # warms up
     began = time.perf_counter()
     while len(rates["student"]) < SPEED_ROUNDS:
         for name, side in sides.items():
             started = time.perf_counter()
-            written = write(side.model, some, Sampling(SPEED_TOKENS))
+            written = write(side.model, batch, Sampling(SPEED_TOKENS))
             seconds = time.perf_counter() - started
             rates[name].append(sum(len(answer.tokens) for answer in written) / seconds)
         if time.perf_counter() - began > SPEED_SECONDS:
@@ -55,4 +56,4 @@ def measure_speed(
             "tokens_per_second": round(statistics.median(rates[name]), 1),
         }
         for name, side in sides.items()
-    } | {"batch_size": len(some), "tokens_each": SPEED_TOKENS}
+    } | {"batch_size": len(batch), "tokens_each": SPEED_TOKENS}

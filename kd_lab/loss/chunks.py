@@ -10,8 +10,8 @@ multiplied out at once:
         ∂loss/∂student_hidden = S · student_head     3
         ∂loss/∂student_head  += Sᵀ · student_hidden  4
 
-Nothing is computed twice, and memory is a tile and a half of [chunk, vocabulary] (the teacher's is
-half as high) however many tokens there are. In autocast the operands of all products have its
+Nothing is computed twice. Memory is a tile and a half of [chunk, vocabulary] (the teacher's is half
+as high), however many tokens there are. In autocast the operands of all products have its
 dtype. What they sum up to never has fewer than 32 bits (products.py): logits, softmax, divergence
 and the gradient of the logits are float32, and this gradient is rounded to be an operand itself.
 """
@@ -98,7 +98,7 @@ def distillation_loss(
 
 @dataclass
 class Problem:
-    """All that is settled before the first product, but for the student's own tensors."""
+    """All inputs of the loss except the student's own tensors."""
 
     targets: Tensor  # [n]
     teacher: LiveDistribution | StoredDistribution | None
@@ -169,15 +169,15 @@ def _run(
             chunk = slice(start, start + chunk_size)
             tile = student.logits(chunk)  # [C, vocab_size]
             # The teacher's logits are needed once, row by row: half a tile at a time is enough.
-            for some in _halves(start, len(tile), chunk_size):
+            for block in _halves(start, len(tile), chunk_size):
                 compared: Tensor | StoredDistribution | None = None
                 if logits_of_teacher is not None:
-                    compared = logits_of_teacher.logits(some)
+                    compared = logits_of_teacher.logits(block)
                 elif isinstance(teacher, StoredDistribution):
-                    compared = teacher.rows(some)
-                part = tile[some.start - start : some.stop - start]
-                here = problem.objective.rows(some)
-                losses.append(tile_loss(part, compared, problem.targets[some], here, any(wanted)))
+                    compared = teacher.at(block)
+                part = tile[block.start - start : block.stop - start]
+                here = problem.objective.at(block)
+                losses.append(tile_loss(part, compared, problem.targets[block], here, any(wanted)))
             # and the tile is now the gradient of its logits
             if hidden_gradient is not None or want_head:
                 _multiply_out(
@@ -206,11 +206,11 @@ def _multiply_out(
         total = hidden_gradient[chunk]
         if total.dtype != tile.dtype:  # summed over parts of the vocabulary, and rounded once
             total = torch.empty_like(total, dtype=tile.dtype)
-    for some, part in rounded_parts(tile, student.dtype):
+    for vocab, part in rounded_parts(tile, student.dtype):
         if total is not None:
-            product(part, student.head[some], total, add=some.start > 0)
+            product(part, student.head[vocab], total, add=vocab.start > 0)
         if head_gradient is not None:
-            head_gradient.add(part, student.hidden[chunk], some)
+            head_gradient.add(part, student.hidden[chunk], vocab)
     if hidden_gradient is not None and total is not None and hidden_gradient.dtype != tile.dtype:
         hidden_gradient[chunk] = total
 
@@ -249,7 +249,7 @@ def _means(
 
 
 class Projection:
-    """One model's products with its head: the logits of some positions at a time."""
+    """One model's products with its head: the logits of a block of positions at a time."""
 
     def __init__(self, model: LiveDistribution, vocab_size: int) -> None:
         hidden, head, bias = model
@@ -265,9 +265,9 @@ class Projection:
             self.bias = bias.detach()[:vocab_size].to(self.dtype).to(sum_dtype(self.dtype))
         self.tile: Tensor | None = None
 
-    def logits(self, some: slice) -> Tensor:
-        """Logits of some positions, [C, vocab_size], in memory that the next call uses again."""
-        hidden = self.hidden[some]
+    def logits(self, block: slice) -> Tensor:
+        """Logits of a block of positions, [C, vocab_size], in memory that the next call reuses."""
+        hidden = self.hidden[block]
         if self.tile is None:
             # 151,665 logits a row, one after the other, would make all products a third slower.
             stride = -(-len(self.head) // ALIGNMENT) * ALIGNMENT
@@ -275,8 +275,8 @@ class Projection:
         tile = self.tile[: len(hidden), : len(self.head)]
         if self.bias is not None and tile.dtype == self.dtype:
             return torch.addmm(self.bias, hidden, self.head.t(), out=tile)
-        for rows in vocabulary_parts(len(self.head), self.dtype):
-            product(hidden, self.head[rows].t(), tile[:, rows])
+        for vocab in vocabulary_parts(len(self.head), self.dtype):
+            product(hidden, self.head[vocab].t(), tile[:, vocab])
         return tile if self.bias is None else tile.add_(self.bias)
 
 
@@ -290,13 +290,13 @@ class HeadGradient:
         self.sum: Tensor | None = None
         self.begun: set[int] = set()  # the first rows of the parts that hold a sum
 
-    def add(self, tile: Tensor, hidden: Tensor, rows: slice = slice(0, None)) -> None:
-        """Add tileᵀ · hidden [C, H]; the tile [C, some] is of these rows of the vocabulary."""
+    def add(self, tile: Tensor, hidden: Tensor, vocab: slice = slice(0, None)) -> None:
+        """Add tileᵀ · hidden [C, H]; the tile's columns are these rows of the vocabulary."""
         if self.sum is None:
             self.sum = torch.zeros_like(self.head, dtype=self.sum_dtype)
         shared = self.sum[: self.vocab_size]  # the rows above are padding and stay 0
-        product(tile.t(), hidden, shared[rows], add=rows.start in self.begun)
-        self.begun.add(rows.start)
+        product(tile.t(), hidden, shared[vocab], add=vocab.start in self.begun)
+        self.begun.add(vocab.start)
 
     def total(self) -> Tensor:
         if self.sum is None:

@@ -1,15 +1,15 @@
 """The distillation loss from hidden states and LM heads, without [tokens, vocabulary] logits.
 
 This is the door for code outside of the trainers: plain tensors in, the loss and its gradients out.
-At Qwen2.5's vocabulary one float32 logit tensor of 4,096 tokens is 2.5 GB, and a plain loss holds
-seven to ten of that size (notebook 7 counts them). Here they are never whole (chunks.py):
+At Qwen2.5's vocabulary one float32 logit tensor of 4,096 tokens is 2.5 GB. A plain loss holds seven
+to ten tensors of that size (notebook 7 counts them). Here they are never whole (chunks.py):
 
     loss = α·T²·mean D(p_T, q_T) + (1-α)·mean cross-entropy
 
-with means over the positions whose label is not -100 (or over ``num_items``), p_T and q_T the
-teacher's and the student's distributions at temperature T (Hinton et al. 2015, arXiv 1503.02531),
-and D any function of ``kd_lab.divergences``. Each position may have a weight in either mean: a
-policy gradient is the second part with the rewards as weights
+The means are over the positions whose label is not -100 (or over ``num_items``). p_T and q_T are
+the teacher's and the student's distributions at temperature T (Hinton et al. 2015, arXiv
+1503.02531). D is any function of ``kd_lab.divergences``. Each position may have a weight in either
+mean. A policy gradient is the second part with the rewards as weights
 (kd_lab/trainers/policy_gradient_weights.py).
 """
 
@@ -58,8 +58,8 @@ def fused_linear_distillation_loss(
         alpha: share of the divergence, in [0, 1]; 1 - alpha is the share of plain SFT.
         temperature: T > 0, on both models' logits inside the divergence only.
         chunk_size: tokens projected at a time; memory grows with it, the loss does not change.
-        num_items: what the sums are divided by, where the mean runs over more than this call (an
-            optimizer step of several micro-batches); default: the trained tokens of this call.
+        num_items: the divisor of the sums, if the mean runs over more than this call (an optimizer
+            step of several micro-batches). Default: the trained tokens of this call.
         vocab_size: rows that are real tokens in both heads (``kd_lab.vocabulary``); the softmax
             runs over these. Default: all rows that both heads have.
         student_bias, teacher_bias: [V], [V'].
@@ -112,20 +112,19 @@ def fused_linear_topk_distillation_loss(
 ) -> DistillationLoss:
     """The same loss against a stored teacher: its k likeliest tokens and one bucket for the rest.
 
-    The student's distribution is put into the same k + 1 buckets, and the divergence is taken
-    between the two bucketed distributions. Merging outcomes can only lower a KL (the
-    data-processing inequality). So the value is a lower bound, and exact at k = V. The teacher's
-    matrix product is saved.
+    The student's distribution is put into the same k + 1 buckets. The divergence compares the two
+    bucketed distributions. Merging outcomes can only lower a KL (the data-processing inequality).
+    So the value is a lower bound, and exact at k = V. It saves the teacher's matrix product.
 
     Args:
         topk_logp: the teacher's log-probabilities, [N, k], taken at this same ``temperature``.
-        topk_tokens: the tokens they belong to, integers [N, k], all different in a row.
-        topk_tail: the log-probability of all other tokens together, [N]. Default: what the k leave
-            of 1; but next to a probability of almost 1, rounding leaves nothing, and a student that
-            gives these tokens any mass is then infinitely far away in reverse KL.
+        topk_tokens: the tokens they belong to, integers [N, k], all different at a position.
+        topk_tail: the log-probability of all other tokens together, [N]. Default: the rest of 1.
+            Next to a probability of almost 1 rounding leaves no rest. A student with any mass on
+            these tokens is then infinitely far away in reverse KL.
         Everything else: as in ``fused_linear_distillation_loss``.
     Raises:
-        ValueError, FloatingPointError: likewise; also where a row of ``topk_logp``, with
+        ValueError, FloatingPointError: likewise; also if a position of ``topk_logp``, with
             ``topk_tail``, sums to a probability over 1.
     """
     rows = len(student_head) if vocab_size is None else vocab_size
@@ -192,7 +191,7 @@ def _labelled_loss(
     vocab_size: int,
     chunk_size: int,
 ) -> DistillationLoss:
-    """The loss at the positions that have a label; what has none is left out before any product."""
+    """The loss at the positions that have a label; the others are left out before any product."""
     if labels.dim() != 1:
         raise ValueError(f"labels must be [N], not {list(labels.shape)}")
     for whose, side in ("student", student), ("teacher", teacher):

@@ -1,7 +1,7 @@
-"""The distillation loss as its definition says, with whole logits: to read, and to test against.
+"""The distillation loss by its definition, with whole logits: to read, and to test against.
 
-At each trained position the teacher's distribution p and the student's q over the next token are
-compared, and the answer's own next token is learnt as in plain SFT:
+At each trained position it compares the teacher's distribution p and the student's q over the next
+token. The student also learns the answer's own next token, as in plain SFT:
 
     loss = α·T²·mean D(p_T, q_T) + (1-α)·mean -log q(target)
 
@@ -27,8 +27,8 @@ def plain_distillation_loss(
     """Loss, mean divergence and mean cross-entropy of a batch, in nats per trained token.
 
     Args:
-        student_logits, teacher_logits: both models' logits at every token, [B, T, V]; where one has
-            more rows for padding, the first V that both have are compared.
+        student_logits, teacher_logits: both models' logits at every token, [B, T, V]. If one has
+            more vocabulary rows for padding, only the first V shared ones count.
         labels: [B, T], not shifted: the token itself where it is trained, -100 elsewhere.
         divergence: D(p, q) of log-probabilities, a function of ``kd_lab.divergences``.
         alpha: share of the divergence; 1 - alpha is the share of plain SFT.

@@ -29,9 +29,9 @@ def vocabulary_parts(vocab_size: int, dtype: torch.dtype) -> list[slice]:
 
 
 def rounded_parts(tile: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
-    """A tile [C, V] in the dtype of the operands, by parts of the vocabulary [C, some]."""
-    for some in vocabulary_parts(tile.shape[-1], dtype):
-        yield some, tile[:, some].to(dtype)
+    """A tile [C, V] in the dtype of the operands, by parts of the vocabulary."""
+    for vocab in vocabulary_parts(tile.shape[-1], dtype):
+        yield vocab, tile[:, vocab].to(dtype)
 
 
 def product(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> Tensor:

@@ -1,9 +1,9 @@
 """The one place that knows that an LM head may be sharded over processes.
 
-The fused loss multiplies by the whole head and hands back the whole head's gradient. Under
-DeepSpeed ZeRO-3 and FSDP2 a process holds only a part of it. Both put a parameter together when a
-*module's forward* begins and again before its backward, and reduce its gradient after: so the loss
-is made to run inside the head's own forward, and their hooks do the rest.
+The fused loss multiplies by the whole head and returns the whole head's gradient. Under DeepSpeed
+ZeRO-3 and FSDP2 a process holds only a part of it. Both gather a parameter when a *module's
+forward* begins and again before its backward, and reduce its gradient afterwards. So the loss runs
+inside the head's own forward, and their hooks do the rest.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ def call_with_head(
 
 @contextlib.contextmanager
 def gathered_head(lm_head: nn.Module) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """The whole weight [V, H] and bias of a frozen head, the teacher's, for a block's duration."""
+    """The whole weight [V, H] and bias of the teacher's frozen LM head, while the block lasts."""
     own = dict(lm_head.named_parameters(recurse=False))
     with contextlib.ExitStack() as stack:
         if any(hasattr(parameter, "ds_id") for parameter in own.values()):

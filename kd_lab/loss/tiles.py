@@ -1,60 +1,42 @@
 """From a tile of logits to the loss at each position and the gradient of the logits, in place.
 
-``tile_loss`` gets the student's logits of some tokens, [C, V], and leaves the gradient of the loss
-in their place. It goes through the tile one block of positions at a time: one row of 151,936
-float32 logits is 0.6 MB, so a handful of rows stays in a CPU's cache through the twenty passes that
-a divergence takes, and the tile itself is read and written once.
+``tile_loss`` gets the student's logits of C tokens, [C, V], and leaves the gradient of the loss in
+their place. It goes through the tile one block of positions at a time. The 151,936 float32 logits
+of one position are 0.6 MB. So a small block stays in a CPU's cache through the twenty passes of a
+divergence, and the tile itself is read and written once.
 
-Each exponential is taken once a model. With t and z the two models' logits, log-ratios are taken as
-(t - z) - (log Σexp t - log Σexp z), the two sums in float64 where the device has it: where teacher
-and student nearly agree the difference of the logits is exact, and no digit is lost to the size of
-a log-probability.
-
-Every divergence here is a sum over the vocabulary, D = Σ f(p, q), and q = softmax(z). With
-h = ∂D/∂q the gradient to the logits is
-
-    ∂D/∂z = q·(h - Σ q·h),
-
-so a divergence is settled by its h. The rules at the end take the log-ratio r = log(p/q), p and q,
-and stay in terms of r, which is small where the two distributions agree. A divergence without a
-rule goes through autograd, so a new one needs no change here. Tests hold every rule against it.
+Each exponential is computed once a model. With t and z the two models' logits, a log-ratio is (t -
+z) - (log Σexp t - log Σexp z), with both sums in float64 where the device has it. Where teacher and
+student nearly agree, the difference of the logits is exact. So no digit is lost to the size of a
+log-probability.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from kd_lab import divergences
-from kd_lab.divergences import Divergence, head_mask
+from kd_lab.divergences import Divergence
+from kd_lab.loss.closed_forms import closed_form
 
 # About this many entries are worked on at a time on a CPU; every other device takes the tile whole.
 CPU_BLOCK_ENTRIES = 2**20
 
-# (log_ratio, p, q, **settings), each [R, V] -> (value [R], gradient [R, V]).
-# A rule may overwrite log_ratio and p; q must come out as it went in.
-Rule = Callable[..., tuple[Tensor, Tensor]]
-
-# exp() of a larger log-ratio overflows float32; beyond it one of p and q is 0 for all purposes.
-MAX_LOG_RATIO = 80.0
-
 
 class StoredDistribution(NamedTuple):
-    """What was kept of a teacher: log-probabilities of k tokens; all others are one bucket."""
+    """The stored part of a teacher: log-probabilities of k tokens; all others are one bucket."""
 
     logp: Tensor  # [n, k]
     tokens: Tensor  # [n, k]
     tail: Tensor  # of all others together, [n]
 
-    def rows(self, some: slice) -> "StoredDistribution":
-        return StoredDistribution(*(part[some] for part in self))
+    def at(self, block: slice) -> "StoredDistribution":
+        return StoredDistribution(*(part[block] for part in self))
 
 
 class Weights(NamedTuple):
-    """What multiplies the two parts of the loss: a number for all positions, or one each, [n].
+    """The weights of the loss's two parts: a number for all positions, or one each, [n].
 
     Numbers are alpha and 1 - alpha; a policy gradient has its own weight at each position.
     """
@@ -62,8 +44,8 @@ class Weights(NamedTuple):
     divergence: Tensor | float
     cross_entropy: Tensor | float
 
-    def rows(self, some: slice) -> "Weights":
-        return Weights(*(part[some] if isinstance(part, Tensor) else part for part in self))
+    def at(self, block: slice) -> "Weights":
+        return Weights(*(part[block] if isinstance(part, Tensor) else part for part in self))
 
 
 @dataclass(frozen=True)
@@ -75,8 +57,8 @@ class Objective:
     temperature: float = 1.0
     num_items: float = 1.0
 
-    def rows(self, some: slice) -> "Objective":
-        return replace(self, weights=self.weights.rows(some))
+    def at(self, block: slice) -> "Objective":
+        return replace(self, weights=self.weights.at(block))
 
 
 class TileLoss(NamedTuple):
@@ -119,15 +101,15 @@ def tile_loss(
     scratch = Scratch(min(block_size, count), vocab_size, student.dtype, student.device)
     parts = []
     for start in range(0, count, block_size):
-        rows = slice(start, start + block_size)
+        block = slice(start, start + block_size)
         compared = teacher
         if isinstance(compared, StoredDistribution):
-            compared = compared.rows(rows)
+            compared = compared.at(block)
         elif compared is not None:
-            compared = compared[rows]
-        here = objective.rows(rows)
+            compared = compared[block]
+        here = objective.at(block)
         parts.append(
-            _block_loss(student[rows], compared, targets[rows], here, want_gradient, scratch)
+            _block_loss(student[block], compared, targets[block], here, want_gradient, scratch)
         )
     return TileLoss(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
@@ -136,18 +118,18 @@ class Scratch:
     """The few block-sized buffers that all blocks of a tile share."""
 
     def __init__(
-        self, rows: int, vocab_size: int, dtype: torch.dtype, device: torch.device
+        self, height: int, vocab_size: int, dtype: torch.dtype, device: torch.device
     ) -> None:
-        self.rows, self.vocab_size, self.dtype, self.device = rows, vocab_size, dtype, device
+        self.height, self.vocab_size, self.dtype, self.device = height, vocab_size, dtype, device
         self.buffers: dict[str, Tensor] = {}
 
-    def take(self, name: str, rows: int) -> Tensor:
-        """An uninitialised [rows, V]; the same memory each time for the same name."""
+    def take(self, name: str, size: int) -> Tensor:
+        """An uninitialised [size, V]; the same memory each time for the same name."""
         if name not in self.buffers:
             self.buffers[name] = torch.empty(
-                self.rows, self.vocab_size, dtype=self.dtype, device=self.device
+                self.height, self.vocab_size, dtype=self.dtype, device=self.device
             )
-        return self.buffers[name][:rows]
+        return self.buffers[name][:size]
 
 
 def _block_loss(
@@ -258,18 +240,6 @@ def _compare_stored(
     return value, gradient.scatter_(-1, teacher.tokens, on_buckets[:, :-1])
 
 
-def closed_form(divergence: Divergence) -> Rule | None:
-    """The rule of a divergence, its settings bound; None if it has none.
-
-    Args:
-        divergence: a function of ``kd_lab.divergences``, or what ``get_divergence`` returns.
-    """
-    if isinstance(divergence, partial) and not divergence.args:
-        rule = RULES.get(divergence.func)
-        return rule and partial(rule, **divergence.keywords)
-    return RULES.get(divergence)
-
-
 def by_autograd(
     divergence: Divergence, teacher_logp: Tensor, student_logp: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -284,98 +254,3 @@ def by_autograd(
     # What the backward pass of log_softmax does.
     mean = gradient.sum(-1, keepdim=True)
     return value.detach(), gradient.sub_(student_logp.detach().exp_().mul_(mean))
-
-
-def _forward_kl(log_ratio: Tensor, p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
-    value = log_ratio.mul_(p).sum(-1)
-    gradient = torch.sub(q, p, out=log_ratio)  # h = -p/q
-    return value + gradient.sum(-1), gradient
-
-
-def _reverse_kl(log_ratio: Tensor, p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
-    excess = p.sub_(q).sum(-1)  # Σ p - q: 0 but for rounding, which it takes out of the value
-    gradient = torch.mul(log_ratio, q, out=p).neg_()
-    kl = gradient.sum(-1)
-    gradient.addcmul_(q, kl[:, None], value=-1)  # h = log(q/p), up to a constant
-    return kl + excess, gradient
-
-
-def _jensen_shannon(
-    log_ratio: Tensor, p: Tensor, q: Tensor, beta: float = 0.5
-) -> tuple[Tensor, Tensor]:
-    if beta in (0, 1):
-        return torch.zeros_like(q[:, 0]), torch.zeros_like(q)
-    # log(m/q), with m = βp + (1-β)q
-    over_q = torch.expm1(log_ratio.clamp_(-MAX_LOG_RATIO, MAX_LOG_RATIO)).mul_(beta).log1p_()
-    to_teacher = log_ratio.sub_(over_q).mul_(p).sum(-1)  # Σ p·log(p/m)
-    gradient = over_q.mul_(q).neg_()  # h = (1-β)·log(q/m)
-    to_student = gradient.sum(-1)
-    gradient.addcmul_(q, to_student[:, None], value=-1).mul_(1 - beta)
-    return beta * to_teacher + (1 - beta) * to_student, gradient
-
-
-def _skew_forward_kl(
-    log_ratio: Tensor, p: Tensor, q: Tensor, alpha: float = 0.1
-) -> tuple[Tensor, Tensor]:
-    if alpha == 0:
-        return _forward_kl(log_ratio, p, q)
-    # m/p - 1, with m = αp + (1-α)q
-    m_over_p = log_ratio.clamp_(-MAX_LOG_RATIO, MAX_LOG_RATIO).neg_().expm1_().mul_(1 - alpha)
-    excess = (q - p).sum(-1).mul_(1 - alpha)
-    value = p.mul_(torch.log1p(m_over_p)).sum(-1).neg_() + excess
-    gradient = torch.div(q, m_over_p.add_(1), out=m_over_p)  # h = -(1-α)·p/m
-    mean = gradient.sum(-1, keepdim=True)
-    gradient.addcmul_(q, mean, value=-1).mul_(alpha - 1)
-    return value, gradient
-
-
-def _skew_reverse_kl(
-    log_ratio: Tensor, p: Tensor, q: Tensor, alpha: float = 0.1
-) -> tuple[Tensor, Tensor]:
-    if alpha == 0:
-        return _reverse_kl(log_ratio, p, q)
-    # m/q - 1, with m = (1-α)p + αq
-    m_over_q = log_ratio.clamp_(-MAX_LOG_RATIO, MAX_LOG_RATIO).expm1_().mul_(1 - alpha)
-    excess = p.sub_(q).sum(-1).mul_(1 - alpha)
-    gradient = torch.log1p(m_over_q, out=p).neg_().mul_(q)
-    value = gradient.sum(-1)
-    gradient.addcdiv_(q, m_over_q.add_(1), value=-alpha)  # h = log(q/m) - α·q/m
-    mean = gradient.sum(-1, keepdim=True)
-    gradient.addcmul_(q, mean, value=-1)
-    return value + excess, gradient
-
-
-def _adaptive_kl(
-    log_ratio: Tensor, p: Tensor, q: Tensor, mu: float = 0.5, crossing: str = "head"
-) -> tuple[Tensor, Tensor]:
-    gap = q - p
-    excess = gap.sum(-1)
-    head = head_mask(p, mu, crossing)
-    all_gap = gap.abs().sum(-1)
-    weight = torch.where(all_gap > 0, gap.abs().mul_(head).sum(-1) / all_gap, 0.5)
-    forward = p.mul_(log_ratio).sum(-1)
-    pull = log_ratio.mul_(q).neg_()  # reverse KL's gradient, before its mean is taken out
-    reverse = pull.sum(-1)
-    pull.addcmul_(q, reverse[:, None], value=-1)
-    gradient = gap.mul_(weight[:, None]).addcmul_(pull, 1 - weight[:, None])
-    value = weight * (forward + excess) + (1 - weight) * (reverse - excess)
-    return value, gradient
-
-
-def _total_variation(log_ratio: Tensor, p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
-    gap = torch.sub(q, p, out=p)
-    value = torch.abs(gap, out=log_ratio).sum(-1).mul_(0.5)
-    gradient = gap.sign_().mul_(q).mul_(0.5)  # h = ½·sign(q - p)
-    mean = gradient.sum(-1, keepdim=True)
-    return value, gradient.addcmul_(q, mean, value=-1)
-
-
-RULES: dict[Divergence, Rule] = {
-    divergences.forward_kl: _forward_kl,
-    divergences.reverse_kl: _reverse_kl,
-    divergences.jensen_shannon: _jensen_shannon,
-    divergences.skew_forward_kl: _skew_forward_kl,
-    divergences.skew_reverse_kl: _skew_reverse_kl,
-    divergences.adaptive_kl: _adaptive_kl,
-    divergences.total_variation: _total_variation,
-}

@@ -27,7 +27,7 @@ class Gpu(NamedTuple):
 
 
 class TorchBuild(NamedTuple):
-    """What was installed as torch."""
+    """The installed build of torch."""
 
     version: str  # "2.13.0+cpu"
     cuda: str | None  # "13.0", the CUDA release it was built with
@@ -37,7 +37,7 @@ def nvidia_gpus() -> list[Gpu]:
     """The GPUs that nvidia-smi lists; none where there is no nvidia-smi.
 
     Raises:
-        OSError: nvidia-smi is there and failed; says what it said.
+        OSError: nvidia-smi exists and failed; with its own message.
     """
     command = shutil.which("nvidia-smi")
     if command is None:
@@ -62,7 +62,7 @@ def _gpu(line: str) -> Gpu:
 
 
 def torch_build() -> TorchBuild | None:
-    """Read from torch's own file, since importing torch takes seconds; None where there is none."""
+    """The build in torch's own file (importing torch takes seconds); None without torch."""
     found = importlib.util.find_spec("torch")
     if found is None or found.origin is None:
         return None
@@ -71,11 +71,11 @@ def torch_build() -> TorchBuild | None:
 
 
 def why_unused(gpus: Sequence[Gpu], torch: TorchBuild | None) -> str:
-    """Why torch cannot use the GPUs that are there, and what mends it; empty where it can.
+    """Why torch cannot use the GPUs of this machine, and the remedy; empty if it can.
 
     Args:
-        gpus: of ``nvidia_gpus``.
-        torch: of ``torch_build``.
+        gpus: from ``nvidia_gpus``.
+        torch: from ``torch_build``.
     """
     if not gpus:
         return "there is no NVIDIA GPU"

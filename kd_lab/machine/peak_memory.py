@@ -4,7 +4,7 @@ import sys
 
 
 def own_peak() -> int:
-    """Of this process, resident."""
+    """This process's largest resident memory, in bytes."""
     if sys.platform == "win32":
         import psutil
 
@@ -15,7 +15,7 @@ def own_peak() -> int:
 
 
 def largest_child_peak() -> int | None:
-    """Of the largest of the child processes that have ended; None on Windows, which forgets it."""
+    """The largest of the ended child processes, in bytes; None on Windows, which forgets it."""
     if sys.platform == "win32":
         return None
     import resource

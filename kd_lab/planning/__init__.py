@@ -1,1 +1,1 @@
-"""What a run will cost: ``kd-lab plan``."""
+"""The cost of a run before it starts: ``kd-lab plan`` and ``kd-lab recipe``."""

@@ -1,8 +1,8 @@
-"""What would fit: changes to a run that does not fit, each tried by the planner's own arithmetic.
+"""Changes that make a run fit; the planner's own arithmetic tries each.
 
-Changes are tried alone, then in pairs and threes, until one fits on as many GPUs as were planned.
-Nothing is listed of which a part fits already. A person chooses: LoRA and shorter rows train
-something else, while ZeRO and a smaller batch with accumulation do not.
+The planner tries changes alone, then in pairs and threes, until one fits on the planned number of
+GPUs. It lists no set of changes if a part of that set fits already. A person chooses: LoRA and
+shorter rows train something else, while ZeRO and a smaller batch with accumulation do not.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,18 +12,18 @@ from typing import Any, NamedTuple
 
 from kd_lab.planning.planned_run import GB, Job, plan_memory, plan_time
 
-# Allocators lose some memory to fragments: what takes more than this share may not run.
+# Allocators lose some memory to fragments: a run that needs more than this share may fail.
 FITS = 0.9
 GPUS = (2, 4, 8, 16)
 SHORTEST = 256  # tokens of a row
 MOST_TOGETHER = 3
-CACHE = "DIR"  # where a person has stored the teacher's signal
+CACHE = "DIR"  # the folder of a stored teacher
 
 
 class Change(NamedTuple):
     """Options that would make a run smaller."""
 
-    kind: str  # of one kind one change is made
+    kind: str  # a set has at most one change of a kind
     what: str
     options: Mapping[str, Any]
 
@@ -37,7 +37,7 @@ class Fit(NamedTuple):
 
     @property
     def options(self) -> str:
-        """As on the command line, ``--max_length 1024 --gpus 8``."""
+        """Its options on the command line, ``--max_length 1024 --gpus 8``."""
         words = [
             f"--{key} {str(value).lower() if isinstance(value, bool) else value}"
             for change in self.changes
@@ -51,7 +51,7 @@ class Fit(NamedTuple):
 
 
 def fits(job: Job) -> bool:
-    """Whether a run leaves the allocator its share of the GPU."""
+    """Whether a run fits and leaves the allocator its share of the GPU."""
     return plan_memory(job).peak <= FITS * job.plan.gpu_memory_gb * GB
 
 
@@ -59,25 +59,25 @@ def what_would_fit(job: Job) -> list[Fit]:
     """The smallest sets of changes with which a run fits, of at most three changes.
 
     Returns:
-        the first that fits of each kind, or combination of kinds, the fewest changes first.
+        for each kind, or combination of kinds, the first that fits; the fewest changes come first.
     """
-    found: list[Fit] = []
+    fitting: list[Fit] = []
     offered = list(changes(job))
     for together in range(1, MOST_TOGETHER + 1):
-        for some in combinations(offered, together):
-            kinds = {change.kind for change in some}
-            if len(kinds) < together or any(_kinds(fit) <= kinds for fit in found):
+        for chosen in combinations(offered, together):
+            kinds = {change.kind for change in chosen}
+            if len(kinds) < together or any(_kinds(fit) <= kinds for fit in fitting):
                 continue
-            tried = changed(job, some)
+            tried = changed(job, chosen)
             if fits(tried):
-                found.append(Fit(some, plan_memory(tried).peak, plan_time(tried).hours))
-        if any("gpus" not in _kinds(fit) for fit in found):  # a way without more GPUs, too
+                fitting.append(Fit(chosen, plan_memory(tried).peak, plan_time(tried).hours))
+        if any("gpus" not in _kinds(fit) for fit in fitting):  # one that needs no more GPUs
             break
-    return found
+    return fitting
 
 
 def changes(job: Job) -> Iterator[Change]:
-    """What this run could still change, of each kind the mildest first."""
+    """The changes open to this run; each kind begins with its mildest."""
     plan, config, arguments = job.plan, job.config, job.student_arguments
     if not config.bf16:
         yield Change("bf16", "mixed precision", {"bf16": True})
@@ -92,7 +92,7 @@ def changes(job: Job) -> Iterator[Change]:
         yield Change("rollout", "fewer answers at a time", {"rollout_batch_size": 8})
     if config.chunk_size > 256:
         yield Change("chunk", "smaller chunks", {"chunk_size": 256})
-    # A cache holds the rows of a dataset: not those that either model writes as it trains.
+    # A cache holds the rows of a dataset, not answers written during training.
     if job.teacher is not None and not config.written_share and not job.teacher_writes:
         yield Change("teacher", "stored teacher", {"teacher_cache": CACHE})
     if not arguments.use_peft:
@@ -109,16 +109,16 @@ def changes(job: Job) -> Iterator[Change]:
                 yield Change("gpus", f"{gpus} GPUs, ZeRO-{stage}", options)
 
 
-def changed(job: Job, some: tuple[Change, ...]) -> Job:
-    """The same run with some changes."""
+def changed(job: Job, chosen: tuple[Change, ...]) -> Job:
+    """The same run with these changes."""
     plan, arguments, config = copy(job.plan), copy(job.student_arguments), copy(job.config)
     teacher = job.teacher
-    for change in some:
+    for change in chosen:
         for key, value in change.options.items():
             if key == "teacher_cache":
                 teacher = None
                 continue
-            # What activation_checkpointing sets, once a configuration is made.
+            # A configuration turns activation_checkpointing into this one.
             name = "gradient_checkpointing" if key == "activation_checkpointing" else key
             owner = next(of for of in (plan, config, arguments) if hasattr(of, name))
             setattr(owner, name, value)

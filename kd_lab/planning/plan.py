@@ -1,11 +1,11 @@
-"""``kd-lab plan``: what a training run will need, estimated before a GPU is asked for.
+"""``kd-lab plan``: the memory and time of a training run, estimated before a GPU is rented.
 
     kd-lab plan --config qwen2.5/token_fkl                            # one GPU of 80 GB
     kd-lab plan --config qwen2.5/token_fkl --gpus 8 --zero_stage 3    # as accelerate/zero3 runs it
     kd-lab plan --config qwen2.5/ultra_7b                             # does not fit: what would
 
-It takes the recipes of ``kd-lab train``. What they do not say is an option here, printed with the
-result. How it is counted stands in kd_lab/planning/planned_run.py, how it was checked in its tests.
+It takes the recipes of ``kd-lab train``. Its own options are the numbers that no recipe has; the
+result prints them. kd_lab/planning/planned_run.py has the arithmetic; its tests check it.
 """
 
 from kd_lab.data.conversations import DataArguments
@@ -36,13 +36,13 @@ def run(
     """Print the estimate.
 
     Raises:
-        ValueError: a model whose size is not known, or a setting that cannot be planned for.
+        ValueError: a model of unknown size, or a setting that cannot be planned.
     """
     print(describe(make_job(plan, student, teacher, data, config)))
 
 
 def describe(job: Job) -> str:
-    """The estimate as it is printed."""
+    """The estimate as printed text."""
     plan, time = job.plan, plan_time(job)
     models = f"student of {job.student.parameters / 1e6:,.1f} million parameters"
     if job.teacher is not None:
@@ -77,17 +77,17 @@ def describe(job: Job) -> str:
 
 
 def _advice(job: Job) -> list[str]:
-    """What would fit, and how it is asked for."""
+    """The changes with which the run would fit, and their options."""
     peak = plan_memory(job).peak / GB
-    found = what_would_fit(job)
+    fitting = what_would_fit(job)
     lines = [f"What would fit, by the same estimate ({FITS:.0%} of a GPU's memory at the most):"]
-    for fit in found:
+    for fit in fitting:
         lines.append(f"  {fit.peak / GB:6.1f} GB {fit.hours:9.2f} hours  {fit.what}")
         lines.append(f"{'':27}{fit.options}")
-    if not found:
+    if not fitting:
         lines.append("  nothing tried here fits: take a smaller student or teacher, or")
     lines.append(f"  a GPU of {peak / FITS:.0f} GB or more, without any change")
-    options = " ".join(fit.options for fit in found)
+    options = " ".join(fit.options for fit in fitting)
     if "--zero_stage" in options:
         lines.append(
             "--gpus N --zero_stage S is for this plan; training takes them from its launcher:\n"
@@ -96,7 +96,7 @@ def _advice(job: Job) -> list[str]:
         )
     if "--teacher_cache" in options:
         lines.append(
-            f"{CACHE} is what `kd-lab cache` writes, of the same teacher and conversations."
+            f"{CACHE} is the folder that `kd-lab cache` writes for the same teacher and data."
         )
     return lines
 

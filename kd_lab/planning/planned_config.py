@@ -1,4 +1,4 @@
-"""The settings of a run that is planned and not run: bf16 is no question of this machine."""
+"""The settings of a run that is only planned: this machine need not support bf16."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ from kd_lab.trainers.distil_config import DistilConfig
 
 @dataclass
 class PlannedConfig(DistilConfig):
-    """DistilConfig, which here needs no GPU."""
+    """DistilConfig without the need for a GPU."""
 
     on_cpu: bool = field(default=False, init=False)  # whether the recipe asks for it
 

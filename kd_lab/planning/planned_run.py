@@ -1,10 +1,16 @@
-"""What a training run holds and does: bytes of one GPU, operations and hours, from its recipe.
+"""The memory and work of a training run: bytes on one GPU, operations and hours, from its recipe.
 
-Memory is counted: weights, gradients and AdamW as ZeRO splits them (Rajbhandari et al. 2019, arXiv
-1910.02054), with LoRA those of its adapters, the teacher, what autograd keeps of the student's
-layers, the chunks of logits of the fused loss, and the caches of a model that writes. Time is
-arithmetic over the GPU's peak times a utilisation that is assumed, and for written answers a time
-for each layer of a model at each token.
+Memory is the sum of
+
+- weights, gradients and AdamW's state, as ZeRO splits them (Rajbhandari et al. 2019, arXiv
+  1910.02054); under LoRA those of its adapters,
+- the teacher's weights,
+- the student's activations that autograd keeps,
+- the fused loss's chunks of logits,
+- the caches of a model that writes.
+
+Training time is arithmetic over the GPU's peak times an assumed utilisation. Writing time is an
+assumed time for each layer of a model at each token.
 """
 
 import math
@@ -27,7 +33,7 @@ RUNTIME = 2 * GB
 # DeepSpeed's own defaults, in numbers: reduce_bucket_size, allgather_bucket_size,
 # stage3_max_live_parameters.
 BUCKETS, LIVE = 2 * 500_000_000, 1_000_000_000
-# The linear layers of a Llama or Qwen, and those that PEFT adapts of them unless told otherwise.
+# The linear layers of a Llama or Qwen, and those of them that PEFT adapts by default.
 LINEAR_LAYERS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 ADAPTED = {"q_proj", "v_proj"}
 # [half a chunk, vocabulary] in float32: four that the fused loss keeps on a GPU, and at most as
@@ -37,34 +43,38 @@ LOGIT_BUFFERS = 8
 
 @dataclass
 class PlanArguments:
-    """The machine, and what neither it nor the recipe says: assumptions."""
+    """The machine, and the assumptions that neither it nor the recipe settles."""
 
-    gpus: int = field(default=1, metadata={"help": "GPUs, all machines together."})
-    gpu_memory_gb: float = field(default=80.0, metadata={"help": "Of one GPU, in 10^9 bytes."})
+    gpus: int = field(default=1, metadata={"help": "Number of GPUs on all machines together."})
+    gpu_memory_gb: float = field(
+        default=80.0, metadata={"help": "Memory of one GPU, in 10^9 bytes."}
+    )
     gpu_tflops: float = field(
         default=312.0,
-        metadata={"help": "Of one GPU in bfloat16, dense, 10^12 a second: A100 312, H100 989."},
+        metadata={"help": "Peak of one GPU in dense bfloat16, 10^12 a second: A100 312, H100 989."},
     )
     utilisation: float = field(
-        default=0.4, metadata={"help": "Share of that which training reaches."}
+        default=0.4, metadata={"help": "Share of the peak that training reaches."}
     )
     zero_stage: int = field(
         default=0, metadata={"help": "DeepSpeed ZeRO 1, 2 or 3; 0 is one process or DDP."}
     )
     conversation_tokens: int = field(
-        default=1200, metadata={"help": "Mean length of a conversation, max_length cut off."}
+        default=1200, metadata={"help": "Mean tokens of a conversation, after max_length."}
     )
     trained_share: float = field(
-        default=0.8, metadata={"help": "Share of them that is answers, and trained."}
+        default=0.8, metadata={"help": "Share of these tokens that is trained: the answers."}
     )
     layer_ms: float = field(
         default=1.0,
-        metadata={"help": "Of one layer at one token of a batch that transformers writes."},
+        metadata={
+            "help": "Milliseconds of one layer at one token of a batch that transformers writes."
+        },
     )
 
 
 class Job(NamedTuple):
-    """A training run: what is asked, and the two models."""
+    """A training run: its settings and the two models' shapes."""
 
     plan: PlanArguments
     student_arguments: "StudentArguments"
@@ -77,7 +87,7 @@ class Job(NamedTuple):
 
     @property
     def trained_parameters(self) -> int:
-        """All of the student's, or its LoRA's."""
+        """All parameters of the student, or of its LoRA."""
         arguments = self.student_arguments
         if not arguments.use_peft:
             return self.student.parameters
@@ -85,7 +95,7 @@ class Job(NamedTuple):
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest row there can be."""
+        """The most tokens of any row."""
         length = self.config.max_length or self.plan.conversation_tokens
         written = self.config.written_share or self.teacher_writes
         return length + (self.config.max_new_tokens if written else 0)
@@ -96,7 +106,7 @@ class Job(NamedTuple):
 
     @property
     def rows_per_step(self) -> int:
-        """Of one process."""
+        """Rows of one process in an optimizer step."""
         return self.config.per_device_train_batch_size * self.config.gradient_accumulation_steps
 
     @property
@@ -105,7 +115,7 @@ class Job(NamedTuple):
         if count is None:
             count = _drawn(self.data.dataset, "train")
         if count is None:
-            raise ValueError("num_conversations: say how many conversations the files hold")
+            raise ValueError("num_conversations: give the number of conversations in the files")
         return count
 
     @property
@@ -117,7 +127,7 @@ class Job(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """Bytes of one GPU; ``training`` and ``writing`` come in turn, on top of ``always``."""
+    """Bytes of one GPU; ``training`` and ``writing`` take turns on top of ``always``."""
 
     always: dict[str, float]
     training: dict[str, float]
@@ -130,7 +140,7 @@ class Memory(NamedTuple):
 
 
 class Time(NamedTuple):
-    """What takes time."""
+    """The parts of a run's time."""
 
     steps: int
     training_flops: float
@@ -146,10 +156,10 @@ def make_job(
     data: "DataArguments",
     config: "PlannedConfig",
 ) -> Job:
-    """The run that a recipe asks for.
+    """The run of a recipe.
 
     Raises:
-        ValueError: a model whose size is not known, or a setting that cannot be planned for.
+        ValueError: a model of unknown size, or a setting that cannot be planned.
     """
     for name in ("gpus", "gpu_memory_gb", "gpu_tflops", "conversation_tokens"):
         if not getattr(plan, name) > 0:
@@ -186,7 +196,7 @@ def make_job(
 
 
 def plan_memory(job: Job) -> Memory:
-    """What one GPU holds, in bytes, by name."""
+    """The bytes that one GPU holds, by name."""
     plan, config, student, teacher = job.plan, job.config, job.student, job.teacher
     gpus, stage = plan.gpus, plan.zero_stage
     loaded = WIDTHS.get(job.student_arguments.dtype or "float32", 2)
@@ -240,7 +250,7 @@ def plan_memory(job: Job) -> Memory:
 
 
 def _writing_memory(job: Job, held: int) -> dict[str, float]:
-    """The weights of the models that write, gathered for it, and their rows' keys and values."""
+    """The gathered weights of the writing models, and their rows' keys and values."""
     config = job.config
     rows = min(job.rows_per_step, config.rollout_batch_size)
     writers = {}
@@ -261,7 +271,7 @@ def _writing_memory(job: Job, held: int) -> dict[str, float]:
 
 
 def plan_time(job: Job) -> Time:
-    """Arithmetic, and hours by the clock."""
+    """The arithmetic, and the hours by the clock."""
     plan, config, student, teacher = job.plan, job.config, job.student, job.teacher
     length = min(plan.conversation_tokens, job.longest)
     rows = job.steps * job.rows_per_step * plan.gpus
@@ -289,7 +299,7 @@ def plan_time(job: Job) -> Time:
 
 
 def _drawn(dataset: str, split: str) -> int | None:
-    """How many conversations are drawn of a named source if nothing is said."""
+    """How many conversations a named source draws by default."""
     from kd_lab.data.conversations import DRAWN, NAMED
 
     return DRAWN[split] if dataset in NAMED else None
@@ -319,7 +329,7 @@ def _evaluations(job: Job) -> int:
 
 
 def _writing_seconds(job: Job) -> float:
-    """All layers of the models that write, once a token, until the longest answer is written."""
+    """Seconds of all layers of the writing models, one token at a time, to the longest answer."""
     config, layers = job.config, 0
     if config.written_share:
         layers += job.student.layers
@@ -332,6 +342,6 @@ def _writing_seconds(job: Job) -> float:
 
 
 def checkpoint_bytes(job: Job) -> float:
-    """One checkpoint on disk: weights, and what AdamW and DeepSpeed need to go on."""
+    """One checkpoint on disk: weights, and the state that AdamW and DeepSpeed need to resume."""
     held = 2 if job.plan.zero_stage and job.config.bf16 else 4
     return job.trained_parameters * (held + 8 + (4 if held == 2 else 0))

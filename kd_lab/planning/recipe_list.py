@@ -1,7 +1,7 @@
-"""``kd-lab recipe``: what every recipe does, what it needs first, and about how long it takes.
+"""``kd-lab recipe``: every recipe, the steps it needs first, and about how long it takes.
 
-Times are estimates: on a CPU by what runs kept in assets/results/ reached, on GPUs by the
-arithmetic of ``kd-lab plan``. Nothing here imports torch, so that the list is there at once.
+Times are estimates. On a CPU they come from the speed of runs kept in assets/results/, on GPUs from
+the arithmetic of ``kd-lab plan``. Nothing here imports torch, so the list appears at once.
 """
 
 import importlib.util
@@ -24,7 +24,7 @@ START_SECONDS, STEP_SECONDS, CORE_FLOPS = 8.0, 0.012, 60e9
 MOST_CORES = 16  # more of them do not make such small models faster
 # A conversation of the toy language, in tokens, and the share that is trained.
 TOY = {"runs/tiny": (29, 0.42), "models": (51, 0.2)}
-# What a recipe leaves unsaid; a test compares them with the arguments' own defaults.
+# The settings that a recipe omits; a test compares them with the arguments' own defaults.
 DEFAULTS: dict[str, Any] = {
     "model_name_or_path": None, "model_shape": None, "keep_every": 1, "use_peft": False,
     "teacher_model_name_or_path": None, "teacher_dtype": "auto", "teacher_cache": None,
@@ -35,12 +35,12 @@ DEFAULTS: dict[str, Any] = {
     "gradient_accumulation_steps": 1, "activation_checkpointing": False, "eval_strategy": "no",
     "eval_steps": None, "logging_steps": 10, "eval_on_start": False, "use_cpu": False,
 }  # fmt: skip
-# Of the two commands that store what a teacher gives.
+# Of the two commands that store a teacher's answers or signal.
 STORING = {"max_new_tokens": 512, "rollout_batch_size": 64, "teacher_signal": "hidden"}
 
 
 class Cost(NamedTuple):
-    """About how long a recipe takes: here, or on GPUs, which its data and models are for."""
+    """About how long a recipe takes, on this machine or on the GPUs that it is meant for."""
 
     seconds: float
     on_gpus: bool
@@ -59,8 +59,8 @@ def recipe_list() -> str:
     by_name = {step.name: step for step in steps()} if has_yaml else {}
     lines = []
     for name, summary in recipes().items():
-        told = _told(by_name[name]) if name in by_name else ""
-        line, *more = textwrap.wrap(told, WIDTH - NAME_WIDTH) or [""]
+        needed = _needed(by_name[name]) if name in by_name else ""
+        line, *more = textwrap.wrap(needed, WIDTH - NAME_WIDTH) or [""]
         lines += [f"{name:{NAME_WIDTH}}{line}".rstrip(), *(" " * NAME_WIDTH + of for of in more)]
         lines += [f"    {of}" for of in textwrap.wrap(summary, WIDTH - 4)]
     if not by_name:
@@ -69,14 +69,14 @@ def recipe_list() -> str:
     about = (
         f"Times are estimates: of tiny/ and smol/ on this machine's CPU ({cores()} cores), of "
         f"qwen2.5/ on GPUs at {gpu.utilisation:.0%} of {gpu.gpu_tflops:g} TFLOP/s "
-        "(`kd-lab plan --config NAME` says more). What comes first takes its own time; SmolLM2 is "
-        "fetched by `python -m kd_lab.smollm2`, and owner/name by itself from the model hub."
+        '(`kd-lab plan --config NAME` says more). Steps after "first" take their own time. '
+        "`python -m kd_lab.smollm2` fetches SmolLM2; owner/name comes by itself from the model hub."
     )
     return "\n".join([*lines, "", *textwrap.wrap(about, WIDTH)])
 
 
 def cost(step: Step, num_cores: int | None = None) -> Cost:
-    """An estimate of a recipe's time, without what it needs first.
+    """An estimate of a recipe's time, without the steps it needs first.
 
     Args:
         num_cores: of the machine; by default this one's.
@@ -101,7 +101,7 @@ def cost(step: Step, num_cores: int | None = None) -> Cost:
 
 
 def job_of(step: Step) -> Job:
-    """The run that ``kd-lab plan`` would count, made without importing a trainer."""
+    """The run as ``kd-lab plan`` would count it, made without importing a trainer."""
     settings = {**DEFAULTS, **step.settings}
     by_student = PREFIX_SOURCES[settings["prefixes"]].writer == "student"
     settings["written_share"] = 1.0 if by_student else settings["student_share"]
@@ -118,13 +118,13 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def _told(step: Step) -> str:
+def _needed(step: Step) -> str:
     """``about 15 s; first: tiny/start, tiny/teacher``."""
     first = [before.name for before in needs(step.settings)] + hub_models(step.settings)
-    # How fast a network is nobody knows.
+    # The speed of the network is unknown.
     downloads = step.kind == "data" and step.settings["dataset"] != "toy"
-    told = "a download, and minutes" if downloads else f"about {cost(step)}"
-    return told + (f"; first: {', '.join(first)}" if first else "")
+    time = "a download, and minutes" if downloads else f"about {cost(step)}"
+    return time + (f"; first: {', '.join(first)}" if first else "")
 
 
 def _plan(step: Step) -> PlanArguments:
@@ -138,7 +138,7 @@ def _plan(step: Step) -> PlanArguments:
 
 
 def _storing(step: Step) -> tuple[float, float]:
-    """Of generate and cache: operations, and seconds of tokens that wait for one another."""
+    """For generate and cache: operations, and seconds of tokens that wait for one another."""
     settings, plan = {**STORING, **step.settings}, _plan(step)
     teacher = model_shape(settings["teacher_model_name_or_path"])
     rows, length = settings["num_conversations"], float(plan.conversation_tokens)

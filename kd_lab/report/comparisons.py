@@ -1,10 +1,10 @@
-"""What a report says of its numbers: means over seeds, differences to SFT, and what is best.
+"""The numbers of a report: means over seeds, differences to SFT, and the best of each column.
 
-Examples are the same for all runs, so a row's value of an example is its mean over the row's
-seeds, and two rows are compared example by example (paired bootstrap, ``intervals.py``). Such an
-interval says how far other test examples would move a figure. What another seed of training would
-do is told by the spread between seeds; and nothing is called significant unless every seed of the
-one row lies beyond every seed of the other.
+Examples are the same for all runs. So a row's value of an example is its mean over the row's seeds,
+and two rows are compared example by example (paired bootstrap, ``intervals.py``). Such an interval
+says how far other test examples would move a figure. The spread between seeds says how far another
+training seed would. A difference is significant only if every seed of the one row lies beyond every
+seed of the other.
 """
 
 from collections import Counter
@@ -57,7 +57,7 @@ class Comparison(NamedTuple):
 def figure(row: Row, metric: Metric) -> Figure | None:
     """A cell of the table; None where a run of the row lacks the metric.
 
-    Of a single run it is what evaluation.json says. A teacher is not compared with itself.
+    A single run's cell is the figure in evaluation.json. A teacher is not compared with itself.
     """
     if not row.has(metric.name) or (row.is_teacher and metric.of_teacher):
         return None
@@ -70,9 +70,9 @@ def figure(row: Row, metric: Metric) -> Figure | None:
 
 
 def compared_metrics(rows: Sequence[Row]) -> list[Metric]:
-    """The metrics whose difference to SFT is told."""
-    had = [metric for metric in COMPARED if any(row.has(metric.name) for row in rows)]
-    return had[:NUM_COMPARED]
+    """The metrics whose difference to SFT is reported."""
+    present = [metric for metric in COMPARED if any(row.has(metric.name) for row in rows)]
+    return present[:NUM_COMPARED]
 
 
 def differences_to_sft(rows: Sequence[Row]) -> list[Comparison]:
@@ -91,11 +91,11 @@ def differences_to_sft(rows: Sequence[Row]) -> list[Comparison]:
 
 
 def best_of_columns(rows: Sequence[Row]) -> tuple[set[tuple[str, str]], int]:
-    """Which cells, as (name of the row, name of the metric), are the best of their column.
+    """The best cells of their columns, as (name of the row, name of the metric).
 
-    Among the students of one size, and only where the best differs significantly from each of the
-    others, p adjusted over the comparisons of all columns. Where a student lacks the metric, or
-    stands against another teacher than the others, nothing is best.
+    Rivals are the students of one size. The best must differ significantly from each rival, with p
+    adjusted over the comparisons of all columns. Nothing is best where a student lacks the metric,
+    or where the rivals have different teachers.
 
     Returns:
         the cells, and the number of comparisons.
@@ -109,18 +109,18 @@ def best_of_columns(rows: Sequence[Row]) -> tuple[set[tuple[str, str]], int]:
                 means = [metric.better * _over_seeds(rival, metric).mean for rival in rivals]
                 best = rivals[int(np.argmax(means))]
                 pairs += [(best, other, metric) for other in rivals if other is not best]
-    # Where seeds overlap nothing is significant: p is taken as 1 there, which saves the work.
+    # Where seeds overlap nothing is significant. So p is taken as 1, without a bootstrap.
     apart = [pair for pair in pairs if _seeds_apart(*pair)]
     comparisons = compare(apart, num_others=len(pairs) - len(apart))
     clear = [(c.row.name, c.metric.name) for c in comparisons if c.significant]
-    asked = Counter((best.name, metric.name) for best, _, metric in pairs)
-    return {cell for cell, won in Counter(clear).items() if won == asked[cell]}, len(pairs)
+    rivals_of = Counter((best.name, metric.name) for best, _, metric in pairs)
+    return {cell for cell, won in Counter(clear).items() if won == rivals_of[cell]}, len(pairs)
 
 
 def compare(pairs: Iterable[tuple[Row, Row, Metric]], num_others: int = 0) -> list[Comparison]:
     """Differences, each of the first row less the second.
 
-    P is adjusted over all of them and ``num_others`` more, of which nothing is claimed.
+    p is adjusted over all of them and ``num_others`` more, which are taken as not significant.
     """
     pairs = list(pairs)
     resamples = max(RESAMPLES, RESAMPLES_A_COMPARISON * (len(pairs) + num_others))
@@ -156,6 +156,6 @@ def _over_seeds(row: Row, metric: Metric) -> Spread:
 
 
 def _values(row: Row, metric: Metric) -> np.ndarray:
-    """Each example's value, [n], the mean over the row's seeds."""
+    """The mean over the row's seeds at each example, [n]."""
     runs = [run.evaluation["metrics"][metric.name]["values"] for run in row.runs]
     return np.mean(runs, axis=0)

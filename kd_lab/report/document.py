@@ -19,28 +19,27 @@ from kd_lab.report.table import (
 MAIN, FIDELITY, MODES = TABLES
 
 HOW_TO_READ = f"""\
-A row is one objective: the student q before it, the teacher p, and the loss, a point of the map
-*prefix source × divergence* with its share of SFT, and the method that lies there. The
-prefix source is who wrote the answers that are learnt from: the dataset, the teacher, the student
-(mixed: a share λ of them anew by the student).
+A row is one objective: the student q before it, the teacher p, the loss and its method. The loss is
+a point of the map *prefix source × divergence*, with its share of SFT. The prefix source wrote the
+training answers: the dataset, the teacher or the student (mixed: the student writes a share λ).
 FKL is forward KL, D(p‖q), and RKL reverse KL, D(q‖p); *teacher × SFT* is SeqKD, and *policy
 gradient* MiniLLM's. Both KLs of the table are to the teacher, in nats per token of the references.
 
-A cell is the mean with its 95% bootstrap interval over the test examples and, of a row trained with
-several seeds, the standard deviation between them (mean and interval are then those of the
-mean over the seeds). The interval says what other test examples would change, the deviation what
-another seed of training would. Arrows point to the better side.
+A cell is the mean with its 95% bootstrap interval over the test examples. A row with several seeds
+also has the standard deviation between them; mean and interval are those of the mean over seeds.
+The interval says how far other test examples would move the figure, the deviation how far another
+training seed would. Arrows point to the better side.
 
-**Bold** is the best of its column among the students of one size, only where it differs from each
-of the others: paired bootstrap over the test examples, p below {SIGNIFICANT:g} after Holm's
-adjustment for the COMPARISONS comparisons of all columns, and every seed of the one beyond every
-seed of the other. A column without bold has no such best."""
+**Bold** is the best of its column among the students of one size, if it differs significantly from
+each of the others. Significant means: a paired bootstrap over the test examples gives p below
+{SIGNIFICANT:g} after Holm's adjustment for the COMPARISONS comparisons of all columns, and every
+seed of the one row lies beyond every seed of the other. A column without bold has no such best."""
 
 PUBLISHED = """
 
-Rows marked *published* are those of Table 1 in the post: one figure each, without intervals, and in
-no comparison here. The post's columns of sizes are swapped; put right, the students q are the 1.5B
-and the teacher p the 7B."""
+Rows marked *published* are those of Table 1 in the post: one figure each, without intervals. No
+comparison here uses them. The post swaps its columns of sizes; corrected, the students q are the
+1.5B and the teacher p the 7B."""
 
 NOTES = {
     FIDELITY: """
@@ -92,23 +91,23 @@ def report_markdown(
     """The text of report.md.
 
     Args:
-        rows: what was run.
-        table_rows: the same, with what was published.
+        rows: the report's rows.
+        table_rows: the same, with the published rows.
         best, num_best_comparisons: from ``best_of_columns``.
         differences: from ``differences_to_sft``.
-        pictures: names of those that could be drawn.
+        pictures: names of the pictures that were drawn.
     """
     examples = rows[0].runs[0].evaluation["test_set"]["examples"]
     how_to_read = HOW_TO_READ.replace("COMPARISONS", f"{num_best_comparisons:,}")
     if any(isinstance(row, PublishedRow) for row in table_rows):
         how_to_read += PUBLISHED
-    told = NO_DIFFERENCES
+    difference_text = NO_DIFFERENCES
     if differences:
-        told = DIFFERENCES.replace("COMPARISONS", f"{len(differences):,}")
-        told += "\n\n" + markdown_differences(differences)
+        difference_text = DIFFERENCES.replace("COMPARISONS", f"{len(differences):,}")
+        difference_text += "\n\n" + markdown_differences(differences)
     sections = {
         MAIN: markdown_table(table_rows, MAIN, best, whole=True) + "\n\n" + how_to_read,
-        "Differences to SFT": told,
+        "Differences to SFT": difference_text,
         "Training curves": _curves(rows) if "training_curves" in pictures else NO_CURVES,
         "Coverage against precision": (
             COVERAGE_PRECISION if "coverage_precision" in pictures else NO_COVERAGE_PRECISION
@@ -134,7 +133,7 @@ def _curves(rows: Sequence[Row]) -> str:
 
 
 def _markdown_runs(rows: Sequence[Row]) -> str:
-    """Where each row comes from; the folders hold all that is needed to repeat it."""
+    """The origin of each row; its folders hold all that is needed to repeat it."""
     lines = [
         markdown_row(["recipe", "seed", "folder", "steps", "commit"]),
         markdown_row(["---", "--:", "---", "--:", "---"]),

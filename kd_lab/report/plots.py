@@ -1,8 +1,8 @@
 """The pictures of a report: differences to SFT, training curves, and coverage against precision.
 
-A row looks the same in every picture. Its colour and line say which divergence it has, its
-marker who wrote the answers: ● the dataset, ▲ the teacher, ■ the student, ◆ both; hollow where a
-share is SFT. SFT alone is grey, the teacher a star, and a start a cross.
+A row looks the same in every picture. Its colour and line show its divergence. Its marker shows who
+wrote the answers: ● the dataset, ▲ the teacher, ■ the student, ◆ both; hollow where a share is SFT.
+SFT alone is grey, the teacher a star, and a start a cross.
 """
 
 import io
@@ -45,7 +45,7 @@ def draw_all(rows: Sequence[Row], comparisons: Sequence[Comparison]) -> dict[str
 def styles(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
     """Colour, line style and marker of each row, by its name."""
     taken: set[tuple[str, str, str]] = set()
-    found = {}
+    by_name = {}
     for row in rows:
         style, marker, filled = line_style(None), "o", True
         if row.is_teacher:
@@ -59,8 +59,8 @@ def styles(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
         while (style["color"], marker, face) in taken and marker != ".":
             marker = next(spare, ".")
         taken.add((style["color"], marker, face))
-        found[row.name] = {**style, "marker": marker, "markerfacecolor": face}
-    return found
+        by_name[row.name] = {**style, "marker": marker, "markerfacecolor": face}
+    return by_name
 
 
 @house_style()
@@ -107,7 +107,7 @@ def _draw_differences(rows: Sequence[Row], comparisons: Sequence[Comparison]) ->
 
 @house_style()
 def _draw_curves(rows: Sequence[Row]) -> Figure | None:
-    """Forward and reverse KL to the teacher on held-out conversations, as training goes on."""
+    """Forward and reverse KL to the teacher on held-out conversations, during training."""
     curves = {row.name: logged for row in rows if (logged := logged_curves(row)) is not None}
     if not curves:
         return None
@@ -135,14 +135,14 @@ def _draw_curves(rows: Sequence[Row]) -> Figure | None:
 
 @house_style()
 def _draw_modes(rows: Sequence[Row]) -> Figure | None:
-    """A point a run: how much of the truth is kept against how much of what is said is true."""
+    """A point a run: coverage of the truth against precision of the answers."""
     shown = [row for row in rows if row.has("precision") and row.has("coverage")]
     if not shown:
         return None
     style = styles(rows)
     figure = Figure(figsize=(6.4, 6.0), layout="constrained")
     axes = figure.subplots()
-    # What the students came from may lie far off, and they fill the frame.
+    # The students fill the frame; the models they came from may lie outside.
     shown.sort(key=lambda row: row.gives != "")
     for row in shown:
         look = {key: value for key, value in style[row.name].items() if key != "linestyle"}
@@ -173,8 +173,8 @@ def _draw_modes(rows: Sequence[Row]) -> Figure | None:
 
 
 def logged_curves(row: Row) -> dict[str, tuple[np.ndarray, np.ndarray]] | None:
-    """Of each logged key: the steps that all seeds have, [s], and the values, [seeds, s]."""
-    found = {}
+    """For each logged key the steps that all seeds have, [s], and the values, [seeds, s]."""
+    curves = {}
     for key in LOGGED.values():
         of_seeds = [
             {line["step"]: line[key] for line in run.log if key in line} for run in row.runs
@@ -182,12 +182,12 @@ def logged_curves(row: Row) -> dict[str, tuple[np.ndarray, np.ndarray]] | None:
         steps = sorted(set.intersection(*map(set, of_seeds)))
         if not steps:
             return None
-        found[key] = np.array(steps), np.array([[one[step] for step in steps] for one in of_seeds])
-    return found
+        curves[key] = np.array(steps), np.array([[one[step] for step in steps] for one in of_seeds])
+    return curves
 
 
 def _legend(figure: Figure, axes: Axes) -> None:
-    """Below the panels, so that it lies on no curve."""
+    """Draw the legend below the panels, so that it hides no curve."""
     handles, labels = axes.get_legend_handles_labels()
     columns = 1 if max(map(len, labels)) > 40 else 2
     figure.legend(

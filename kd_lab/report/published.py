@@ -1,7 +1,7 @@
-"""The rows that the post published in its Table 1, beside which ours of Qwen2.5 stand.
+"""The post's Table 1 as rows, to stand beside our rows of Qwen2.5.
 
-One figure each, of one seed, without intervals. The post's columns of sizes are swapped: put right
-here, the student q is the 1.5B and the teacher p the 7B.
+The post gives one figure each, of one seed, without intervals. It swaps its columns of sizes; here
+they are corrected: the student q is the 1.5B and the teacher p the 7B.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from kd_lab.report.runs import NOT_TRAINED, Row
 
 
 class PublishedRow(NamedTuple):
-    """A row of Table 1, on our map; q and p as the recipes in qwen2.5/ name them."""
+    """A row of Table 1 on our map, with q and p named as in the recipes of qwen2.5/."""
 
     q: str
     p: str
@@ -24,7 +24,7 @@ class PublishedRow(NamedTuple):
 
     @property
     def loss(self) -> str:
-        """Its words, as those of our rows."""
+        """Its point in the words of our rows."""
         return self.point.short if self.point else NOT_TRAINED
 
     @property
@@ -37,7 +37,7 @@ class PublishedRow(NamedTuple):
         return f"published: {self.loss}, q = {self.q}"
 
     def score(self, metric: str) -> float | None:
-        """What was published of a metric; None: nothing."""
+        """The published figure of a metric; None if there is none."""
         names = [metric.name for metric in TABLE_1]
         return self.scores[names.index(metric)] if metric in names else None
 
@@ -65,9 +65,9 @@ PUBLISHED = (
 
 
 def with_published(rows: Sequence[Row]) -> list[Row | PublishedRow]:
-    """The lines of the table: each of our rows, what was published of the same, then the others.
+    """The lines of the table: each of our rows, its published twin, then the other published rows.
 
-    Nothing is added where no run is one of Qwen2.5.
+    If no run is one of Qwen2.5, nothing is added.
     """
     if not any(_is_qwen(row) for row in rows):
         return list(rows)

@@ -2,8 +2,8 @@
 
     kd-lab report runs/tiny/* --output_dir runs/report
 
-Each run is a folder in which ``kd-lab evaluate`` left its ``evaluation.json``. Written are
-report.md, table.csv and the pictures as PNG and SVG; the main table is printed too.
+Each run is a folder with the ``evaluation.json`` of ``kd-lab evaluate``. The command writes
+report.md, table.csv and the pictures as PNG and SVG. It also prints the main table.
 """
 
 from contextlib import ExitStack
@@ -25,12 +25,12 @@ REPORT, TABLE = "report.md", "table.csv"
 
 @dataclass
 class ReportArguments:
-    """Which runs, and where to."""
+    """The runs of a report, and its folder."""
 
     runs: list[str] = field(
-        metadata={"help": "Folders of runs, each with the evaluation.json of kd-lab evaluate."}
+        metadata={"help": "Folders of runs; each has the evaluation.json of kd-lab evaluate."}
     )
-    output_dir: str = field(default="report", metadata={"help": "Where the report goes."})
+    output_dir: str = field(default="report", metadata={"help": "The folder of the report."})
 
 
 ARGUMENTS = (ReportArguments,)
@@ -40,7 +40,7 @@ def run(args: ReportArguments) -> None:
     """Write the report and print its main table.
 
     Raises:
-        ValueError: in one line, what is wrong with a run; an earlier report stays as it was.
+        ValueError: a fault of one run, in one line; an earlier report stays as it was.
     """
     with only_one_at_work(Path(args.output_dir)):
         _write(args)

@@ -1,8 +1,8 @@
 """The runs of a report: read, checked to be comparable, and grouped into rows.
 
 A run is a folder with ``evaluation.json`` (kd-lab evaluate) beside ``config.yaml`` and
-``metrics.jsonl`` (kd-lab train). A model that was not trained here has the first alone. Runs whose
-settings differ in nothing but their seed are one row.
+``metrics.jsonl`` (kd-lab train). A model that was not trained here has only ``evaluation.json``.
+Runs whose settings differ in nothing but their seed are one row.
 """
 
 import json
@@ -51,13 +51,13 @@ class Run:
         return tuple(self.config.get(key) for key in SEEDS)
 
     def weights(self, metric: str) -> list[float] | None:
-        """Of a metric's examples; None: all equal, or not measured."""
+        """The weights of a metric's examples; None if all are equal, or it was not measured."""
         name = self.evaluation["metrics"].get(metric, {}).get("weights")
         return name and self.evaluation["weights"][name]
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What it shares with the other seeds of its row."""
+        """The settings that all seeds of a row share."""
         return {
             key: value
             for key, value in self.config.items()
@@ -74,9 +74,9 @@ class Row:
     gives: str  # its own name, where it is the p or q of another run in the report
     q: str  # the student before this training
     p: str  # the teacher; empty where the training had none
-    point: Point | None  # of the map; None: not trained here
-    remark: str = ""  # what tells it from rows that are otherwise alike
-    name: str = ""  # unlike that of any other row
+    point: Point | None  # on the map; None: not trained here
+    remark: str = ""  # the difference from rows that are otherwise alike
+    name: str = ""  # unique among the rows
 
     @property
     def loss(self) -> str:
@@ -85,7 +85,7 @@ class Row:
 
     @property
     def method(self) -> str:
-        """The named method at its point; "" where there is none, and of a model that gives."""
+        """The named method at its point; "" where there is none, and for a model that gives."""
         return method_of(self.point) or "" if self.point and not self.gives else ""
 
     @property
@@ -110,13 +110,13 @@ class Row:
 
     @property
     def teacher(self) -> str | None:
-        """Whom its fidelity was measured against; None: nobody."""
+        """The teacher of its fidelity figures; None without one."""
         identity = self.runs[0].evaluation["teacher"]
         return identity and _identity(identity)
 
     @property
     def start(self) -> str:
-        """What training began with: rows of the same start differ in their method only."""
+        """The model before training; rows of one start differ in their method only."""
         keys = ("model_name_or_path", "model_revision", "keep_every", "model_shape")
         return json.dumps([self.config.get(key) for key in keys])
 
@@ -127,11 +127,11 @@ class Row:
 
 
 def read_rows(folders: Sequence[str | Path]) -> list[Row]:
-    """The rows of a report: teachers and starts, then what had no teacher, then the distilled.
+    """The rows of a report: teachers and starts, then runs without a teacher, then distilled ones.
 
     Raises:
-        ValueError: in one line: a folder that holds no evaluation, one that is given twice, two
-            runs of one recipe and seed, or evaluations that cannot be compared.
+        ValueError: a folder has no evaluation or is given twice; two runs have one recipe and seed;
+            or evaluations cannot be compared. The message is one line.
     """
     runs = [_read_run(Path(folder)) for folder in folders]
     if not runs:
@@ -190,7 +190,7 @@ def _check_model(path: Path, trained: Path, student: Mapping[str, str]) -> None:
 
 
 def _check_comparable(runs: Sequence[Run]) -> None:
-    """Differences are taken example by example: all runs must have answered the same prompts."""
+    """Check that all runs answered the same prompts: differences are by example."""
     first = runs[0]
     seen: dict[Path, Path] = {}
     for run in runs:
@@ -199,7 +199,7 @@ def _check_comparable(runs: Sequence[Run]) -> None:
         if run.evaluation["test_set"] != first.evaluation["test_set"]:
             raise ValueError(
                 f"{first.folder} and {run.folder} were evaluated on different test prompts: "
-                "evaluate them on the same ones, or report on them apart"
+                "evaluate them on the same prompts, or report on them apart"
             )
         for key in OF_THE_EVALUATION:
             mine, other = (evaluation_settings(each.evaluation).get(key) for each in (run, first))
@@ -220,12 +220,12 @@ def _check_comparable(runs: Sequence[Run]) -> None:
 def _is_teacher_of(run: Run, other: Run) -> bool:
     mine, teacher = run.evaluation["student"], other.evaluation["teacher"]
     if teacher is None or _identity(other.evaluation["student"]) == _identity(mine):
-        return False  # measured against itself it teaches nobody
+        return False  # a model measured against itself is no teacher
     return _identity(teacher) == _identity(mine)
 
 
 def _words(run: Run) -> tuple[str, str, Point | None]:
-    """q, p and the point."""
+    """The words for q and p, and the point."""
     config = run.config
     if not config:
         return _last(run.evaluation["student"]["name"]), "", None
@@ -239,7 +239,7 @@ def _words(run: Run) -> tuple[str, str, Point | None]:
 
 
 def _tell_apart(rows: Sequence[Row]) -> None:
-    """Add to the loss of rows that read alike what differs, and give every row a name."""
+    """Add what differs to the loss of rows that read alike, and give every row a name."""
     for row in rows:
         if row.gives and row.config:
             row.remark += f" (gives {row.gives})"
@@ -247,9 +247,9 @@ def _tell_apart(rows: Sequence[Row]) -> None:
         settings = [row.runs[0].settings for row in alike]
         keys = sorted({key for one in settings for key in one})
         differing = [key for key in keys if len({json.dumps(s.get(key)) for s in settings}) > 1]
-        for row, own in zip(alike, settings, strict=True):
-            told = (f"{key} {_short(own.get(key))}" for key in differing)
-            row.remark += f" ({', '.join(told)})"
+        for row, its_settings in zip(alike, settings, strict=True):
+            values = (f"{key} {_short(its_settings.get(key))}" for key in differing)
+            row.remark += f" ({', '.join(values)})"
     for row in rows:
         row.name = row.gives or (row.loss if row.config else row.q)
     words: tuple[Callable[[Row], str], ...] = (
@@ -257,15 +257,15 @@ def _tell_apart(rows: Sequence[Row]) -> None:
         lambda row: row.p and f"p = {row.p}",
         lambda row: count(row.parameters),
     )
-    for told_by in words:
+    for word in words:
         for alike in _alike(rows, lambda row: row.name):
-            if len({told_by(row) for row in alike}) > 1:
+            if len({word(row) for row in alike}) > 1:
                 for row in alike:
-                    row.name = ", ".join(filter(None, [row.name, told_by(row)]))
+                    row.name = ", ".join(filter(None, [row.name, word(row)]))
 
 
 def count(parameters: int) -> str:
-    """A model's size as tables say it: 58k, 135M, 1.54B."""
+    """A model's size as tables write it: 58k, 135M, 1.54B."""
     for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if parameters >= size:
             return f"{parameters / size:.3g}{letter}"
@@ -276,7 +276,7 @@ def _alike(rows: Sequence[Row], words: Callable[[Row], Any]) -> list[list[Row]]:
     """The groups of more than one with the same words."""
     counts = Counter(map(words, rows))
     return [
-        [row for row in rows if words(row) == told] for told, count in counts.items() if count > 1
+        [row for row in rows if words(row) == same] for same, count in counts.items() if count > 1
     ]
 
 
@@ -289,5 +289,5 @@ def _last(path: str) -> str:
 
 
 def _identity(model: Mapping[str, str]) -> str:
-    """What tells one model from another, wherever it lies."""
+    """A model's identity, wherever its files lie."""
     return model.get("sha256") or f"{model['name']} {model['commit']}"

@@ -23,23 +23,23 @@ CELL_WIDTH, NAME_WIDTH = 15, 30  # in the terminal: "*-2.5104 ±0.012"
 
 @dataclass
 class Notes:
-    """Footnotes: why a cell is empty, each reason once."""
+    """Footnotes: the reasons of empty cells, each once."""
 
     reasons: list[str] = field(default_factory=list)
 
     def mark(self, reason: str) -> str:
-        """The sign that stands in the cell."""
+        """The sign in the cell."""
         if reason not in self.reasons:
             self.reasons.append(reason)
         return str(self.reasons.index(reason) + 1).translate(SUPERSCRIPTS)
 
     def lines(self) -> list[str]:
-        """The notes, as they stand below a table."""
+        """The notes, as lines below a table."""
         return [f"{self.mark(reason)} {reason}." for reason in self.reasons]
 
 
 def columns(rows: Sequence[Row], table: str) -> list[Metric]:
-    """A table's metrics: those that some run has, or says why it has not."""
+    """A table's metrics: those that some run has, or gives a reason for not having."""
     return [
         metric
         for metric in TABLES[table]
@@ -57,7 +57,7 @@ def markdown_table(
     """One of the tables, with its footnotes.
 
     Args:
-        best: from ``best_of_columns``; in bold.
+        best: from ``best_of_columns``; drawn in bold.
         whole: with q, p and sizes as in the post's Table 1, and not only the row's name.
     """
     notes = Notes()
@@ -79,7 +79,7 @@ def markdown_differences(comparisons: Sequence[Comparison]) -> str:
     """Differences to SFT: a line for each row, a column for each metric; significant in bold."""
     metrics = list(dict.fromkeys(comparison.metric for comparison in comparisons))
     names = list(dict.fromkeys(comparison.row.name for comparison in comparisons))
-    told = {(c.row.name, c.metric): c for c in comparisons}
+    compared = {(c.row.name, c.metric): c for c in comparisons}
     lines = [
         markdown_row(["", *(metric.heading for metric in metrics)]),
         markdown_row(["---", *["--:"] * len(metrics)]),
@@ -87,10 +87,10 @@ def markdown_differences(comparisons: Sequence[Comparison]) -> str:
     for name in names:
         cells = []
         for metric in metrics:
-            if (name, metric) not in told:
+            if (name, metric) not in compared:
                 cells.append("")
                 continue
-            _, _, _, difference, p, significant = told[name, metric]
+            _, _, _, difference, p, significant = compared[name, metric]
             mean = f"{difference.mean:+.{metric.digits}f}"
             low, high = (f"{x:+.{metric.digits}f}" for x in (difference.low, difference.high))
             mean = f"**{mean}**" if significant else mean
@@ -100,7 +100,7 @@ def markdown_differences(comparisons: Sequence[Comparison]) -> str:
 
 
 def markdown_speed(rows: Sequence[Row]) -> str:
-    """What distillation buys: parameters and tokens/s of student and teacher, on one line."""
+    """The gain of distillation: parameters and tokens/s of student and teacher, in one line."""
     lines = [
         markdown_row(
             ["", "size of q", "size of p", "tokens/s of q", "tokens/s of p", "times as fast"]
@@ -120,15 +120,15 @@ def markdown_speed(rows: Sequence[Row]) -> str:
     if len(lines) == 2:
         return ""
     speed = rows[-1].speed
-    told = (
+    summary = (
         f"\nTokens/s of {speed['batch_size']} answers at a time, of {speed['tokens_each']} tokens, "
         f"on {speed['student']['device']}. Read the ratio: load differs from run to run."
     )
-    return "\n".join([*lines, told])
+    return "\n".join([*lines, summary])
 
 
 def csv_table(rows: Sequence[TableRow], best: Cells) -> str:
-    """All metrics of all rows in full precision; empty where there is nothing to say."""
+    """All metrics of all rows in full precision; an empty cell where there is no value."""
     ours = _ours(rows)
     had = [metric for metric in METRICS if any(row.has(metric.name) for row in ours)]
     file = io.StringIO()
@@ -150,9 +150,9 @@ def csv_table(rows: Sequence[TableRow], best: Cells) -> str:
 
 
 def print_table(console: Console, rows: Sequence[TableRow], table: str, best: Cells) -> None:
-    """A table in the terminal, in as many parts as its width asks for.
+    """A table in the terminal, in as many parts as the width needs.
 
-    Columns that are empty all the way down are left to the footnotes.
+    Columns without any value go to the footnotes.
     """
     notes = Notes()
     names = [row.name for row in rows]
@@ -191,13 +191,13 @@ def _markdown_cell(row: TableRow, metric: Metric, best: Cells, notes: Notes) -> 
     if isinstance(row, PublishedRow):
         score = row.score(metric.name)
         return "" if score is None else f"{score:.{digits}f}"
-    found = figure(row, metric)
-    if found is None:
+    value = figure(row, metric)
+    if value is None:
         return _mark_of_empty(row, metric, notes)
-    mean, low, high = (f"{x:z.{digits}f}" for x in found[:3])
+    mean, low, high = (f"{x:z.{digits}f}" for x in value[:3])
     lines = [f"**{mean}**" if (row.name, metric.name) in best else mean, f"{low} to {high}"]
-    if found.seeds.n > 1:
-        lines.append(f"seeds ±{found.seeds.sd:.{digits}f}")
+    if value.seeds.n > 1:
+        lines.append(f"seeds ±{value.seeds.sd:.{digits}f}")
     return "<br>".join(lines)
 
 
@@ -206,12 +206,12 @@ def _terminal_cell(row: TableRow, metric: Metric, best: Cells, notes: Notes) -> 
     if isinstance(row, PublishedRow):
         score = row.score(metric.name)
         return Text("" if score is None else f"{score:.{digits}f}" + " " * (digits + 4))
-    found = figure(row, metric)
-    if found is None:
+    value = figure(row, metric)
+    if value is None:
         return Text(_mark_of_empty(row, metric, notes))
-    told = f"{found.mean:z.{digits}f} ±{(found.high - found.low) / 2:.{digits}f}"
+    cell = f"{value.mean:z.{digits}f} ±{(value.high - value.low) / 2:.{digits}f}"
     is_best = (row.name, metric.name) in best
-    return Text(f"*{told}" if is_best else told, style="bold green" if is_best else "")
+    return Text(f"*{cell}" if is_best else cell, style="bold green" if is_best else "")
 
 
 def _mark_of_empty(row: Row, metric: Metric, notes: Notes) -> str:

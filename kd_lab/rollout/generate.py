@@ -9,9 +9,9 @@ A prompt is a conversation without its last answer. The answers are JSONL shards
     {"row": 0, "messages": [..., the answer], "prompt_ids": [...], "completion_ids": [...],
      "finished": true}                               # false: cut off at max_new_tokens
 
-An answer depends on the seed and its row and not on how the rows are batched. So a run that is
-killed goes on with the shard it was at and ends as it would have. On several GPUs each process
-takes its share of the shards: ``accelerate launch --num_processes 8 -m kd_lab generate ...``.
+An answer depends on the seed and its row, not on the batches. So a killed run goes on with its last
+shard and ends with the same answers. On several GPUs each process takes its share of the shards:
+``accelerate launch --num_processes 8 -m kd_lab generate ...``.
 """
 
 import importlib.util
@@ -50,37 +50,39 @@ ENGINES = ("transformers", "vllm")
 
 @dataclass(kw_only=True)
 class GenerateArguments(TeacherArguments, SamplingArguments):
-    """Who answers, how, and where the answers go."""
+    """The model that answers, its sampling, and the folder of the answers."""
 
-    output_dir: str = field(metadata={"help": "The folder to write, or to go on with."})
+    output_dir: str = field(metadata={"help": "The folder to write or to finish."})
     teacher_model_name_or_path: str = field(
         metadata={"help": "The teacher: a folder, or a name on the model hub."}
     )
     engine: str = field(default="transformers", metadata={"help": "transformers, or vllm on GPUs."})
-    split: str = field(default="train", metadata={"help": "Of the conversations: train or test."})
-    max_prompt_length: int | None = field(
-        default=1024, metadata={"help": "Conversations with a longer prompt, in tokens, are left."}
+    split: str = field(
+        default="train", metadata={"help": "Split of the conversations: train or test."}
     )
-    generation_seed: int = field(default=0, metadata={"help": "Of the answers."})
+    max_prompt_length: int | None = field(
+        default=1024, metadata={"help": "Longer prompts, in tokens, are left out."}
+    )
+    generation_seed: int = field(default=0, metadata={"help": "Seed of the answers."})
     rows_per_shard: int = field(
-        default=512, metadata={"help": "Answers that are one file, and lost at most by a kill."}
+        default=512, metadata={"help": "Answers in one file: a kill loses at most these."}
     )
 
 
 ARGUMENTS = (GenerateArguments, DataArguments)
 
 
-class Job(NamedTuple):
-    """What is to be answered, and what decides the answers."""
+class Assignment(NamedTuple):
+    """The prompts to answer, and all that decides the answers."""
 
-    settings: dict[str, Any]  # all that decides what is stored, as JSON can say it
+    settings: dict[str, Any]  # all that decides the stored answers, as JSON values
     prompts: Dataset  # of the columns messages and prompt_ids
     teacher: Model
     sampling: Sampling
 
 
 def run(args: GenerateArguments, data: DataArguments) -> None:
-    """Write or finish the answers and say what they are; see ``generate``."""
+    """Write or finish the answers and print their numbers; see ``generate``."""
     with only_one_at_work(Path(args.output_dir)):
         _run(args, data)
 
@@ -108,10 +110,10 @@ def _run(args: GenerateArguments, data: DataArguments) -> None:
 
 
 def check_generate_arguments(args: GenerateArguments) -> Sampling:
-    """Refuse what can be refused before anything is loaded.
+    """Check the options before anything is loaded.
 
     Raises:
-        ValueError: a setting outside its range, or vllm that is not installed.
+        ValueError: a setting outside its range, or vllm is not installed.
     """
     if args.engine not in ENGINES:
         raise ValueError(f"engine must be one of {ENGINES}, not {args.engine!r}")
@@ -130,13 +132,13 @@ def check_generate_arguments(args: GenerateArguments) -> Sampling:
 
 
 def generate(args: GenerateArguments, data: DataArguments) -> ShardStore:
-    """Write the shards that are missing; this process's share of them, if there are several.
+    """Write the missing shards, or this process's share of them.
 
-    The teacher is loaded only if one is missing.
+    The teacher is loaded only if a shard is missing.
 
     Raises:
-        ValueError: arguments out of range, no such model, prompts that the tokenizer cannot write,
-            or a folder that holds something else.
+        ValueError: an argument out of range, no such model, prompts that the tokenizer cannot
+            write, or a folder that holds other files.
         FloatingPointError: the teacher's logits are infinite or NaN.
     """
     import torch
@@ -144,16 +146,16 @@ def generate(args: GenerateArguments, data: DataArguments) -> ShardStore:
 
     sampling = check_generate_arguments(args)
     check_data_arguments(data)
-    # Without a GPU and unless told so, accelerate would take each of several processes for the only
+    # Without a GPU, accelerate would by default take each of several processes for the only
     # one. They wait for each other at the end, up to a shard's time.
     process = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=1))
     with process.main_process_first():
-        job = _describe(args, data, sampling)
+        assignment = _describe(args, data, sampling)
         store = ShardStore.create(
             args.output_dir,
             "answers",
-            job.settings,
-            len(job.prompts),
+            assignment.settings,
+            len(assignment.prompts),
             args.rows_per_shard,
             ".jsonl",
         )
@@ -163,12 +165,12 @@ def generate(args: GenerateArguments, data: DataArguments) -> ShardStore:
         if shard.index % process.num_processes == process.process_index
     ]
     if mine:
-        write = _writer(args, job, process.device)
-        _write_shards(store, mine, job, write, show_progress=process.is_main_process)
+        write = _writer(args, assignment, process.device)
+        _write_shards(store, mine, assignment, write, show_progress=process.is_main_process)
     return store
 
 
-def _describe(args: GenerateArguments, data: DataArguments, sampling: Sampling) -> Job:
+def _describe(args: GenerateArguments, data: DataArguments, sampling: Sampling) -> Assignment:
     from transformers import GenerationConfig
 
     teacher = Model(args.teacher_model_name_or_path, args.teacher_revision, args.teacher_dtype)
@@ -205,21 +207,21 @@ def _describe(args: GenerateArguments, data: DataArguments, sampling: Sampling) 
         },
         "prompts_sha256": sha256_of(json.dumps(prompts["prompt_ids"][:])),
     }
-    return Job(settings, prompts, teacher, sampling)
+    return Assignment(settings, prompts, teacher, sampling)
 
 
 def _writer(
-    args: GenerateArguments, job: Job, device: "torch.device"
+    args: GenerateArguments, assignment: Assignment, device: "torch.device"
 ) -> Callable[..., list[Completion]]:
-    """``write_answers`` of the engine, all arguments given but prompts, first_row and progress."""
+    """``write_answers`` of the engine, with all arguments but prompts, first_row and progress."""
     if args.engine == "vllm":
         from kd_lab.rollout import vllm_engine
 
-        longest = max(map(len, job.prompts["prompt_ids"]))
+        longest = max(map(len, assignment.prompts["prompt_ids"]))
         llm = vllm_engine.load(
-            job.teacher.name,
-            job.teacher.revision,
-            dtype=job.settings["dtype"],
+            assignment.teacher.name,
+            assignment.teacher.revision,
+            dtype=assignment.settings["dtype"],
             max_length=longest + args.max_new_tokens,
             batch_size=args.rollout_batch_size,
         )
@@ -229,22 +231,22 @@ def _writer(
 
         write = partial(
             transformers_engine.write_answers,
-            job.teacher.load().to(device),  # type: ignore[arg-type]
+            assignment.teacher.load().to(device),  # type: ignore[arg-type]
             batch_size=args.rollout_batch_size,
         )
     return partial(
         write,
-        sampling=job.sampling,
-        eos_token_ids=job.settings["eos_token_ids"],
+        sampling=assignment.sampling,
+        eos_token_ids=assignment.settings["eos_token_ids"],
         seed=args.generation_seed,
-        vocab_size=job.settings["vocab_size"],
+        vocab_size=assignment.settings["vocab_size"],
     )
 
 
 def _write_shards(
     store: ShardStore,
     shards: list[Shard],
-    job: Job,
+    assignment: Assignment,
     write: Callable[..., list[Completion]],
     show_progress: bool,
 ) -> None:
@@ -266,13 +268,14 @@ def _write_shards(
             bar.update(task, advance=finished, speed=speed)
 
         for shard in shards:
-            rows = job.prompts.select(shard.rows)
+            rows = assignment.prompts.select(shard.rows)
             completions = write(
                 prompts=rows["prompt_ids"][:], first_row=shard.rows.start, progress=advance
             )
             lines = [
-                json.dumps(_answer(row, asked, completion, job), ensure_ascii=False) + "\n"
-                for row, asked, completion in zip(shard.rows, rows, completions, strict=True)
+                json.dumps(_answer(row, question, completion, assignment), ensure_ascii=False)
+                + "\n"
+                for row, question, completion in zip(shard.rows, rows, completions, strict=True)
             ]
             store.write(
                 shard,
@@ -281,14 +284,16 @@ def _write_shards(
             )
 
 
-def _answer(row: int, asked: dict[str, Any], completion: Completion, job: Job) -> dict[str, Any]:
-    """One line: a conversation like any other, and beside it the tokens themselves."""
-    content = job.teacher.tokenizer.decode(completion.tokens, skip_special_tokens=True)
-    messages = [*asked["messages"], {"role": "assistant", "content": content}]
+def _answer(
+    row: int, question: dict[str, Any], completion: Completion, assignment: Assignment
+) -> dict[str, Any]:
+    """One line: a conversation as any other, with the tokens themselves."""
+    content = assignment.teacher.tokenizer.decode(completion.tokens, skip_special_tokens=True)
+    messages = [*question["messages"], {"role": "assistant", "content": content}]
     return {
         "row": row,
-        **json_row(messages, asked.get("tools")),
-        "prompt_ids": asked["prompt_ids"],
+        **json_row(messages, question.get("tools")),
+        "prompt_ids": question["prompt_ids"],
         "completion_ids": completion.tokens,
         "finished": completion.finished,
     }

@@ -1,13 +1,14 @@
-"""``kd-lab questions``: a chat model writes the questions itself that it is then asked.
+"""``kd-lab questions``: a chat model writes questions, which it can then answer.
 
     kd-lab questions --teacher_model_name_or_path MODEL --output_dir runs/questions
     kd-lab generate --teacher_model_name_or_path MODEL --dataset runs/questions ...
 
-An aligned model that is given its chat template up to where the user would speak goes on with what
-users say: Magpie (arXiv 2406.08464). So a model without a data set at hand has one of its own. Kept
-are questions that came to their end, of one line and a few words at least, each once.
+An aligned model continues its chat template's user header with a user's question: Magpie (arXiv
+2406.08464). So a model without a data set can write one. We keep a question once, if it is
+finished, has one line and at least a few words.
 
-Written are train.jsonl and test.jsonl, of {"messages": [{"role": "user", ...}]}, and manifest.json.
+The command writes train.jsonl, test.jsonl, of {"messages": [{"role": "user", ...}]}, and
+manifest.json.
 """
 
 import json
@@ -37,30 +38,30 @@ FIRST_WORDS = 5  # two questions that begin with the same so many words are take
 
 @dataclass(kw_only=True)
 class QuestionArguments(TeacherArguments, SamplingArguments):
-    """Who asks, and how much."""
+    """The model that asks, and the number of questions."""
 
     output_dir: str = field(metadata={"help": "The folder to write."})
     teacher_model_name_or_path: str = field(
         metadata={"help": "A chat model: a folder, or a name on the model hub."}
     )
-    num_questions: int = field(default=1000, metadata={"help": "Of the training split."})
-    num_test_questions: int = field(default=100, metadata={"help": "Of the test split."})
+    num_questions: int = field(default=1000, metadata={"help": "Questions of the training split."})
+    num_test_questions: int = field(default=100, metadata={"help": "Questions of the test split."})
     max_new_tokens: int = field(
-        default=48, metadata={"help": "Longest question, in tokens; a longer one is left out."}
+        default=48, metadata={"help": "Most tokens of a question; longer ones are left out."}
     )
     top_p: float = field(default=0.9, metadata={"help": TOP_P})
-    question_seed: int = field(default=0, metadata={"help": "Of the questions."})
+    question_seed: int = field(default=0, metadata={"help": "Seed of the questions."})
 
 
 ARGUMENTS = (QuestionArguments,)
 
 
 def run(args: QuestionArguments) -> None:
-    """Write the questions, unless they are there.
+    """Write the questions, unless they exist.
 
     Raises:
-        ValueError: an argument out of range, no such model or no chat template, a folder that
-            holds something else, or a model that does not ask anything new any more.
+        ValueError: an argument out of range, no such model, no chat template, or a folder that
+            holds other files. Or the model writes no new questions any more.
         FloatingPointError: the model's logits are infinite or NaN.
     """
     sampling = check_question_arguments(args)
@@ -86,9 +87,9 @@ def _write(args: QuestionArguments, sampling: Sampling) -> None:
     test = args.num_test_questions
     files = {}
     with whole_folder(folder) as part:
-        for name, some in ("train", questions[test:]), ("test", questions[:test]):
+        for name, chosen in ("train", questions[test:]), ("test", questions[:test]):
             path = part / f"{name}.jsonl"
-            rows = [{"messages": [{"role": "user", "content": question}]} for question in some]
+            rows = [{"messages": [{"role": "user", "content": question}]} for question in chosen]
             text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             path.write_text(text, encoding="utf-8")
             files[path.name] = {"conversations": len(rows), "sha256": sha256_of_file(path)}
@@ -101,7 +102,7 @@ def _write(args: QuestionArguments, sampling: Sampling) -> None:
 
 
 def check_question_arguments(args: QuestionArguments) -> Sampling:
-    """Refuse what can be refused before anything is loaded.
+    """Check the options before anything is loaded.
 
     Raises:
         ValueError: a setting outside its range.
@@ -116,7 +117,7 @@ def check_question_arguments(args: QuestionArguments) -> Sampling:
 
 
 def user_header(tokenizer: "PreTrainedTokenizerBase") -> str:
-    """The chat template up to where the user's first words stand.
+    """The chat template up to the user's first words.
 
     Raises:
         ValueError: there is no chat template, or it does not write the user's words as they are.
@@ -132,12 +133,12 @@ def user_header(tokenizer: "PreTrainedTokenizerBase") -> str:
 
 
 def is_question(text: str) -> bool:
-    """Whether what a model wrote in the user's place can be asked: one line, of a few words."""
+    """Whether the model's text in the user's place is a question: one line, a few words."""
     return len(text.splitlines()) == 1 and len(text.split()) >= FEWEST_WORDS
 
 
 def _ask(args: QuestionArguments, teacher: Model, sampling: Sampling) -> tuple[list[str], int, int]:
-    """As many different questions as are wanted, how many were written, and how many were cut."""
+    """The wanted number of different questions, how many were written, and how many were cut."""
     from kd_lab.rollout.transformers_engine import write_answers
 
     tokenizer = teacher.tokenizer

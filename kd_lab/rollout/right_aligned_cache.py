@@ -4,9 +4,9 @@
                  [ ' ' ' ' ' b b b _ _ ]      _: columns to come
                        ^start    ^stop
 
-One more token is one more column for every row, written in place (a ``DynamicCache`` copies itself
-for that). A new row is written over a finished one while the others stay where they are. Columns
-at the left that no row needs are left out of the view; nothing moves until the storage is full.
+One more token is one more column for every row, written in place (a ``DynamicCache`` would copy
+itself). A new row is written over a finished one; the others stay where they are. The view leaves
+out columns at the left that no row needs. Nothing moves until the storage is full.
 """
 
 from typing import cast
@@ -18,7 +18,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 class RightAlignedCache(Cache):
     """A cache to pass to a model of transformers as ``past_key_values``.
 
-    Every layer keeps all its columns, those with a sliding window too: their mask does the rest.
+    Every layer keeps all its columns, even with a sliding window: the window's mask hides the rest.
     """
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ class SamplingArguments:
     """How answers are sampled."""
 
     max_new_tokens: int = field(
-        default=512, metadata={"help": "Longest answer, in tokens; it is cut off there."}
+        default=512, metadata={"help": "Most tokens of an answer; a longer one is cut off."}
     )
     sampling_temperature: float = field(
         default=1.0,

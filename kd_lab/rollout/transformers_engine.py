@@ -1,9 +1,9 @@
 """Answers through transformers, in a batch that is kept full.
 
 A batch of ``generate`` waits for its longest answer. Here finished answers leave and new prompts
-take their places (continuous batching: Orca, Yu et al. 2022), on a cache that any decoder-only
-model of transformers understands. Prompts are padded on the left and come longest first, so that
-a new one (d) is never wider than the rows that stay:
+take their places (continuous batching: Orca, Yu et al. 2022). The cache works with any decoder-only
+model of transformers. Prompts are padded on the left and come longest first, so that a new one (d)
+is never wider than the rows that stay:
 
     [a a a a a a]      [a a a a a a a a]      [. . d d d d d d]
     [. b b b b b]  ->  [. b b b b b b b]  ->  [. b b b b b b b]  -> ...
@@ -23,9 +23,8 @@ from transformers import PreTrainedModel
 from kd_lab.rollout.right_aligned_cache import RightAlignedCache
 from kd_lab.rollout.sampling import Completion, Sampling, next_tokens, row_uniforms
 
-# The batch is refilled when this share of it has finished. A refill costs about as much as a step,
-# a row that waits for one costs its part of every step: for answers of 15 to 150 tokens a quarter
-# is near the best.
+# The batch is refilled when this share of it has finished. A refill costs about as much as a step.
+# A waiting row costs its part of every step. A quarter is near the best for 15 to 150 tokens.
 REFILL_SHARE = 0.25
 CACHED_LAYERS = {"full_attention", "sliding_attention"}
 
@@ -45,26 +44,25 @@ def write_answers(
     """Write one answer to each prompt.
 
     Args:
-        writers: a decoder-only model of transformers, or ``[(model, share), ...]`` whose next-token
-            distributions are mixed (MiniLLM's teacher-mixed sampling, arXiv 2306.08543, Section
-            2.2). What a model's ``generation_config`` says is not looked at. Unwrap a model of
-            DeepSpeed or DDP first. Each is in eval mode while it writes and in its own mode
-            afterwards.
+        writers: a decoder-only model of transformers, or ``[(model, share), ...]``. The next-token
+            distributions of several are mixed (MiniLLM's teacher-mixed sampling, arXiv 2306.08543,
+            Section 2.2). A model's ``generation_config`` is ignored. Unwrap a model of DeepSpeed or
+            DDP first. Each model is in eval mode while it writes and in its own mode afterwards.
         prompts: token ids of each prompt.
         eos_token_ids: any of these ends an answer.
-        seed: with a prompt's place it fixes the answer, whatever ``batch_size`` is (as far as the
-            model's own rounding does not depend on it).
+        seed: with a prompt's place it fixes the answer for every ``batch_size``, up to the model's
+            own rounding.
         batch_size: answers written at a time.
-        vocab_size: draw from the first so many tokens only (``kd_lab.vocabulary``): the rows of a
-            head above them are padding. Default: all rows.
-        first_row: the place of ``prompts[0]``, where these prompts are a part of a longer list.
+        vocab_size: draw only from the first so many tokens (``kd_lab.vocabulary``): the LM head's
+            rows above them are padding. Default: all rows.
+        first_row: the place of ``prompts[0]``, if these prompts are a part of a longer list.
         progress: called after each step with the answers finished and the tokens written in it.
     Returns:
         the completions, in the order of the prompts.
     Raises:
         ValueError: an empty prompt (says which), shares that are not positive or do not sum to 1,
-            heads of different sizes without a ``vocab_size``, layers that keep more than keys and
-            values.
+            LM heads of different sizes without a ``vocab_size``, or layers with other caches than
+            keys and values.
         FloatingPointError: the writers' logits are not finite; says at which prompt and token.
     """
     pairs = writers if isinstance(writers, Sequence) else [(writers, 1.0)]
@@ -100,12 +98,12 @@ class _Row:
 
     @property
     def cached(self) -> int:
-        """Tokens in the cache: all but the last one written."""
+        """Tokens in the cache: all but the last written one."""
         return len(self.prompt) + len(self.tokens) - 1
 
 
 class _Batch:
-    """The rows being written, row i of every cache being that of ``rows[i]``."""
+    """The rows being written; row i of every cache belongs to ``rows[i]``."""
 
     def __init__(
         self,
@@ -128,7 +126,7 @@ class _Batch:
         return sum(row.is_done for row in self.rows) >= REFILL_SHARE * len(self.rows)
 
     def refill(self, waiting: deque[_Row], batch_size: int) -> list[_Row]:
-        """Put waiting rows in the places of those that are done, or drop these if none waits.
+        """Put waiting rows in the places of finished ones, or drop these if none waits.
 
         Returns:
             the new rows, each with the first token of its answer.
@@ -156,12 +154,12 @@ class _Batch:
         return new
 
     def step(self) -> list[_Row]:
-        """Write one more token of every row that is not done; returns these rows."""
+        """Write one more token of every unfinished row; returns these rows."""
         ids = [row.tokens[-1:] for row in self.rows]
         return self._write(self.rows, self.caches, ids, [row.cached + 1 for row in self.rows])
 
     def _read_prompts(self, rows: list[_Row], caches: list[RightAlignedCache]) -> list[_Row]:
-        """Write the first token of each of these rows, their caches being empty so far."""
+        """Write the first token of each of these rows; their caches are empty so far."""
         lengths = [len(row.prompt) for row in rows]
         width = max(lengths)
         ids = [[0] * (width - len(row.prompt)) + list(row.prompt) for row in rows]
@@ -174,7 +172,7 @@ class _Batch:
         ids: list[list[int]],
         lengths: list[int],
     ) -> list[_Row]:
-        """Read ``ids`` [B, T], after which row i is ``lengths[i]`` tokens long; write the next."""
+        """Read ``ids`` [B, T], after which row i has ``lengths[i]`` tokens; write the next."""
         logits = []
         for model, cache, device in zip(self.models, caches, self.devices, strict=True):
             columns = torch.arange(cache.get_seq_length() + len(ids[0]), device=device)
@@ -244,7 +242,7 @@ def _check(
 
 @contextmanager
 def _eval_mode(models: Sequence[PreTrainedModel]) -> Iterator[None]:
-    """Dropout off, and with it gradient checkpointing, which would switch the cache off."""
+    """Turn off dropout, and gradient checkpointing, which would switch the cache off."""
     modes = [(module, module.training) for model in models for module in model.modules()]
     for model in models:
         model.eval()

@@ -1,7 +1,7 @@
 """Answers through vLLM: the same call as kd_lab.rollout.transformers_engine, for GPUs.
 
-vLLM batches by itself. It draws each answer with a generator of the answer's own, so that here too
-an answer is fixed by the seed and its place; it is another one than transformers draws.
+vLLM batches by itself. It draws each answer with that answer's own generator. So the seed and an
+answer's place fix it here too, but to another answer than in transformers.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -53,7 +53,7 @@ def write_answers(
     first_row: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Completion]:
-    """Write one answer to each prompt; as ``transformers_engine.write_answers``, but for:
+    """Write one answer to each prompt; as ``transformers_engine.write_answers``, except
 
     Args:
         llm: from ``load``.

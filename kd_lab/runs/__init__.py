@@ -1,1 +1,1 @@
-"""What a training leaves: the run folder and its model card."""
+"""The output of a training: the run folder and its model card."""

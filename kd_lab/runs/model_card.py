@@ -1,6 +1,6 @@
-"""The model card of a student (or of a teacher that was fine-tuned): how it was made, in words.
+"""The model card of a student (or of a fine-tuned teacher): how it was made, in words.
 
-Written from what the run folder says, so that it cannot say anything else.
+It is written from the files of the run folder alone.
 """
 
 import re
@@ -53,7 +53,7 @@ def model_card(
     """The text of a README.md, with the metadata that the model hub reads on top.
 
     Args:
-        config, versions, metrics: what config.yaml, versions.json and metrics.jsonl hold.
+        config, versions, metrics: the content of config.yaml, versions.json and metrics.jsonl.
     """
     teacher = config.get("teacher_model_name_or_path") or config.get("teacher_cache")
     teacher = teacher or config.get("answers")
@@ -151,5 +151,5 @@ def _code(name: str, revision: str | None) -> str:
 
 
 def _on_hub(name: str) -> bool:
-    """owner/name, and no local folder: the hub's metadata refuses paths."""
+    """Whether a name is owner/name and no local folder: the hub's metadata refuses paths."""
     return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", name)) and not Path(name).exists()

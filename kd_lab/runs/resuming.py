@@ -31,14 +31,14 @@ BEGINNINGS_THAT_MAY_CHANGE = (
 
 
 def start_run(
-    folder: str | Path, resume_from_checkpoint: str | bool | None, asked: Mapping[str, Any]
+    folder: str | Path, resume_from_checkpoint: str | bool | None, settings: Mapping[str, Any]
 ) -> Path | None:
     """Where training goes on: a whole checkpoint, or None for the first step.
 
     Args:
         resume_from_checkpoint: "true" takes the last whole checkpoint of ``folder``, and starts
             from the first step where there is none yet; a path takes that one.
-        asked: the settings of this start, from ``resolved_config``.
+        settings: the settings of this start, from ``resolved_config``.
     Raises:
         ValueError: the folder already holds a run and nothing is to be resumed; the checkpoint is
             missing, damaged or was never finished; or the run that would go on is another one.
@@ -63,7 +63,7 @@ def start_run(
             raise ValueError(f"{checkpoint} is not whole: the run was cut off while it was written")
         check_whole(checkpoint)
     if checkpoint is not None:
-        check_same_run(checkpoint.parent, asked)
+        check_same_run(checkpoint.parent, settings)
     return checkpoint
 
 
@@ -95,30 +95,32 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
 
-def check_same_run(folder: Path, asked: Mapping[str, Any]) -> None:
+def check_same_run(folder: Path, settings: Mapping[str, Any]) -> None:
     """Compare the settings of this start with those that the run's folder has on record.
 
     Raises:
         ValueError: names each key that would make it another run, with both values.
     """
-    changed = {key: values for key, values in changes(folder, asked).items() if not may_change(key)}
+    changed = {
+        key: values for key, values in changes(folder, settings).items() if not may_change(key)
+    }
     if changed:
-        told = (f"{key} was {old!r} and is {new!r}" for key, (old, new) in changed.items())
-        listed = "; ".join(told)
+        differing = (f"{key} was {old!r} and is {new!r}" for key, (old, new) in changed.items())
+        listed = "; ".join(differing)
         raise ValueError(
             f"{folder} would go on as another run: {listed}. Resume it with its own settings "
             f"(--config {folder / CONFIG}), or train anew in another --output_dir"
         )
 
 
-def changes(folder: Path, asked: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The settings on record that differ from those asked for: key -> old and new."""
+def changes(folder: Path, settings: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The settings on record that differ from the present ones: key -> old and new."""
     path = folder / CONFIG
     recorded = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return {
-        key: (old, asked[key])
+        key: (old, settings[key])
         for key, old in (recorded or {}).items()
-        if key in asked and asked[key] != old
+        if key in settings and settings[key] != old
     }
 
 

@@ -1,4 +1,4 @@
-"""The files of a run's folder: their names, and what two of them hold."""
+"""The files of a run's folder: their names, and the content of two of them."""
 
 import json
 from collections.abc import Mapping
@@ -28,10 +28,10 @@ def resolved_config(*arguments: Any) -> dict[str, Any]:
 
 
 def evaluation_settings(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of what evaluation.json holds, by their present names.
+    """The settings in evaluation.json, by their present names.
 
-    Evaluations that were written before the commands had one name for each option stay readable,
-    those of assets/results/ among them: they call sampling_temperature ``temperature``.
+    Older evaluations stay readable, those of assets/results/ among them: they call
+    sampling_temperature ``temperature``.
     """
     settings = dict(evaluation["settings"])
     if "temperature" in settings:

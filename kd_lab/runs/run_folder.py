@@ -1,4 +1,4 @@
-"""A run's folder: what was asked, with what it was run, what came of it, and which parts are whole.
+"""A run's folder: its settings, versions and metrics, its models, and which of them are whole.
 
     config.yaml          every setting, resolved: a recipe that is this run again
     versions.json        Python, libraries, git commit, seed, devices, processes, per start; and
@@ -9,13 +9,13 @@
                          `complete` once all of it is there
     model.safetensors    the final model, with its README.md and its `complete`
 
-A process that is killed leaves no marker on what it was writing, so that half a checkpoint is never
-taken for a whole one:
+A killed process leaves no marker on the part it was writing. So half a checkpoint is never taken
+for a whole one:
 
-    asked = resolved_config(*arguments)
-    start_from = start_run(folder, resume_from_checkpoint, asked)   # before any model is loaded
+    settings = resolved_config(*arguments)
+    start_from = start_run(folder, resume_from_checkpoint, settings)   # before any model is loaded
     trainer = ...(callbacks=[MetricsWriter(folder), MarkWholeCheckpoints()])
-    record_run(folder, asked)
+    record_run(folder, settings)
     trainer.train(resume_from_checkpoint=start_from)
     trainer.save_model(folder)
     finish_run(folder)
@@ -65,10 +65,10 @@ def finish_run(folder: str | Path) -> None:
 
 
 class MetricsWriter(TrainerCallback):
-    """metrics.jsonl: a line per log event, ``{"step", "seconds", ...}``, and at the end a summary.
+    """metrics.jsonl: a line per log event, ``{"step", "seconds", ...}``, and a summary at the end.
 
-    ``seconds`` is time spent in training, over all starts. Lines after the step at which a run goes
-    on are dropped, since those steps are done again.
+    ``seconds`` is time spent in training, over all starts. A resumed run drops the lines after its
+    first step, since it repeats those steps.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -111,7 +111,7 @@ class MetricsWriter(TrainerCallback):
 class MarkWholeCheckpoints(TrainerCallback):
     """Marks each checkpoint once it is whole, and only then removes those beyond the limit.
 
-    The Trainer itself removes the old checkpoint before the new one is known to be whole, so that
+    The Trainer would remove the old checkpoint before the new one is known to be whole. So
     ``save_total_limit`` is taken from it.
     """
 
@@ -123,7 +123,7 @@ class MarkWholeCheckpoints(TrainerCallback):
     ) -> None:
         self._limit, args.save_total_limit = args.save_total_limit, None
         if state.is_world_process_zero and args.output_dir is not None:
-            # What lies beyond this step is written again, and is not whole while that happens.
+            # Checkpoints beyond this step are written again, and are not whole meanwhile.
             for marker in Path(args.output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*/{COMPLETE}"):
                 if step_of(marker.parent) > state.global_step:
                     marker.unlink()
@@ -170,7 +170,7 @@ def _wait_for_everyone() -> None:
 
 
 def _peak_memory() -> dict[str, float]:
-    """The most that this process has held, in GiB: resident, and on its GPU."""
+    """The largest memory that this process has held, in GiB: resident, and on its GPU."""
     peak = {"peak_memory_gib": own_peak() / 2**30}
     if torch.cuda.is_available():
         peak["peak_gpu_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30

@@ -1,4 +1,4 @@
-"""With what a run is made: git commit, libraries, devices."""
+"""The versions behind a run: git commit, libraries, devices."""
 
 import importlib.metadata
 import os
@@ -15,7 +15,7 @@ LIBRARIES = ("torch", "transformers", "trl", "accelerate", "datasets", "peft", "
 
 
 def run_versions(config: Mapping[str, Any]) -> dict[str, Any]:
-    """With what a run is made: Python, libraries, git commit, seed, devices, processes."""
+    """The versions behind a run: Python, libraries, git commit, seed, devices, processes."""
     commit, dirty = _git_commit()
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -39,7 +39,7 @@ def _version(package: str) -> str | None:
 
 
 def _git_commit() -> tuple[str | None, bool | None]:
-    """Commit of the checkout that this package is run from, and whether it was changed since."""
+    """Commit of the checkout that this package runs from, and whether it has changes."""
 
     def git(*words: str) -> str:
         here = Path(__file__).parent

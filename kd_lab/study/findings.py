@@ -58,10 +58,10 @@ def _modes(precision: Comparison, coverage: Comparison) -> str:
     if seeks and narrows:
         return "Reverse KL seeks modes and forward KL covers them"
     if seeks:
-        return "Reverse KL is the more precise, and loses no mode for it that could be told"
+        return "Reverse KL is the more precise, without a significant loss of coverage"
     if narrows:
-        return "Forward KL covers more, and reverse KL is no more precise that could be told"
-    return "In what they keep, forward and reverse KL do not differ as the post says"
+        return "Forward KL covers more, and reverse KL is not significantly more precise"
+    return "Forward and reverse KL do not differ in coverage and precision as the post says"
 
 
 def _nearest(rows: Sequence[Row]) -> str:

@@ -1,4 +1,4 @@
-"""Which teacher: the same three options in every command that has one."""
+"""The teacher's three options, the same in every command that has a teacher."""
 
 from dataclasses import dataclass, field
 
@@ -14,15 +14,17 @@ class TeacherArguments:
         default=None, metadata={"help": "The teacher: a folder, or a name on the model hub."}
     )
     teacher_revision: str | None = field(
-        default=None, metadata={"help": "Its revision on the hub: a branch, tag or commit."}
+        default=None,
+        metadata={"help": "The teacher's revision on the hub: a branch, tag or commit."},
     )
     teacher_dtype: str = field(
-        default="auto", metadata={"help": "float32, bfloat16, float16, or auto: as it was saved."}
+        default="auto",
+        metadata={"help": "Its dtype: float32, bfloat16, float16, or auto: as saved."},
     )
 
 
 def check_teacher_arguments(args: TeacherArguments) -> None:
-    """Refuse what can be refused before anything is loaded.
+    """Check the options before anything is loaded.
 
     Raises:
         ValueError: an unknown dtype, or a path that leads nowhere.
@@ -32,7 +34,7 @@ def check_teacher_arguments(args: TeacherArguments) -> None:
 
 
 def teacher_of(args: TeacherArguments) -> Model | None:
-    """The teacher, nothing of it read; None where there is none.
+    """The teacher, without reading its files; None without a teacher.
 
     Raises:
         ValueError: there is no such model.

@@ -54,9 +54,9 @@ if TYPE_CHECKING:  # importing transformers takes seconds, and only its types ar
 
 @dataclass(kw_only=True)
 class CacheArguments(TeacherArguments):
-    """What to store, of which teacher, and where."""
+    """The signal to store, its teacher, and the folder."""
 
-    output_dir: str = field(metadata={"help": "The folder to write, or to go on with."})
+    output_dir: str = field(metadata={"help": "The folder to write or to finish."})
     teacher_model_name_or_path: str = field(
         metadata={"help": "The teacher: a folder, or a name on the model hub."}
     )
@@ -66,24 +66,27 @@ class CacheArguments(TeacherArguments):
     )
     topk: int = field(default=64, metadata={"help": "topk only: tokens kept at each position."})
     distil_temperature: float = field(
-        default=1.0, metadata={"help": "topk only: the T that will be trained at."}
+        default=1.0, metadata={"help": "topk only: the temperature T of the later training."}
     )
     answers: str | None = field(
         default=None,
         metadata={"help": "A folder of kd-lab generate, instead of the conversations' answers."},
     )
-    split: str = field(default="train", metadata={"help": "Of the conversations: train or test."})
+    split: str = field(
+        default="train", metadata={"help": "Split of the conversations: train or test."}
+    )
     max_length: int | None = field(
-        default=1024, metadata={"help": "Of a conversation, in tokens; the rest is cut off."}
+        default=1024, metadata={"help": "Most tokens of a conversation; the rest is cut off."}
     )
     rows_per_shard: int = field(
-        default=256, metadata={"help": "Rows that are one file, and lost at most by a kill."}
+        default=256, metadata={"help": "Rows in one file: a kill loses at most these."}
     )
     tokens_per_batch: int = field(
         default=8192, metadata={"help": "Tokens of a forward pass; memory grows with it."}
     )
     chunk_size: int = field(
-        default=CHUNK_SIZE, metadata={"help": "topk only: positions whose logits exist at a time."}
+        default=CHUNK_SIZE,
+        metadata={"help": "topk only: positions with logits in memory at a time."},
     )
 
 
@@ -91,7 +94,7 @@ ARGUMENTS = (CacheArguments, DataArguments)
 
 
 def run(args: CacheArguments, data: DataArguments) -> None:
-    """Write or finish the cache and say what it takes; see ``cache_teacher``."""
+    """Write or finish the cache and print its size; see ``cache_teacher``."""
     with only_one_at_work(Path(args.output_dir)):
         _run(args, data)
 
@@ -116,7 +119,7 @@ def _run(args: CacheArguments, data: DataArguments) -> None:
 
 
 def check_cache_arguments(args: CacheArguments) -> None:
-    """Refuse what can be refused before anything is loaded.
+    """Check the options before anything is loaded.
 
     Raises:
         ValueError: a setting outside its range.
@@ -138,20 +141,20 @@ def check_cache_arguments(args: CacheArguments) -> None:
 
 
 def cache_teacher(args: CacheArguments, data: DataArguments) -> ShardStore:
-    """Write the shards that are missing; this process's share of them, if there are several.
+    """Write the missing shards, or this process's share of them.
 
-    The teacher is loaded only if one is missing.
+    The teacher is loaded only if a shard is missing.
 
     Raises:
-        ValueError: arguments out of range, no such model or answers, answers of another teacher, a
-            teacher whose logits are not its head's, or a folder that holds something else.
+        ValueError: an argument out of range, no such model or answers, answers of another teacher,
+            a teacher that scales or caps its logits, or a folder that holds other files.
         FloatingPointError: the teacher's hidden states are infinite or NaN.
     """
     from accelerate import PartialState
 
     check_cache_arguments(args)
     check_data_arguments(data)
-    # Without a GPU and unless told so, accelerate would take each of several processes for the only
+    # Without a GPU, accelerate would by default take each of several processes for the only
     # one. They wait for each other at the end, up to a shard's time.
     process = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=1))
     with process.main_process_first():
@@ -186,7 +189,7 @@ def cache_teacher(args: CacheArguments, data: DataArguments) -> ShardStore:
 def _describe(
     args: CacheArguments, data: DataArguments, teacher: Model
 ) -> tuple[dict[str, Any], PackedRows]:
-    """All that decides what is stored, and the rows to store it for."""
+    """All that decides the stored signal, and the rows to store it for."""
     settings: dict[str, Any] = {
         "teacher_signal": args.teacher_signal,
         "teacher": teacher.identity,
@@ -219,7 +222,7 @@ def _describe(
 
 
 def _head(model: "PreTrainedModel", vocab_size: int) -> tuple[Tensor, Tensor | None]:
-    """The rows of the head that are tokens: weight [vocab_size, H] and bias or None."""
+    """The LM head's rows that are tokens: weight [vocab_size, H] and bias or None."""
     head = model.get_output_embeddings()
     bias = getattr(head, "bias", None)
     return head.weight[:vocab_size], None if bias is None else bias[:vocab_size]
@@ -233,7 +236,7 @@ def _signal(
     rows: PackedRows,
     advance: Callable[[int], object],
 ) -> dict[str, Tensor]:
-    """What is stored of the teacher for some rows, on the CPU."""
+    """The stored signal of rows, on the CPU."""
     hidden = trained_hidden_states(model, rows, args.tokens_per_batch, advance)
     if args.teacher_signal == "hidden":
         return {"hidden": hidden.bfloat16().cpu()}
@@ -264,10 +267,10 @@ def _write_shards(
     ):
         task = progress.add_task("caching", total=total)
         for shard in shards:
-            some = rows.select(shard.rows)
-            tensors = signal(some, partial(progress.advance, task))
+            part = rows.select(shard.rows)
+            tensors = signal(part, partial(progress.advance, task))
             tokens = len(next(iter(tensors.values())))
-            tensors |= {name: torch.from_numpy(array) for name, array in some._asdict().items()}
+            tensors |= {name: torch.from_numpy(array) for name, array in part._asdict().items()}
             if pending is not None:
                 pending.result()
             pending = writer.submit(store.write, shard, partial(save_file, tensors), tokens)
@@ -276,7 +279,7 @@ def _write_shards(
 
 
 class TokensPerSecond(ProgressColumn):
-    """How fast it goes, and how long it will take."""
+    """The speed, and the time left."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed or 0

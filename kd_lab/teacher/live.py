@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # these take seconds to import
 
 
 class LiveTeacher:
-    """What the trainers ask of a teacher that is a model: hidden states, a head, and answers."""
+    """A teacher as a model: hidden states, an LM head, and answers for the trainers."""
 
     def __init__(self, model: "PreTrainedModel", accelerator: "Accelerator") -> None:
         """Freeze ``model`` and place it: sharded under ZeRO-3 and FSDP, else whole."""
@@ -39,10 +39,10 @@ class LiveTeacher:
 
     @torch.no_grad()
     def hidden(self, inputs: dict[str, Tensor], positions: Tensor) -> Tensor:
-        """The last hidden states [n, H] from which the trained tokens are predicted.
+        """The last hidden states [n, H] that predict the trained tokens.
 
         Args:
-            inputs: what the model takes: input_ids [B, T] and what goes with them.
+            inputs: the model's inputs: input_ids [B, T] and others.
             positions: True at t where token t + 1 is trained, bool [B, T - 1].
         """
         model = self.model
@@ -60,7 +60,7 @@ class LiveTeacher:
     def distribution(
         self, inputs: dict[str, Tensor], positions: Tensor
     ) -> Iterator[LiveDistribution]:
-        """Its distributions at n positions, with the whole head, for the block's duration.
+        """Its distributions at n positions, with the whole LM head, while the block lasts.
 
         Args: as in ``hidden``.
         """
@@ -70,13 +70,11 @@ class LiveTeacher:
 
     @contextlib.contextmanager
     def for_writing(self) -> Iterator["PreTrainedModel"]:
-        """The plain model with whole weights, to write answers with, in its own dtype.
-
-        The student's mixed precision does not reach it, though both may write an answer together.
-        """
+        """The plain model with whole weights, to write answers with."""
         from trl.models.utils import unwrap_model_for_generation
 
-        with unwrap_model_for_generation(self.wrapped, self.accelerator) as model:
+        writing = unwrap_model_for_generation(self.wrapped, self.accelerator)
+        with processes_apart(self.wrapped), writing as model:
             replaced, forward = model.__dict__.get("forward"), model.forward
 
             def in_own_dtype(*inputs: Any, **settings: Any) -> Any:
@@ -91,3 +89,26 @@ class LiveTeacher:
                     del model.forward
                 else:
                     model.forward = replaced
+
+
+@contextlib.contextmanager
+def processes_apart(wrapped: Any) -> Iterator[None]:
+    """Let each process run a model that ZeRO-3 has put together as often as it wants to.
+
+    Until DeepSpeed knows the order of the modules, it compares it across all processes at the start
+    of each forward pass. TRL takes its other hooks away while answers are written, and leaves this
+    one: a process whose answers are shorter, or that has none to write, would be waited for.
+    """
+    optimizer = getattr(wrapped, "optimizer", None)
+    offload = getattr(optimizer, "parameter_offload", optimizer)
+    hook = getattr(offload, "fwd_pre_hook", None)
+    if offload is None or hook is None:
+        yield
+        return
+    hooks = offload.module._forward_pre_hooks
+    compare = hooks[hook.id]
+    hooks[hook.id] = lambda *_: None  # in its place, since it must stay the first one
+    try:
+        yield
+    finally:
+        hooks[hook.id] = compare

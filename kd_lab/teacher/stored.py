@@ -1,9 +1,9 @@
-"""A teacher that was asked ahead of time: what `kd-lab cache` and `kd-lab generate` stored.
+"""A teacher whose signal or answers were stored by `kd-lab cache` or `kd-lab generate`.
 
 A cache is a training set with the teacher's signal beside it. Each of its shards is one safetensors
-file: some rows (packed_rows.py), and at the n positions of theirs whose next token is trained,
-in order, either ``hidden``, bfloat16 [n, H], or ``topk_logp``, ``topk_tokens`` and ``topk_tail``
-(signals.py). The files are mapped into memory, and no more is read of them than a batch asks for.
+file: some rows (packed_rows.py), and the signal at their n positions whose next token is trained,
+in order. The signal is either ``hidden``, bfloat16 [n, H], or ``topk_logp``, ``topk_tokens`` and
+``topk_tail`` (signals.py). The files are mapped into memory; a batch reads only its own part.
 """
 
 import json
@@ -34,14 +34,15 @@ SIGNALS = {"hidden": ("hidden",), "topk": ("topk_logp", "topk_tokens", "topk_tai
 
 
 class StoredTeacher:
-    """What the trainers ask of a teacher that is a folder of `kd-lab cache`.
+    """A teacher as a folder of `kd-lab cache`, for the trainers.
 
     Args:
         folder: of the cache.
-        verify: check every shard against its checksum; of several processes that read one folder,
-            one needs to.
+        verify: check every shard against its checksum. If several processes read one folder, one of
+            them needs to.
     Raises:
-        ValueError: no finished cache, or a corrupted shard (named); says what to run.
+        ValueError: no finished cache, or a corrupted shard (named); the message has the command to
+            run.
     """
 
     def __init__(self, folder: str | Path, verify: bool = True) -> None:
@@ -54,7 +55,7 @@ class StoredTeacher:
         self._head: tuple[Tensor, Tensor | None] | None = None  # where it was last needed
 
     def check_fits(self, tokenizer: "PreTrainedTokenizerBase", temperature: float) -> None:
-        """Refuse a student's tokenizer, or a temperature, that the cache was not made for.
+        """Refuse a student's tokenizer, or a temperature, that does not fit the cache.
 
         Raises:
             ValueError: the tokenizer has other ids than the teacher's; or the top k were stored at
@@ -74,24 +75,24 @@ class StoredTeacher:
             )
 
     def rows(self) -> Dataset:
-        """The training rows, and ``cache_row``: the number by which to ask for a row's signal."""
+        """The training rows, and ``cache_row``, the key of a row's signal."""
         parts = [PackedRows.load(path).unpacked() for path in self.store.paths()]
         rows = concatenate_datasets(parts)
         return rows.add_column("cache_row", np.arange(len(rows), dtype=np.int32))
 
     def end_tokens(self, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-        """What may end an answer of these rows: the teacher's end tokens where it wrote them."""
+        """The tokens that may end an answer of these rows: the writer's end tokens."""
         answers = self.store.settings["source"].get("answers")
         return [tokenizer.eos_token_id] if answers is None else answers["eos_token_ids"]
 
     def signal(self, cache_rows: list[int]) -> dict[str, Tensor]:
-        """The signal at the trained positions of some rows, row by row, n positions in all.
+        """The signal at the trained positions of these rows, row by row, n positions in all.
 
         Returns:
-            of a cache of hidden states: ``hidden`` bfloat16 [n, H]. Of one of top k: ``topk_logp``
-            float32 [n, k], ``topk_tokens`` int64 [n, k] and ``topk_tail`` float32 [n], the
-            log-probability of all other tokens together; what 16 bits rounded is normalised, so
-            that these k + 1 probabilities sum to 1.
+            from a cache of hidden states ``hidden``, bfloat16 [n, H]. From a cache of the top k
+            ``topk_logp`` float32 [n, k], ``topk_tokens`` int64 [n, k] and ``topk_tail`` float32
+            [n], the log-probability of all other tokens together. These k + 1 probabilities are
+            normalised to sum to 1, since 16 bits have rounded them.
         """
         names = SIGNALS[self.kind]
         parts: dict[str, list[Tensor]] = {name: [] for name in names}
@@ -114,7 +115,7 @@ class StoredTeacher:
     def distribution(
         self, cache_rows: list[int], device: torch.device
     ) -> LiveDistribution | StoredDistribution:
-        """The teacher's distributions at the trained positions of some rows, on a device."""
+        """The teacher's distributions at the trained positions of these rows, on a device."""
         signal = {name: part.to(device) for name, part in self.signal(cache_rows).items()}
         if self.kind == "topk":
             return StoredDistribution(*(signal[name] for name in SIGNALS["topk"]))
@@ -124,7 +125,7 @@ class StoredTeacher:
         return LiveDistribution(signal["hidden"], *self._head)
 
     def head(self) -> tuple[Tensor, Tensor | None]:
-        """The teacher's head beside its hidden states: [V, H] in its own dtype, and bias [V].
+        """The teacher's LM head for its hidden states: [V, H] in its own dtype, and bias [V].
 
         V is the number of tokens (``manifest["settings"]["vocab_size"]``), without padding rows.
         """
@@ -139,7 +140,7 @@ class StoredTeacher:
 
     @cached_property
     def _positions(self) -> NDArray[np.int64]:
-        """Where each row's signal lies in its shard, from and to: [rows, 2]."""
+        """The first and last position of each row's signal in its shard: [rows, 2]."""
         places = []
         for path in self.store.paths():
             ends = PackedRows.load(path).positions_per_row().cumsum()
@@ -148,12 +149,12 @@ class StoredTeacher:
 
 
 def answers_end_tokens(folder: str | Path) -> list[int]:
-    """What may end an answer in a folder of `kd-lab generate`."""
+    """The tokens that may end an answer in a folder of `kd-lab generate`."""
     return ShardStore.open(folder, "answers", verify=False).settings["eos_token_ids"]
 
 
 def stored_answers(folder: str | Path, verify: bool = True) -> Dataset:
-    """The training rows of a folder of `kd-lab generate`: trained is what the teacher wrote.
+    """The training rows of a folder of `kd-lab generate`; the teacher's tokens are trained.
 
     Raises:
         ValueError: no finished folder of answers, or a corrupted shard (named).

@@ -1,9 +1,10 @@
-"""What a distillation run is: a point on the map *prefix source × divergence*, and a share of SFT.
+"""A distillation run: a point on the map *prefix source × divergence*, and a share of SFT.
 
     loss = alpha · T² · divergence(teacher, student) + (1 - alpha) · cross-entropy
 
-at the positions of answers that ``prefixes`` says who wrote. All else (learning rate, batch size,
-DeepSpeed, checkpoints, logging) is TRL's SFTConfig and transformers' TrainingArguments, unchanged.
+The positions are those of answers that ``prefixes`` names the writer of. All other settings
+(learning rate, batch size, DeepSpeed, checkpoints, logging) are TRL's SFTConfig and transformers'
+TrainingArguments, unchanged.
 """
 
 import json
@@ -30,11 +31,13 @@ NO_FLOAT16 = (
 
 @dataclass
 class DistilConfig(SamplingArguments, SFTConfig):
-    """Settings of the three trainers. Raises ValueError, in one line, for what cannot be run."""
+    """Settings of the three trainers. An impossible setting raises ValueError, in one line."""
 
     divergence: str = field(
         default="forward_kl",
-        metadata={"help": "What compares teacher and student: a name in kd_lab/divergences.py."},
+        metadata={
+            "help": "The divergence of teacher and student: a name in kd_lab/divergences.py."
+        },
     )
     divergence_settings: dict[str, Any] | str | None = field(
         default=None,
@@ -52,21 +55,17 @@ class DistilConfig(SamplingArguments, SFTConfig):
     )
     chunk_size: int = field(
         default=1024,
-        metadata={"help": "Tokens whose logits exist at a time; memory grows with it."},
+        metadata={"help": "Tokens with logits in memory at a time; memory grows with it."},
     )
     prefixes: str = field(
         default="dataset",
-        metadata={
-            "help": f"Who wrote the answers that are learnt from: {', '.join(PREFIX_SOURCES)}."
-        },
+        metadata={"help": f"The writer of the training answers: {', '.join(PREFIX_SOURCES)}."},
     )
     student_share: float = field(
         default=0.0,
         metadata={"help": "Share of rows that the student answers anew each step (GKD's lambda)."},
     )
-    max_new_tokens: int = field(
-        default=256, metadata={"help": "Longest answer that is written, in tokens."}
-    )
+    max_new_tokens: int = field(default=256, metadata={"help": "Most tokens of a written answer."})
     policy_gradient: bool = field(
         default=False,
         metadata={"help": "Sequence-level reverse KL by MiniLLM's policy gradient."},
@@ -77,7 +76,7 @@ class DistilConfig(SamplingArguments, SFTConfig):
     )
     length_normalised: bool = field(
         default=True,
-        metadata={"help": "Policy gradient: later rewards by their mean instead of their sum."},
+        metadata={"help": "Policy gradient: the mean of the later rewards instead of their sum."},
     )
     reward_clip: float | None = field(
         default=None, metadata={"help": "Policy gradient: keep rewards within ± this many nats."}

@@ -8,25 +8,27 @@ gradient is then (Gu et al. 2023, arXiv 2306.08543, section 2.2)
                             single step: over all tokens         long: the score function
 
 The first part is the reverse KL of the next token at prefixes that the student wrote. The second is
-a cross-entropy on the written tokens with R_{t+1} as weights: it teaches the student to avoid
-tokens after which it will go wrong, and the first part alone is biased by exactly this much. So
-both are one call of the loss with a weight at each position:
+a cross-entropy on the written tokens with R_{t+1} as weights. It teaches the student to avoid
+tokens after which it will go wrong. The first part alone is biased by exactly this term. So both
+are one call of the loss with a weight at each position:
 
     w_D · reverse KL + w_C · cross-entropy,        w_D = 1,  w_C = R_{t+1}
 
-Answers may be written by a mixture that keeps the student near the teacher's answers,
-p̃ = a·p + (1-a)·q. The expectation over q is then one over p̃ with each term times its product of
-q(y_s)/p̃(y_s): over s < t at the single step of t, which does not depend on y_t, and over s ≤ u at
-each later reward r_u, which does depend on all of y_1 … y_u. (One product over s ≤ t for the whole
-of R_{t+1}, as if what follows had been written by q, would be biased.) Such products are exact and
-vary wildly with length, so MiniLLM keeps only the factor q(y_t)/p̃(y_t), which is at most 1/(1-a),
-and accepts a bias from the second token on. (On the single step this factor has the mean 1 over y_t
-at every prefix, so that leaving it out changes no expectation and only takes variance away.)
+Answers may be written by a mixture that keeps the student near the teacher's answers, p̃ = a·p +
+(1-a)·q. The expectation over q is then one over p̃, with each term times its product of
+q(y_s)/p̃(y_s). The single step of t does not depend on y_t: its product is over s < t. A later
+reward r_u depends on all of y_1 … y_u: its product is over s ≤ u.
 
-R_{t+1} grows with the number of tokens that follow, so that long parts of long answers outweigh all
-else: ``length_normalised`` divides by that number. This, clipped rewards and clipped ratios are
-trades of bias for variance; without the three, and with a = 0 or whole products, the weights below
-give the exact gradient on average.
+These products give an unbiased gradient, but their variance explodes with length. MiniLLM keeps
+only the current token's factor q(y_t)/p̃(y_t), which is at most 1/(1-a). From the second token on
+the gradient is then biased. (Using the product up to t for all of R_{t+1} would be biased too: the
+later tokens also came from p̃.) On the single step this factor has the mean 1 over y_t at every
+prefix. So leaving it out there changes no expectation and only lowers the variance.
+
+R_{t+1} grows with the number of tokens that follow. So long parts of long answers would outweigh
+all else; ``length_normalised`` divides by that number. This, clipped rewards and clipped ratios
+trade bias for variance. Without the three, and with a = 0 or whole products, the weights below give
+the exact gradient on average.
 """
 
 import math
@@ -39,7 +41,7 @@ from kd_lab.loss.tiles import precise
 
 
 class PositionWeights(NamedTuple):
-    """What the two parts are multiplied by at each written token; 0 where the mask is False."""
+    """The weights of the loss's two parts at each written token; 0 where the mask is False."""
 
     divergence: Tensor  # w_D of the reverse KL, [B, T]
     cross_entropy: Tensor  # w_C of -log q(y_t), [B, T]
@@ -62,16 +64,16 @@ def policy_gradient_weights(
     Args:
         student_logp: log q(y_t | y_<t) of the written tokens, by the student as it is now, [B, T].
         teacher_logp: log p(y_t | y_<t), [B, T].
-        mask: True at written tokens, bool [B, T]; what the others hold is not looked at.
+        mask: True at written tokens, bool [B, T]; other positions are never read.
         teacher_mix: a, the teacher's share in the distribution that the answers were written with.
-        whole_products: weigh by products of q/p̃ over an answer instead of the factor of y_t alone.
+        whole_products: weight by products of q/p̃ over an answer, not by the factor of y_t alone.
         length_normalised: divide R_{t+1} by the number of tokens it sums.
-        reward_clip: keep each reward within ± this many nats. None: as they are.
-        writer_logp: log q(y_t | y_<t) of the student that wrote, where it has been updated since.
-        ratio_clip: ε: where q/q_writer has left [1-ε, 1+ε] in the direction in which the long part
-            pushes it, that part has no gradient (PPO, Schulman et al. 2017, arXiv 1707.06347).
+        reward_clip: keep each reward within ± this many nats. None: no clipping.
+        writer_logp: log q(y_t | y_<t) of the writing student, if it has been updated since.
+        ratio_clip: PPO's ε (Schulman et al. 2017, arXiv 1707.06347). The long part has no gradient
+            where it has pushed q/q_writer out of [1-ε, 1+ε].
     Returns:
-        two [B, T], float64 where the device has it: constants, by which nothing is differentiated.
+        two [B, T], float64 where the device has it: constants without gradient.
     Raises:
         ValueError: shapes or settings that do not fit.
     """

@@ -168,7 +168,7 @@ def test_greedy_answers_to_own_questions_without_a_teacher(args, tmp_path):
         ({"seed": -1}, "seed must lie in"),
         ({"sampling_temperature": -1.0}, "sampling_temperature must be 0"),
         ({"teacher_dtype": "half"}, "teacher_dtype must be one of .* not 'half'"),
-        ({"model_name_or_path": "owner/name"}, "no folder owner/name; .* output_dir"),
+        ({"model_name_or_path": "owner/name"}, "no folder owner/name; .*output_dir"),
         ({"max_prompt_length": 3}, "none of 12 test conversations can be used"),
     ],
 )
