@@ -17,7 +17,7 @@ SMALL = DataArguments(num_conversations=40, num_test_conversations=10, two_turn_
 
 
 def contents(folder):
-    return {file.name: file.read_bytes() for file in folder.iterdir()}
+    return {file.name: file.read_bytes() for file in folder.glob("[!.]*")}
 
 
 def test_what_is_written_is_what_is_loaded(tmp_path, capsys):
@@ -31,10 +31,10 @@ def test_what_is_written_is_what_is_loaded(tmp_path, capsys):
     for split in ("train", "test"):
         assert stored[split]["messages"][:] == direct[split]["messages"][:]
 
-    before = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
+    before = {file: file.stat().st_mtime_ns for file in folder.glob("[!.]*")}
     run(SMALL, PrepareArguments(str(folder)))
     assert "nothing to do, already there" in capsys.readouterr().out
-    assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == before
+    assert {file: file.stat().st_mtime_ns for file in folder.glob("[!.]*")} == before
     prepare_data(SMALL, tmp_path / "again")
     assert contents(tmp_path / "again") == contents(folder)
 

@@ -90,7 +90,7 @@ def test_a_run_that_cannot_be_reported_on_is_one_line(tmp_path, capsys, break_it
     line = capsys.readouterr().err
     assert line.count("\n") == 1
     assert told in line
-    assert [path.name for path in out.iterdir()] == ["report.md"]
+    assert [path.name for path in out.glob("[!.]*")] == ["report.md"]
     assert (out / "report.md").read_text() == "an earlier report"
 
 
