@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kd_lab.divergences import get_divergence
 from kd_lab.loss import fused_linear_distillation_loss, fused_linear_topk_distillation_loss
-from kd_lab.teacher.signals import topk_law
+from kd_lab.teacher.signals import topk_distribution
 from tests.helpers.loss_problem import EVERY_DIVERGENCE, dense, relative_error
 
 VOCABULARY, WIDTH, POSITIONS = 30_000, 64, 6
@@ -98,8 +98,8 @@ def test_autocast_with_a_teacher_of_16_bits(dtype):
 
 def test_the_stored_signal_of_a_bfloat16_teacher_has_float32_logits():
     _, _, hidden, head, _ = pair(*NEARNESS[0], torch.bfloat16)
-    law = topk_law(hidden, head, None, k=16, temperature=1.0, chunk_size=4)
+    kept = topk_distribution(hidden, head, None, k=16, temperature=1.0, chunk_size=4)
     expected, tokens = (hidden.double() @ head.double().t()).log_softmax(-1).topk(16)
-    assert torch.equal(law["topk_tokens"].long(), tokens)
+    assert torch.equal(kept["topk_tokens"].long(), tokens)
     # float16 holds them to one part in 2,048
-    torch.testing.assert_close(law["topk_logp"].double(), expected, rtol=6e-4, atol=1e-4)
+    torch.testing.assert_close(kept["topk_logp"].double(), expected, rtol=6e-4, atol=1e-4)
