@@ -3,7 +3,8 @@
 fused.py             the door for other code: plain tensors, labels with -100, alpha
 plain.py             the definition in sixty lines, with whole logits
 chunks.py            distributions as values, chunk by chunk, never whole
-tiles.py             a tile of logits: its loss, and the gradient in closed form
+tiles.py             a tile of logits: its loss, and the gradient in its place
+closed_forms.py      each divergence's gradient, without autograd
 products.py          16-bit operands, 32-bit sums
 sharded_head.py      an LM head that ZeRO-3 or FSDP2 has sharded
 token_log_probs.py   log p of given tokens, the same way

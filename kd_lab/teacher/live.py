@@ -73,7 +73,8 @@ class LiveTeacher:
         """The plain model with whole weights, to write answers with."""
         from trl.models.utils import unwrap_model_for_generation
 
-        with unwrap_model_for_generation(self.wrapped, self.accelerator) as model:
+        writing = unwrap_model_for_generation(self.wrapped, self.accelerator)
+        with processes_apart(self.wrapped), writing as model:
             replaced, forward = model.__dict__.get("forward"), model.forward
 
             def in_own_dtype(*inputs: Any, **settings: Any) -> Any:
@@ -88,3 +89,26 @@ class LiveTeacher:
                     del model.forward
                 else:
                     model.forward = replaced
+
+
+@contextlib.contextmanager
+def processes_apart(wrapped: Any) -> Iterator[None]:
+    """Let each process run a model that ZeRO-3 has put together as often as it wants to.
+
+    Until DeepSpeed knows the order of the modules, it compares it across all processes at the start
+    of each forward pass. TRL takes its other hooks away while answers are written, and leaves this
+    one: a process whose answers are shorter, or that has none to write, would be waited for.
+    """
+    optimizer = getattr(wrapped, "optimizer", None)
+    offload = getattr(optimizer, "parameter_offload", optimizer)
+    hook = getattr(offload, "fwd_pre_hook", None)
+    if offload is None or hook is None:
+        yield
+        return
+    hooks = offload.module._forward_pre_hooks
+    compare = hooks[hook.id]
+    hooks[hook.id] = lambda *_: None  # in its place, since it must stay the first one
+    try:
+        yield
+    finally:
+        hooks[hook.id] = compare

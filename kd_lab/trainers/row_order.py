@@ -1,16 +1,11 @@
-"""The order of an epoch: batches of like lengths, the same at every start; and each row once."""
+"""The order of an epoch: batches of like lengths, the same at every start."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from transformers import TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
-
-from kd_lab.vocabulary import IGNORED
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 
 class LengthGroupedByEpoch(LengthGroupedSampler):
@@ -35,30 +30,3 @@ class TellEpoch(TrainerCallback):
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if hasattr(self.trainer, "_sampler"):
             self.trainer._sampler.epoch = int(state.epoch)
-
-
-def real_rows(count: int, accelerator: "Accelerator") -> int:
-    """How many of this process's last batch of ``count`` rows are no repetition.
-
-    accelerate fills the last batches of an epoch with rows from its beginning, so that no process
-    waits for another. Batches are dealt in turn: the last of each process stand side by side.
-    """
-    loader = accelerator.gradient_state
-    processes = accelerator.num_processes
-    if processes == 1 or not accelerator.even_batches or not loader.end_of_dataloader:
-        return count
-    left = len(loader.active_dataloader.dataset) % (count * processes)
-    if left == 0:
-        return count
-    return min(max(left - accelerator.process_index * count, 0), count)
-
-
-def leave_out_repeated(batch: dict[str, Any], real: int) -> None:
-    """Take the rows from number ``real`` on out of the loss and the count of tokens, in place."""
-    lengths, labels = batch["row_lengths"], batch["labels"].clone()
-    if len(labels) == len(lengths):
-        labels[real:] = IGNORED
-    else:  # joined to one row by padding_free
-        labels[:, int(lengths[:real].sum()) :] = IGNORED
-    batch["labels"] = labels
-    batch["is_repeated"] = torch.arange(len(lengths)) >= real

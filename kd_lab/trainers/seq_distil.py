@@ -21,7 +21,7 @@ from trl.models.utils import unwrap_model_for_generation
 from kd_lab.rollout.sampling import Completion
 from kd_lab.rollout.sampling_arguments import sampling_of
 from kd_lab.rollout.transformers_engine import write_answers
-from kd_lab.teacher.live import LiveTeacher
+from kd_lab.teacher.live import LiveTeacher, processes_apart
 from kd_lab.trainers.token_distil import TokenDistilTrainer
 from kd_lab.vocabulary import IGNORED
 
@@ -97,10 +97,15 @@ class SeqDistilTrainer(TokenDistilTrainer):
 
         One autocast spans them all: in one for each token every weight would be cast at each token.
         """
-        with keeps_checkpointing(self.accelerator.unwrap_model(self.model_wrapped)):
-            writing = unwrap_model_for_generation(self.model_wrapped, self.accelerator)
-            with writing as student, self.accelerator.autocast():
-                yield student
+        wrapped = self.model_wrapped
+        writing = unwrap_model_for_generation(wrapped, self.accelerator)
+        with (
+            keeps_checkpointing(self.accelerator.unwrap_model(wrapped)),
+            processes_apart(wrapped),
+            writing as student,
+            self.accelerator.autocast(),
+        ):
+            yield student
 
     def _students_rows(self, count: int) -> list[int]:
         """Which of the step's rows the student answers: each by a toss of its own."""

@@ -8,7 +8,7 @@ optimizer step, whatever it is split into: micro-batches, processes, shards.
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,18 +34,17 @@ from kd_lab.loss.plain_logits import check_plain_head
 from kd_lab.loss.sharded_head import call_with_head
 from kd_lab.teacher.live import LiveTeacher
 from kd_lab.teacher.stored import StoredTeacher
+from kd_lab.trainers.batches import (
+    NOT_FOR_THE_MODEL,
+    ROW_COLUMNS,
+    collate_rows,
+    count_each_row_once,
+)
 from kd_lab.trainers.distil_config import NO_FLOAT16, DistilConfig
 from kd_lab.trainers.figures import LOSSES, SFT_LOSSES, TokenMeans, loss_of
-from kd_lab.trainers.row_order import (
-    LengthGroupedByEpoch,
-    TellEpoch,
-    leave_out_repeated,
-    real_rows,
-)
+from kd_lab.trainers.row_order import LengthGroupedByEpoch, TellEpoch
+from kd_lab.trainers.saved_model import has_weights, whole_state_dict
 from kd_lab.vocabulary import IGNORED, shared_vocabulary_size
-
-ROW_COLUMNS = ("prompt_length", "cache_row")  # what a row has besides input_ids and labels
-NOT_FOR_THE_MODEL = ("labels", "by_student", "row_lengths", "is_repeated", *ROW_COLUMNS)
 
 
 class TokenDistilTrainer(SFTTrainer):
@@ -226,7 +225,14 @@ class TokenDistilTrainer(SFTTrainer):
             with teacher.distribution(text, positions) as live:
                 yield live
         elif isinstance(teacher, StoredTeacher) and is_asked and "cache_row" in inputs:
-            yield teacher.distribution(inputs["cache_row"].tolist(), positions.device)
+            stored = teacher.distribution(inputs["cache_row"].tolist(), positions.device)
+            if "is_repeated" in inputs:  # those rows come last, and none of their tokens is trained
+                real = slice(int(positions.sum()))
+                if isinstance(stored, LiveDistribution):
+                    stored = stored._replace(hidden=stored.hidden[real])
+                else:
+                    stored = stored.at(real)
+            yield stored
         else:
             yield None
 
@@ -255,15 +261,8 @@ class TokenDistilTrainer(SFTTrainer):
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], *args: Any, **settings: Any
     ) -> Any:
-        self._count_each_row_once(inputs)
+        count_each_row_once(inputs, self.accelerator)
         return super().prediction_step(model, inputs, *args, **settings)
-
-    def _count_each_row_once(self, batch: dict[str, Any]) -> None:
-        """Leave out the rows that only fill a last batch."""
-        count = len(batch["row_lengths"])
-        real = real_rows(count, self.accelerator)
-        if real < count:
-            leave_out_repeated(batch, real)
 
     # ---- a step that goes wrong stops the run before it can spoil the weights
 
@@ -273,7 +272,7 @@ class TokenDistilTrainer(SFTTrainer):
         self._micro_batch = 0
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches and self.accelerator.gradient_state.end_of_dataloader:
-            self._count_each_row_once(batches[-1])
+            count_each_row_once(batches[-1], self.accelerator)
             num_items = self._get_num_items_in_batch(batches, device)
         return batches, num_items
 
@@ -296,6 +295,25 @@ class TokenDistilTrainer(SFTTrainer):
             f"{where}: {why}; the run is stopped and its checkpoints are as they were: try a lower "
             "learning_rate or max_grad_norm and resume"
         )
+
+    # ---- what is saved can be loaded
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """The whole model, also where FSDP's own checkpoints are sharded.
+
+        Raises:
+            OSError: no weights were written.
+        """
+        with (
+            whole_state_dict(self.accelerator) if self.is_fsdp_enabled else contextlib.nullcontext()
+        ):
+            super().save_model(output_dir, _internal_call)
+        folder = Path(output_dir or self.args.output_dir or "")
+        if self.args.should_save and not _internal_call and not has_weights(folder):
+            raise OSError(
+                f"{folder} holds no model although it was saved: under ZeRO-3 set "
+                "stage3_gather_16bit_weights_on_model_save to true, and resume"
+            )
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)
@@ -327,13 +345,3 @@ class TokenDistilTrainer(SFTTrainer):
     def _set_signature_columns_if_needed(self) -> None:
         columns: Any = ["input_ids", "labels", "seq_lengths", *ROW_COLUMNS]
         self._signature_columns = columns
-
-
-def collate_rows(collate: Callable, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """TRL's batch of rows, the rows' lengths, and the columns of ours besides."""
-    batch = collate([{k: v for k, v in row.items() if k not in ROW_COLUMNS} for row in rows])
-    batch["row_lengths"] = torch.tensor([len(row["input_ids"]) for row in rows])
-    for name in ROW_COLUMNS:
-        if name in rows[0]:
-            batch[name] = torch.tensor([row[name] for row in rows])
-    return batch

@@ -1,32 +1,66 @@
-"""One optimizer step of each trainer, in processes of their own: for test_invariance.py.
+"""A step or two of each trainer, in processes of their own: for test_invariance.py.
 
-The same eight rows whatever they are split into; rank 0 writes each step's loss and gradient norm.
+The same rows whatever they are split into, and a cache of the teacher for one case. Rank 0 writes
+each step's loss and gradient norm, and the figures of an evaluation.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch.distributed as dist
+from peft import LoraConfig
 
 from kd_lab.rollout.sampling import Sampling
+from kd_lab.teacher.live import LiveTeacher
+from kd_lab.teacher.stored import StoredTeacher
 from kd_lab.trainers.distil_config import DistilConfig
 from kd_lab.trainers.policy_gradient_distil import PolicyGradientDistilTrainer
 from kd_lab.trainers.seq_distil import SeqDistilTrainer
 from kd_lab.trainers.token_distil import TokenDistilTrainer
+from kd_lab.vocabulary import IGNORED
 from tests.helpers.toy_pair import TOKENIZER, toy_model, toy_rows
 
+
+class Case(NamedTuple):
+    """A trainer, its rows and settings."""
+
+    trainer: type[TokenDistilTrainer] = TokenDistilTrainer
+    rows: int = 8
+    trained_rows: int = 1000  # all others have no trained token
+    steps: int = 1
+    lora: bool = False
+    stored: bool = False
+    settings: Mapping[str, Any] = MappingProxyType({})
+
+
+POLICY_GRADIENT = {
+    "prefixes": "student", "policy_gradient": True, "divergence": "reverse_kl", "alpha": 1.0
+}  # fmt: skip
 CASES = {
-    "token": (TokenDistilTrainer, {"divergence": "reverse_kl"}),
-    "on_policy": (SeqDistilTrainer, {"prefixes": "student"}),
-    "policy_gradient": (
-        PolicyGradientDistilTrainer,
-        {"prefixes": "student", "policy_gradient": True, "divergence": "reverse_kl", "alpha": 1.0},
+    "token": Case(settings={"divergence": "reverse_kl"}),
+    "on policy": Case(SeqDistilTrainer, settings={"prefixes": "student"}),
+    "policy gradient": Case(PolicyGradientDistilTrainer, settings=POLICY_GRADIENT),
+    # Seven rows: the last batch of an epoch is not full, and one process has less than the other.
+    "seven rows": Case(rows=7, steps=2),
+    # Five rows: of two processes with four each, or of the second micro-batches, one has a row.
+    "five rows on policy": Case(SeqDistilTrainer, 5, steps=2, settings={"prefixes": "student"}),
+    "one row with a policy gradient": Case(
+        PolicyGradientDistilTrainer, 1, steps=2, settings=POLICY_GRADIENT
     ),
+    "by length": Case(rows=70, steps=10, settings={"train_sampling_strategy": "group_by_length"}),
+    "joined rows": Case(rows=7, settings={"padding_free": True}),
+    "LoRA": Case(lora=True),
+    "stored teacher": Case(stored=True, rows=7),
+    "trained tokens in one process": Case(trained_rows=2),
 }
+EVALUATED = "seven rows"
 
 
-def one_step(case: str, folder: Path, batch: int, accumulate: int, stage: int) -> dict:
-    trainer_class, settings = CASES[case]
+def one_case(name: str, folder: Path, cache: str, batch: int, accumulate: int, stage: int) -> dict:
+    case = CASES[name]
     deepspeed = {
         "zero_optimization": {"stage": stage, "stage3_param_persistence_threshold": 0},
         "zero_allow_untested_optimizer": True,
@@ -38,37 +72,62 @@ def one_step(case: str, folder: Path, batch: int, accumulate: int, stage: int) -
         output_dir=str(folder),
         per_device_train_batch_size=batch,
         gradient_accumulation_steps=accumulate,
-        train_sampling_strategy="sequential",
-        max_steps=1,
+        per_device_eval_batch_size=batch,
+        max_steps=case.steps,
         logging_steps=1,
         save_strategy="no",
         use_cpu=True,
         deepspeed=deepspeed if stage else None,
         disable_tqdm=True,
-        **settings,
+        **{"train_sampling_strategy": "sequential", **case.settings},
     )
-    trainer = trainer_class(
+    rows = toy_rows(case.rows)
+    teacher: Any = toy_model(64, 2, seed=2)
+    if case.stored:
+        teacher = StoredTeacher(cache)
+        rows = teacher.rows().select(range(case.rows))
+    labels = [
+        labels if row < case.trained_rows else [IGNORED] * len(labels)
+        for row, labels in enumerate(rows["labels"])
+    ]
+    trainer = case.trainer(
         toy_model(32, 1, seed=1),
-        toy_model(64, 2, seed=2),
+        teacher,
         config,
-        train_dataset=toy_rows(8),
+        train_dataset=rows.remove_columns("labels").add_column("labels", labels),
+        eval_dataset=toy_rows(11, seed=5),
         processing_class=TOKENIZER,
+        peft_config=LoraConfig(r=4, lora_dropout=0.0, target_modules="all-linear")
+        if case.lora
+        else None,
     )
     if isinstance(trainer, SeqDistilTrainer):  # drawn, each process would have answers of its own
         trainer.sampling = Sampling(max_new_tokens=8, temperature=0.0)
     trainer.train()
-    (step,) = [entry for entry in trainer.state.log_history if "grad_norm" in entry]
-    step["num_processes"] = trainer.accelerator.num_processes
-    step["distributed_type"] = trainer.accelerator.distributed_type.value
-    for whose, model in (("student", trainer.model), ("teacher", trainer.teacher.model)):
-        step[f"{whose}_is_sharded"] = model.get_output_embeddings().weight.numel() == 0
-    return step
+    steps = [entry for entry in trainer.state.log_history if "grad_norm" in entry]
+    found: dict[str, Any] = {"steps": steps}
+    found["num_processes"] = trainer.accelerator.num_processes
+    found["distributed_type"] = trainer.accelerator.distributed_type.value
+    models = {"student": trainer.model}
+    if isinstance(trainer.teacher, LiveTeacher):
+        models["teacher"] = trainer.teacher.model
+    found["is_sharded"] = {
+        whose: model.get_output_embeddings().weight.numel() == 0 for whose, model in models.items()
+    }
+    if name == EVALUATED:
+        found["evaluation"] = trainer.evaluate()
+    return found
 
 
-def write_steps(out: Path, batch: int, accumulate: int, stage: int) -> None:
-    """Writes each trainer's step as JSON; without an error where gloo is done too early."""
+def write_steps(out: Path, cache: str, batch: int, accumulate: int, stage: int) -> None:
+    """Writes each case's steps as JSON; without an error where gloo is done too early.
+
+    Args:
+        cache: a folder of the teacher's hidden states on rows of the toy language.
+        batch, accumulate, stage: rows of a process at a time, micro-batches of a step, ZeRO stage.
+    """
     folder = out.with_suffix("")
-    steps = {case: one_step(case, folder, batch, accumulate, stage) for case in CASES}
+    steps = {case: one_case(case, folder, cache, batch, accumulate, stage) for case in CASES}
     if not dist.is_initialized() or dist.get_rank() == 0:
         out.write_text(json.dumps(steps))
     if dist.is_initialized():

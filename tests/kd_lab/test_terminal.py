@@ -51,9 +51,9 @@ def test_text_files_are_utf_8_whatever_the_machine_s_encoding(package):
 
 
 def _opens_text(call: ast.Call) -> bool:
-    """read_text, write_text, and open with a mode that is not binary."""
+    """A path's read_text and write_text, and open with a mode that is not binary."""
     name = getattr(call.func, "attr", getattr(call.func, "id", ""))
     if name in ("read_text", "write_text"):
-        return True
+        return isinstance(call.func, ast.Attribute)
     mode = call.args[0] if isinstance(call.func, ast.Attribute) and call.args else None
     return name == "open" and isinstance(mode, ast.Constant) and set(mode.value) <= set("rwax+t")

@@ -98,8 +98,8 @@ def test_autocast_with_a_teacher_of_16_bits(dtype):
 
 def test_the_stored_signal_of_a_bfloat16_teacher_has_float32_logits():
     _, _, hidden, head, _ = pair(*NEARNESS[0], torch.bfloat16)
-    kept = topk_distribution(hidden, head, None, k=16, temperature=1.0, chunk_size=4)
+    stored = topk_distribution(hidden, head, None, k=16, temperature=1.0, chunk_size=4)
     expected, tokens = (hidden.double() @ head.double().t()).log_softmax(-1).topk(16)
-    assert torch.equal(kept["topk_tokens"].long(), tokens)
+    assert torch.equal(stored["topk_tokens"].long(), tokens)
     # float16 holds them to one part in 2,048
-    torch.testing.assert_close(kept["topk_logp"].double(), expected, rtol=6e-4, atol=1e-4)
+    torch.testing.assert_close(stored["topk_logp"].double(), expected, rtol=6e-4, atol=1e-4)
