@@ -3,7 +3,7 @@
     python benchmarks/one_trainer.py ours qwen_vocab float32 2      # prints one line of JSON
 
 training_step.py runs this in pairs. Both trainers get the same student, teacher, rows and training
-arguments, and learn by forward KL alone at every token of a row but its first.
+arguments. They learn by forward KL alone, at every token of a row except its first.
 
 qwen_vocab  untrained models of Qwen2.5's shape with its true vocabulary, widths 896 (student) and
             1536, 2 layers
@@ -116,9 +116,9 @@ def trainer_of(kind: str, case: str, dtype: str, steps: int, folder: str) -> SFT
 class StepMeter(TrainerCallback):
     """Times each step and takes its peak resident memory, from its first forward to zeroed grads.
 
-    At a step's start the process holds the parameters of both models and the optimizer's state (the
-    first step, which makes it, is left out), and what was freed has been handed back. The peak is
-    counted above that and without the gradients.
+    At a step's start the process holds the parameters of both models and the optimizer's state.
+    (The first step, which makes this state, does not count.) Freed memory has been handed back. The
+    peak is counted above that and without the gradients.
     """
 
     def __init__(self) -> None:

@@ -28,8 +28,8 @@ def run_plain(
     Returns:
         ``{rank: {divergence: {"step": [...], "weight_distance": [...], "probability_distance":
         [...]}}}``, logged as ``toy.rank_race.race`` logs. At learning rate 0.1 the descent is
-        chaotic, so that two programs which round differently agree for a few hundred steps in
-        float32 and for about 600 in float64, and only in distribution after that.
+        chaotic. Two programs that round differently agree for a few hundred steps in float32 and
+        for about 600 in float64. After that they agree only in distribution.
     """
     return {
         rank: {name: _train(rank, steps, seed, name, lr, log_every, dtype) for name in divergences}

@@ -3,10 +3,10 @@
     python benchmarks/tiny_matrix.py                 # into runs/tiny/; what is there stays
     python benchmarks/tiny_matrix.py --json assets/results/tiny_matrix.json
 
-Teacher, common start and stored answers first, then the methods, as many at a time as there are
-cores. Each is the command that a reader would type: kd-lab train --config tiny/METHOD. What is
-reported of a method is what its training reduces: the divergence at its own prefixes, or the
-cross-entropy where there is no teacher (nats per token), as logged first and last.
+It trains teacher and common start and stores answers first. Then it trains the methods, one on each
+core. Each is the command that a reader would type: kd-lab train --config tiny/METHOD. It reports
+the loss that the method's training reduces, as logged first and last. That is the divergence at its
+own prefixes, or without a teacher the cross-entropy (nats per token).
 """
 
 import argparse

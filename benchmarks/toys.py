@@ -7,10 +7,10 @@ gifs     four GIFs of 100 frames; plain: a figure saved for each frame, then ima
 ranks    twelve students (six ranks, two divergences); plain: one after the other (plain_rank.py)
 figures  seconds of ``python -m toy.figures``, which is ``make figures`` in a ready environment
 
-The two programs of a pair run in turn, both on one thread, and the median of their ratios is shown.
-Before that their numbers are compared: the GIFs' trajectories whole, the rank study over the steps
-for which a descent at learning rate 0.1 can be followed at all (rounding errors grow tenfold every
-20 to 30 steps at the low ranks): 200 in float32, 400 in float64.
+The two programs of a pair run in turn, both on one thread; the result is the median of their
+ratios. First their numbers are compared: the GIFs' whole trajectories, and the rank study's first
+steps. In float32 these are 200 steps, in float64 400. Beyond them a descent at learning rate 0.1
+cannot be followed: rounding errors grow tenfold every 20 to 30 steps at the low ranks.
 """
 
 import argparse

@@ -8,9 +8,9 @@ smol        SmolLM2-135M-Instruct into every other layer of it, 4 x 256 tokens
 rollout     greedy answers of SmolLM2 to short and long questions: kd_lab.rollout, and ``generate``
             on the prompts in file order, with the same batch size; the ratio of tokens per second
 
-A step is forward and backward of student and teacher, gradient clipping and AdamW, by forward KL on
-the rows as they are (GKD's lambda 0 and beta 0). Each trainer runs in a process of its own
-(one_trainer.py), theirs and ours in turn, since machines drift; the ratios are medians over pairs.
+A step is forward and backward of student and teacher, gradient clipping and AdamW. The loss is
+forward KL on the rows as they are (GKD's lambda 0 and beta 0). Each trainer runs in its own process
+(one_trainer.py), theirs and ours in turn, since machines drift. The ratios are medians over pairs.
 Peak memory is resident memory above the parameters, gradients and optimizer state. Both losses must
 agree, and so must the answers, or nothing is reported.
 """

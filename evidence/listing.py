@@ -162,11 +162,11 @@ def loss_of_batches(
     """The listing's loss, its keyword corrected, against the mean over trained tokens.
 
     Returns:
-        ``share``: the shares of prompt, answer and padding in the listing's sum.
-        ``tokens``: their shares of the batch's positions.
-        ``divisor``: the answers' mean over their part of the listing's loss, which divides by the
-            batch's longest row (``longest_row``) or by 2,048 (``common_length``).
-        ``longest_row_range``: the smallest and largest ``longest_row`` over the batches.
+        - ``share``: the shares of prompt, answer and padding in the listing's sum.
+        - ``tokens``: their shares of the batch's positions.
+        - ``divisor``: the answers' mean over their part of the listing's loss, which divides by the
+          batch's longest row (``longest_row``) or by 2,048 (``common_length``).
+        - ``longest_row_range``: the smallest and largest ``longest_row`` over the batches.
     """
     shares, tokens, divisors = [], [], []
     for batch in batches:
@@ -212,10 +212,10 @@ def prompts_of_batches(batches: Sequence[ToyBatch]) -> dict[str, Any]:
     """``(labels == -100).sum(dim=1)`` as the length of the prompt.
 
     Returns:
-        ``with_answer``: the share of rows whose "prompt" holds words of the answer, since padding
-            is -100 too.
-        ``whole_answer``: the share of rows whose "prompt" holds the whole answer.
-        ``answer_tokens``: how many of the answer's tokens it holds, on average over all rows.
+        - ``with_answer``: the share of rows whose "prompt" holds words of the answer, since padding
+          is -100 too.
+        - ``whole_answer``: the share of rows whose "prompt" holds the whole answer.
+        - ``answer_tokens``: how many of the answer's tokens it holds, on average over all rows.
     """
     leaked, whole = [], []
     for batch in batches:
@@ -238,11 +238,11 @@ def generation(
     Both sides get the true prompts. An answer is correct if the grammar can make it.
 
     Returns:
-        ``padded``: the share of prompts with any padding.
-        ``changed``: the share of greedy answers that the side changes.
-        ``changed_padded``: that share among the prompts with padding.
-        ``correct``: the share of correct answers, sampled as in the listing, for ``right`` and
-            ``left``.
+        - ``padded``: the share of prompts with any padding.
+        - ``changed``: the share of greedy answers that the side changes.
+        - ``changed_padded``: that share among the prompts with padding.
+        - ``correct``: the share of correct answers, sampled as in the listing, for ``right`` and
+          ``left``.
     """
     padded: list[bool] = []
     changed: list[bool] = []

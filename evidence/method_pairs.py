@@ -143,9 +143,9 @@ def equation_4(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
 
     Returns:
         for "forward" and "reverse", as means over the seeds' means:
-        ``dataset``, ``sampled``: the sum along these answers, with an interval over examples.
-        ``ratio``: ``sampled`` over ``dataset``.
-        ``difference``: ``sampled`` less ``dataset``, paired.
+        - ``dataset``, ``sampled``: the sum along these answers, with an interval over examples.
+        - ``ratio``: ``sampled`` over ``dataset``.
+        - ``difference``: ``sampled`` less ``dataset``, paired.
     """
     found = {}
     for direction in ("forward", "reverse"):
@@ -176,12 +176,12 @@ def published_differences(rows: Mapping[str, Row]) -> dict[str, Any]:
     KL and a run of reverse KL.
 
     Returns:
-        ``deviation``: metric -> that deviation.
-        ``seeds``: metric -> the largest standard deviation between seeds of a method.
-        ``seeds_apart``: metric -> how far two seeds of a method can lie apart (95%).
-        ``pairs``: words -> metric -> ``difference`` and ``examples``.
-        ``test_sft_rows``: the size of UltraChat-200k's split.
-        ``resolved``: metric -> the smallest difference that so many examples tell from 0.
+        - ``deviation``: metric -> that deviation.
+        - ``seeds``: metric -> the largest standard deviation between seeds of a method.
+        - ``seeds_apart``: metric -> how far two seeds of a method can lie apart (95%).
+        - ``pairs``: words -> metric -> ``difference`` and ``examples``.
+        - ``test_sft_rows``: the size of UltraChat-200k's split.
+        - ``resolved``: metric -> the smallest difference that so many examples tell from 0.
     """
     one, other = rows["token_fkl"].runs, rows["token_rkl"].runs
     metrics = [metric for metric in TABLE_1 if rows["token_fkl"].has(metric.name)]

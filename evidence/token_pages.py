@@ -56,12 +56,11 @@ def measure(runs: Path, examples: int = EXAMPLES, samples: int = SAMPLES) -> dic
         examples: how many questions the test set has; it must hold two of each intent.
         samples: how many answers each of the two students writes to each question.
     Returns:
-        ``models``: ``name`` and ``label`` of each.
-        ``questions``: ``question``, ``why`` ("first" or "divides") and ``answers`` of each. An
-            answer has ``from``, ``text``, ``grammar_log_prob`` (nats; None if the grammar cannot
-            say it), ``invented`` (guests and hours nobody named) and ``positions``; see
-            ``_position``.
-        ``settings``, ``versions``: of the measurement.
+        - ``models``: ``name`` and ``label`` of each.
+        - ``questions``: ``question``, ``why`` ("first" or "divides") and ``answers`` of each. An
+          answer has ``from``, ``text``, ``grammar_log_prob`` (nats; None if the grammar cannot say
+          it), ``invented`` (guests and hours nobody named) and ``positions``; see ``_position``.
+        - ``settings``, ``versions``: of the measurement.
     Raises:
         ValueError: a model of the study is missing, or the test set is too small.
     """
@@ -246,12 +245,12 @@ class _Reader:
             taken: the token that stands there.
             truth: the grammar's distribution, or None.
         Returns:
-            ``tokens``: the token that stands there, then the likeliest ones.
-            ``p``: [model][token].
-            ``grammar``: [token], or None.
-            ``forward_kl``, ``reverse_kl``: each model's, from the teacher, over the whole
-                vocabulary; nats.
-            ``grammar_kl``: each model's D(grammar‖model) in nats, or None.
+            - ``tokens``: the token that stands there, then the likeliest ones.
+            - ``p``: [model][token].
+            - ``grammar``: [token], or None.
+            - ``forward_kl``, ``reverse_kl``: each model's, from the teacher, over the whole
+              vocabulary; nats.
+            - ``grammar_kl``: each model's D(grammar‖model) in nats, or None.
         """
         p = logp.exp()
         true = torch.zeros(self.vocab_size, dtype=torch.float64)

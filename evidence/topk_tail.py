@@ -66,9 +66,10 @@ def topk_tail_study(
         advance: called with the number of tokens compared since the last call; each token is
             compared twice.
     Returns:
-        ``students``: "far" and "near", as ``TopkComparison.to_json`` writes them.
-        ``bytes_per_token``: of a cache, by k. ``hidden_bytes_per_token``, ``vocab_size``,
-            ``near_temperature``, ``student``, ``teacher`` and ``versions``.
+        - ``students``: "far" and "near", as ``TopkComparison.to_json`` writes them.
+        - ``bytes_per_token``: of a cache, by k.
+        - ``hidden_bytes_per_token``, ``vocab_size``, ``near_temperature``, ``student``, ``teacher``
+          and ``versions``.
     Raises:
         ValueError: as ``compare_topk``, or the tokenizers differ.
     """

@@ -121,12 +121,12 @@ class TopkComparison(NamedTuple):
         The bootstrap draws examples, since tokens of one answer are not independent.
 
         Returns:
-            ``examples``, ``tokens``: their numbers.
-            ``forward_kl``, ``reverse_kl``: the whole divergences, nats a token.
-            ``by_k``: a list of ``k``, the teacher's mean ``tail_mass`` and, for each version and
-                direction, ``kept`` (Σ D_k / Σ D), ``gradient_error`` (the root of Σ‖g_k - g‖² /
-                Σ‖g‖²) and ``gradient_cosine``. The cosine is of all tokens' gradients as one
-                vector, without an interval; it is None where a gradient is 0 ("cut" to one token).
+            - ``examples``, ``tokens``: their numbers.
+            - ``forward_kl``, ``reverse_kl``: the whole divergences, nats a token.
+            - ``by_k``: a list of ``k``, the teacher's mean ``tail_mass`` and, for each version and
+              direction, ``kept`` (Σ D_k / Σ D), ``gradient_error`` (the root of Σ‖g_k - g‖² /
+              Σ‖g‖²) and ``gradient_cosine``. The cosine is of all tokens' gradients as one vector,
+              without an interval; it is None where a gradient is 0 ("cut" to one token).
         """
         rows = []
         for k, mass in self.tail.items():

@@ -54,10 +54,10 @@ def portrait(settings: Settings, divergence: str) -> dict[str, Any]:
     """Fixed points, separatrices and basins of the gradient flow of one divergence.
 
     Returns:
-        ``fixed_points``: mu, sigma, divergence (nats), kind and the flow's eigenvalues of each.
-        ``separatrices``: curves of (mu, log sigma), as [2][N].
-        ``lattice``: mu, log_sigma and ``basin`` as lists of equal length; ``basin`` is the index of
-            the fixed point that the flow reaches from there.
+        - ``fixed_points``: mu, sigma, divergence (nats), kind and the flow's eigenvalues of each.
+        - ``separatrices``: curves of (mu, log sigma), as [2][N].
+        - ``lattice``: mu, log_sigma and ``basin`` as lists of equal length; ``basin`` is the index
+          of the fixed point that the flow reaches from there.
     """
     flow = Flow(divergence)
     points = flow.fixed_points()

@@ -75,9 +75,9 @@ def race(settings: Settings, racer: str) -> dict[str, Any]:
 
     Returns:
         lists over the named starts and then the random ones:
-        ``steps``: until forward KL lay below 0.01; None if it never did.
-        ``own_steps``: until the divergence itself lay below 0.01; None if it never did.
-        ``mu``, ``sigma``, ``value`` (of the divergence itself): each start's last state.
+        - ``steps``: until forward KL lay below 0.01; None if it never did.
+        - ``own_steps``: until the divergence itself lay below 0.01; None if it never did.
+        - ``mu``, ``sigma``, ``value`` (of the divergence itself): each start's last state.
     """
     divergence = WITH_EPSILON.get(racer, racer)
     mu = torch.cat([torch.tensor(list(NAMED_STARTS.values())).double(), random_starts(settings)])

@@ -104,12 +104,12 @@ def exposure_figures(pairs: Sequence[Pair]) -> dict[str, Any]:
 
     Returns:
         a dict of figures; each is an ``Interval`` over answers:
-        ``by_position``: source -> direction -> one figure a position, in nats.
-        ``sum``: source -> direction -> the figure of whole answers, in nats.
-        ``surplus``: direction -> own prefixes less the dataset's, in nats an answer.
-        ``strayed``: the share of the student's prefixes that begin no answer of the grammar.
-        ``strayed_by_position``: that share at each position.
-        ``inside``, ``outside``: the reverse KL a word on prefixes inside and outside the grammar.
+        - ``by_position``: source -> direction -> one figure a position, in nats.
+        - ``sum``: source -> direction -> the figure of whole answers, in nats.
+        - ``surplus``: direction -> own prefixes less the dataset's, in nats an answer.
+        - ``strayed``: the share of the student's prefixes that begin no answer of the grammar.
+        - ``strayed_by_position``: that share at each position.
+        - ``inside``, ``outside``: the reverse KL a word on prefixes inside and outside the grammar.
     """
     parts: dict[str, list[PositionKL]] = {"dataset": [], "teacher": [], "student": []}
     can_go_on = []

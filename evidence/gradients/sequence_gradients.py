@@ -112,10 +112,10 @@ def estimator_figures(of_questions: Sequence[Mapping[str, Quality]]) -> dict[str
 
     Returns:
         name -> a dict:
-        ``label``, ``bias``, ``cosine_of_mean``, ``variance``.
-        ``variance_ratio``: the variance over that of "single_step" on the same question.
-        ``error``, ``cosine``: by the number of answers averaged.
-        ``break_even``, for biased ones: from so many answers on "single_step" is nearer.
+        - ``label``, ``bias``, ``cosine_of_mean``, ``variance``.
+        - ``variance_ratio``: the variance over that of "single_step" on the same question.
+        - ``error``, ``cosine``: by the number of answers averaged.
+        - ``break_even``, for biased ones: from so many answers on "single_step" is nearer.
     """
     found = {}
     for name, estimator in ESTIMATORS.items():

@@ -78,11 +78,11 @@ def evaluate(args: EvaluateArguments, data: DataArguments) -> dict[str, Any]:
     """All measurements of one model, as JSON values.
 
     Returns:
-        ``metrics``: mean, low, high, n, standard_error, the name of its ``weights``, and
-            ``values``.
-        ``weights``: the weights of examples, by name.
-        ``missing``: metric -> reason.
-        ``speed``, ``student``, ``teacher``, ``test_set``, ``settings`` and ``versions``.
+        - ``metrics``: mean, low, high, n, standard_error, the name of its ``weights``, and
+          ``values``.
+        - ``weights``: the weights of examples, by name.
+        - ``missing``: metric -> reason.
+        - ``speed``, ``student``, ``teacher``, ``test_set``, ``settings`` and ``versions``.
     Raises:
         ValueError: arguments that do not fit, models of different tokenizers, or no usable test
             conversation.

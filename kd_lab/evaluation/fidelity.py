@@ -67,10 +67,10 @@ def token_fidelity(
         advance: called with the number of tokens compared since the last call.
     Returns:
         means over each example's tokens:
-        ``forward_kl``, ``reverse_kl``, ``jensen_shannon``: nats.
-        ``total_variation``, ``top1_agreement``: shares. ``student_`` and ``teacher_`` followed by
-            ``entropy``, ``nll`` (of the row's own token; nats) and
-            ``calibration_error`` (see ``calibration_shares``).
+        - ``forward_kl``, ``reverse_kl``, ``jensen_shannon``: nats.
+        - ``total_variation``, ``top1_agreement``: shares.
+        - ``entropy``, ``nll`` (of the row's own token; nats) and ``calibration_error`` (see
+          ``calibration_shares``), each after ``student_`` and ``teacher_``.
     Raises:
         ValueError: as ``both_distributions``.
     """

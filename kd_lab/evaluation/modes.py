@@ -85,10 +85,10 @@ def exact_modes(grammar_logp: Floats, model_logp: Floats) -> dict[str, Floats]:
         model_logp: log q of the same answers, [n, m]; the mass missing to one is outside.
     Returns:
         each [n]:
-        ``coverage``: the mass p of the answers that the model gives at least a tenth of their p.
-        ``outside_mass``: the model's mass on other answers; one minus precision in the limit.
-        ``forward_kl``: D(grammar‖model), nats.
-        ``reverse_kl_inside``: D(model‖grammar) given that the answer is the grammar's, nats.
+        - ``coverage``: the mass p of the answers that the model gives at least a tenth of their p.
+        - ``outside_mass``: the model's mass on other answers; one minus precision in the limit.
+        - ``forward_kl``: D(grammar‖model), nats.
+        - ``reverse_kl_inside``: D(model‖grammar) given that the answer is the grammar's, nats.
     """
     p_logp, q_logp = torch.as_tensor(grammar_logp), torch.as_tensor(model_logp)  # [n, m]
     p, inside = p_logp.exp(), q_logp.logsumexp(-1, keepdim=True)
@@ -116,8 +116,8 @@ def sampled_modes(
         finished: whether each reached its end token; a cut one is no sentence.
     Returns:
         each [n], shares of the answers:
-        ``precision``: the grammar can produce the answer.
-        ``hallucination``: the answer has a guest or an hour that the question did not give.
+        - ``precision``: the grammar can produce the answer.
+        - ``hallucination``: the answer has a guest or an hour that the question did not give.
     """
     precise = [
         [done and log_prob(question, text) > -math.inf for text, done in zip(*both, strict=True)]

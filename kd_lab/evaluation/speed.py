@@ -25,9 +25,9 @@ def measure_speed(
     The models take turns, so that a slow machine slows both.
 
     Returns:
-        ``student``, ``teacher``: parameters, dtype, device and tokens_per_second, the median of the
-            rounds.
-        ``batch_size``, ``tokens_each``: of the timed answers.
+        - ``student``, ``teacher``: parameters, dtype, device and tokens_per_second, the median of
+          the rounds.
+        - ``batch_size``, ``tokens_each``: of the timed answers.
     """
     from kd_lab.rollout.transformers_engine import write_answers
 

@@ -109,12 +109,13 @@ def capacity_study(folder: Path, seeds: int, quick: bool = False) -> list[Task]:
 def capacity_results(folder: Path, seeds: int) -> dict[str, Any]:
     """All figures of the sweep, each with its values by seed and a 95% interval over seeds.
 
+    A figure has ``values``, ``mean``, ``low`` and ``high``.
+
     Returns:
-        ``sizes``: ``name``, ``parameters``, ``methods`` (method -> metric -> figure) and ``gaps``
-            (metric -> reverse KL less forward KL, paired by seed) of each.
-        ``random``: the same from random weights.
-        ``teacher``: the teacher's figures.
-        A figure has ``values``, ``mean``, ``low`` and ``high``.
+        - ``sizes``: ``name``, ``parameters``, ``methods`` (method -> metric -> figure) and ``gaps``
+          (metric -> reverse KL less forward KL, paired by seed) of each.
+        - ``random``: the same from random weights.
+        - ``teacher``: the teacher's figures.
     """
 
     def group(name: str, methods: Sequence[str]) -> dict[str, Any]:

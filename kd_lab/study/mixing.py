@@ -95,12 +95,11 @@ def mixing_results(folder: Path, seeds: int) -> dict[str, Any]:
 
     Returns:
         those of ``sweep_results``, and ``starts``: for "start" and "random"
-        ``sft``: the control, metric -> figure.
-        ``mixes``: for each ``alpha``
-            ``methods`` and ``gaps``: see ``with_gaps``.
-            ``changes``: method -> metric -> the change from alpha = 1, paired by seed.
-            ``spread``: method -> metric -> standard deviation between seeds.
-            ``learnt``: method -> how many seeds learnt the language.
+        - ``sft``: the control, metric -> figure.
+        - ``mixes``: a list by ``alpha``; each has ``methods`` and ``gaps`` (see ``with_gaps``).
+          ``changes`` is method -> metric -> the change from alpha = 1, paired by seed. ``spread``
+          is method -> metric -> standard deviation between seeds. ``learnt`` is method -> how many
+          seeds learnt the language.
     """
 
     def mixes(start: str) -> list[dict[str, Any]]:

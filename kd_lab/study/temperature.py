@@ -97,10 +97,9 @@ def temperature_results(folder: Path, seeds: int) -> dict[str, Any]:
 
     Returns:
         those of ``sweep_results``, and
-        ``start``: metric -> figure.
-        ``temperatures``: for each ``temperature``
-            ``methods`` and ``gaps``: see ``with_gaps``.
-            ``changes``: method -> metric -> the change from T = 1, paired by seed.
+        - ``start``: metric -> figure.
+        - ``temperatures``: a list by ``temperature``; each has ``methods`` and ``gaps`` (see
+          ``with_gaps``). ``changes`` is method -> metric -> the change from T = 1, paired by seed.
     """
     start = read_values(folder, "start", seeds)
     return {

@@ -25,9 +25,9 @@ def topk_distribution(
         chunk_size: how many positions have their logits in memory at a time.
     Returns:
         on the CPU, in nats:
-        ``topk_logp``: float16 [n, k].
-        ``topk_tokens``: [n, k], uint16 where it suffices, else int32.
-        ``topk_tail``: float32 [n], -inf at k = V.
+        - ``topk_logp``: float16 [n, k].
+        - ``topk_tokens``: [n, k], uint16 where it suffices, else int32.
+        - ``topk_tail``: float32 [n], -inf at k = V.
     """
     narrow = torch.uint16 if len(head) <= 2**16 else torch.int32
     parts = []

@@ -1,8 +1,8 @@
-"""MiniLLM: the student answers, and learns from the exact single steps and from what came after.
+"""MiniLLM: the student answers, and learns from the exact single steps and from later rewards.
 
-The mathematics is in policy_gradient_weights.py; here it meets a batch. The student mixed with the
-teacher writes the answers, both models' hidden states give the log-probabilities of their tokens,
-and the gradient comes from the loss that every objective goes through.
+policy_gradient_weights.py has the mathematics; this file applies it to a batch. The student mixed
+with the teacher writes the answers. Both models' hidden states give the log-probabilities of their
+tokens. The gradient comes from the loss of every other objective.
 """
 
 from typing import Any
@@ -21,15 +21,15 @@ class PolicyGradientDistilTrainer(SeqDistilTrainer):
     """Sequence-level reverse KL on answers of the student (Gu et al. 2023, arXiv 2306.08543).
 
     With ``prefixes="student"`` all rows are the student's. With a ``student_share`` below 1 the
-    others keep the answers that ``prefixes`` names, and alpha · reverse KL + (1 - alpha) ·
-    cross-entropy on them: at alpha = 0 the plain SFT that MiniLLM adds to its policy gradient.
+    others keep the answers that ``prefixes`` names. Their loss is alpha · reverse KL + (1 - alpha)
+    · cross-entropy: at alpha = 0 the plain SFT that MiniLLM adds to its policy gradient.
 
-    With ``updates_per_rollout`` = k answers are written at every k-th step, and the steps between
-    train on them again; a run resumed between two of these writes anew. So it is the same run only
+    With ``updates_per_rollout`` = k answers are written at every k-th step; the steps between train
+    on them again. A run resumed between two rollouts writes new answers. So it is the same run only
     from a checkpoint at a multiple of k.
 
-    ``loss`` has the policy gradient as its gradient, and no meaning of its own as a number; what
-    should fall is ``divergence``, the reverse KL per token at the prefixes that were written.
+    The gradient of ``loss`` is the policy gradient; its value has no meaning. Watch ``divergence``
+    instead: the reverse KL per token at the written prefixes should fall.
     """
 
     teacher: LiveTeacher

@@ -14,8 +14,8 @@ are one call of the loss with a weight at each position:
 
     w_D · reverse KL + w_C · cross-entropy,        w_D = 1,  w_C = R_{t+1}
 
-Answers may be written by a mixture that keeps the student near the teacher's answers, p̃ = a·p +
-(1-a)·q. The expectation over q is then one over p̃, with each term times its product of
+Answers may be written by a mixture that keeps the student near the teacher's answers,
+p̃ = a·p + (1-a)·q. The expectation over q is then one over p̃, with each term times its product of
 q(y_s)/p̃(y_s). The single step of t does not depend on y_t: its product is over s < t. A later
 reward r_u depends on all of y_1 … y_u: its product is over s ≤ u.
 

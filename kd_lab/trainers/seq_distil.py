@@ -1,12 +1,13 @@
-"""Distillation at the positions of answers that a model writes while training goes on.
+"""Distillation at the positions of answers that a model writes during training.
 
-Who writes them is the prefix source: the teacher (sequence-level forward KL, SeqKD), the student
-(on-policy: reverse KL and all of Agarwal et al. 2023, GKD, arXiv 2306.13649), or the student for a
-share of the rows and the dataset or the teacher for the rest (GKD's lambda). Once the answers are
-there, the loss is that of ``TokenDistilTrainer``: any divergence, at every written position.
+The prefix source is the writer. The teacher gives sequence-level forward KL and SeqKD. The student
+gives on-policy training: reverse KL, and all of GKD (Agarwal et al. 2023, arXiv 2306.13649). Or the
+student writes a share of the rows, and the dataset or the teacher the rest (GKD's lambda). Once the
+answers exist, the loss is that of ``TokenDistilTrainer``: any divergence, at every written
+position.
 
-Answers are written before the step's tokens are counted, for all of its micro-batches at once: so
-that the mean runs over the tokens that are really trained, and generation runs on full batches.
+Answers are written before the step's tokens are counted, for all of its micro-batches at once. So
+the mean runs over the tokens that are really trained, and generation runs on full batches.
 """
 
 import contextlib

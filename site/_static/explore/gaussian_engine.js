@@ -25,7 +25,7 @@ export function density({ mu, sigma, weight }, x) {
   return sum;
 }
 
-/** The target's law on the grid: log-probabilities, probabilities, and adaptive KL's head. */
+/** The target's distribution on the grid: log-probabilities, probabilities, and adaptive KL's head. */
 export class Target {
   constructor({ mu, sigma, weight }) {
     Object.assign(this, { mu: [...mu], sigma: [...sigma], weight: [...weight] });
@@ -82,7 +82,7 @@ function logAdd(a, b) {
 // Beyond 12 sigmas a density is below 1e-31: nothing there adds to a sum.
 const REACH = 12;
 
-// Each takes the laws over points `from`..`to` (every `stride`-th), writes dD/d(log q) into `push`
+// Each takes the distributions over points `from`..`to` (every `stride`-th), writes dD/d(log q) into `push`
 // and returns D, both to be multiplied by the stride. As in kd_lab/divergences.py, D(a‖b) is summed
 // as a·log(a/b) - a + b.
 const DIVERGENCE_SUMS = {

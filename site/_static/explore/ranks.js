@@ -39,7 +39,7 @@ function start() {
     $(name).addEventListener("change", () => show({ [name]: $(name).checked }));
   }
   $("reset").addEventListener("click", () => show(beginning()));
-  for (const name of ["weights", "laws"]) {
+  for (const name of ["weights", "distributions"]) {
     charts[name] = new Chart($(name), {
       x: [1, curves.axes.step.at(-1)],
       y: [0.1, 10],
@@ -137,7 +137,7 @@ function show(change) {
   const setting = settingOf(view);
   const weights = view.distance === "centred_weight_distance" ? view.distance : "weight_distance";
   drawChart("weights", setting, weights);
-  drawChart("laws", setting, "probability_distance");
+  drawChart("distributions", setting, "probability_distance");
   drawMap(before);
   liveText(
     $("summary"),

@@ -79,7 +79,7 @@ function show(change) {
   view.token = change.token ?? (isSame ? view.token : null) ?? engine.widest(compared);
   drawControls();
   drawRow(compared, engine.leaves(answer));
-  drawLaws(answer.positions[view.token]);
+  drawDistributions(answer.positions[view.token]);
   drawSums(answer);
   liveText($("summary"), summary(answer, compared));
   writeHash(view);
@@ -108,7 +108,7 @@ function drawRow(compared, leaves) {
     tab.type = "button";
     tab.role = "tab";
     tab.id = `token-${place}`;
-    tab.setAttribute("aria-controls", "token-laws");
+    tab.setAttribute("aria-controls", "token-distributions");
     const chosen = place === view.token;
     tab.setAttribute("aria-selected", chosen);
     tab.tabIndex = chosen ? 0 : -1;
@@ -156,9 +156,9 @@ function walk(event) {
   focusToken();
 }
 
-function drawLaws(position) {
-  const { rows, others } = engine.laws(study, position, view.a, view.b);
-  const panel = $("laws");
+function drawDistributions(position) {
+  const { rows, others } = engine.distributions(study, position, view.a, view.b);
+  const panel = $("distributions");
   panel.setAttribute("aria-labelledby", `token-${view.token}`);
   const answer = study.questions[view.question].answers[view.answer];
   const before = answer.positions.slice(0, view.token).map(({ tokens }) => tokens[0]).join("");
@@ -183,7 +183,7 @@ function drawLaws(position) {
     both.setAttribute("aria-hidden", "true");
     for (const side of ["a", "b"]) {
       const bar = document.createElement("i");
-      bar.className = `law law-${side}`;
+      bar.className = `share share-${side}`;
       if ((row[side] ?? 0) < SEEN) bar.classList.add("nothing");
       else bar.style.width = `${100 * row[side]}%`;
       both.append(bar);
@@ -197,7 +197,7 @@ function drawLaws(position) {
     tr.append(head, ...cells, both);
     return tr;
   };
-  $("law-rows").replaceChildren(
+  $("distribution-rows").replaceChildren(
     ...rows.map((row) => line(row, engine.readable(row.token))),
     line(others, "all others"),
   );

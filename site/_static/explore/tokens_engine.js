@@ -1,6 +1,6 @@
-// One answer under two laws: what each gives its tokens, and what both expected in their place.
+// One answer under two distributions: what each gives its tokens, and what both expected in their place.
 //
-// A side is the name of a model of token_pages.json, or "grammar": the language's true law, which
+// A side is the name of a model of token_pages.json, or "grammar": the language's true distribution, which
 // says nothing (null) after a beginning that it cannot make. No part of this module knows of a page.
 
 export const GRAMMAR = "grammar";
@@ -12,7 +12,7 @@ export function sides(study) {
 }
 
 /** What a side gives to each listed token of a position, or null. */
-export function law(study, position, side) {
+export function distribution(study, position, side) {
   if (side === GRAMMAR) return position.grammar;
   return position.p[study.models.findIndex((model) => model.name === side)];
 }
@@ -25,7 +25,7 @@ export function law(study, position, side) {
  */
 export function compare(study, answer, a, b) {
   return answer.positions.map((position) => {
-    const [pA, pB] = [a, b].map((side) => law(study, position, side)?.[0] ?? null);
+    const [pA, pB] = [a, b].map((side) => distribution(study, position, side)?.[0] ?? null);
     const ratio = pA === null || pB === null || pA + pB === 0 ? null : Math.log(pA) - Math.log(pB);
     return { token: position.tokens[0], a: pA, b: pB, ratio };
   });
@@ -58,7 +58,7 @@ export function sums(study, answer, side) {
   const total = (list, value) => list.reduce((sum, each) => sum + value(each), 0);
   // Once the grammar has ruled out a token, the answer as a whole is ruled out.
   const logProb = total(positions, (position) => {
-    const p = law(study, position, side);
+    const p = distribution(study, position, side);
     return p ? Math.log(p[0]) : 0;
   });
   if (side === GRAMMAR) {
@@ -75,13 +75,13 @@ export function sums(study, answer, side) {
 }
 
 /**
- * The two next-token laws at one position, for bars.
+ * The two next-token distributions at one position, for bars.
  *
  * Returns { rows: [{ token, taken, a, b, truth }], others: { a, b, truth } }: the token that stands
  * there, then those that either side finds likeliest, `count` in all; the rest is summed up.
  */
-export function laws(study, position, a, b, count = 7) {
-  const [pA, pB] = [law(study, position, a), law(study, position, b)];
+export function distributions(study, position, a, b, count = 7) {
+  const [pA, pB] = [distribution(study, position, a), distribution(study, position, b)];
   const all = position.tokens.map((token, place) => ({
     token,
     taken: place === 0,
