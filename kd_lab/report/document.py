@@ -15,6 +15,7 @@ from kd_lab.report.table import (
     markdown_speed,
     markdown_table,
 )
+from kd_lab.runs.safe_text import in_markdown
 
 MAIN, FIDELITY, MODES = TABLES
 
@@ -145,9 +146,9 @@ def _markdown_runs(rows: Sequence[Row]) -> str:
             lines.append(
                 markdown_row(
                     [
-                        row.name,
+                        in_markdown(row.name),
                         str(run.config.get("seed", "")),
-                        f"`{run.folder}`",
+                        f"`{in_markdown(str(run.folder))}`",
                         str(run.log[-1]["step"]) if run.log else "",
                         commit + (", changed" if commit and versions["git_dirty"] else ""),
                     ]

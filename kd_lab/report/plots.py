@@ -18,6 +18,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from kd_lab.house_style import Figure, house_style, line_style
 from kd_lab.report.comparisons import Comparison
 from kd_lab.report.runs import Row
+from kd_lab.runs.safe_text import in_plot
 
 FORMATS = ("png", "svg")
 PICTURES = ("differences", "training_curves", "coverage_precision")
@@ -96,7 +97,7 @@ def _draw_differences(rows: Sequence[Row], comparisons: Sequence[Comparison]) ->
         axes.xaxis.set_major_locator(MaxNLocator(3))
         axes.xaxis.set_major_formatter(PLAIN)
         axes.grid(axis="y", visible=False)
-    panels[0, 0].set_yticks(range(len(names)), names)
+    panels[0, 0].set_yticks(range(len(names)), [in_plot(name) for name in names])
     for unused in panels.flat[len(metrics) :]:
         unused.set_visible(False)
     figure.supxlabel(
@@ -118,7 +119,7 @@ def _draw_curves(rows: Sequence[Row]) -> Figure | None:
         for name, logged in curves.items():
             steps, values = logged[key]  # [steps], [seeds, steps]
             look = style[name]
-            axes.plot(steps, values.mean(0), label=name, markersize=5, **look)
+            axes.plot(steps, values.mean(0), label=in_plot(name), markersize=5, **look)
             if len(values) > 1:
                 axes.fill_between(
                     steps, values.min(0), values.max(0), color=look["color"], alpha=0.18,
@@ -152,7 +153,7 @@ def _draw_modes(rows: Sequence[Row]) -> Figure | None:
                 for run in row.runs
             ]
         )
-        label = row.name
+        label = in_plot(row.name)
         if row.gives and shown[0] is not row:
             low, high = np.transpose([axes.get_xlim(), axes.get_ylim()])
             axes.autoscale(False)

@@ -13,6 +13,7 @@ from kd_lab.evaluation.metrics import METRICS, TABLES, Metric
 from kd_lab.report.comparisons import Comparison, figure
 from kd_lab.report.published import PublishedRow
 from kd_lab.report.runs import Row, count
+from kd_lab.runs.safe_text import in_csv, in_markdown
 
 TableRow = Row | PublishedRow
 Cells = set[tuple[str, str]]  # (name of the row, name of the metric)
@@ -71,7 +72,8 @@ def markdown_table(
     ]
     for row in rows:
         cells = [_markdown_cell(row, metric, best, notes) for metric in metrics]
-        lines.append(markdown_row([*(_words(row) if whole else [row.name]), *cells]))
+        words = _words(row) if whole else [in_markdown(row.name)]
+        lines.append(markdown_row([*words, *cells]))
     return "\n".join([*lines, *(f"\n{note}" for note in notes.lines())])
 
 
@@ -95,7 +97,7 @@ def markdown_differences(comparisons: Sequence[Comparison]) -> str:
             low, high = (f"{x:+.{metric.digits}f}" for x in (difference.low, difference.high))
             mean = f"**{mean}**" if significant else mean
             cells.append(f"{mean}<br>{low} to {high}<br>p {_p_value(p)}")
-        lines.append(markdown_row([name, *cells]))
+        lines.append(markdown_row([in_markdown(name), *cells]))
     return "\n".join(lines)
 
 
@@ -116,7 +118,9 @@ def markdown_speed(rows: Sequence[Row]) -> str:
             for side in ("student", "teacher")
         )
         sizes = count(row.parameters), count(speeds[0]["teacher"]["parameters"])
-        lines.append(markdown_row([row.name, *sizes, f"{q:,.0f}", f"{p:,.0f}", f"{q / p:.2f}"]))
+        lines.append(
+            markdown_row([in_markdown(row.name), *sizes, f"{q:,.0f}", f"{p:,.0f}", f"{q / p:.2f}"])
+        )
     if len(lines) == 2:
         return ""
     speed = rows[-1].speed
@@ -143,7 +147,8 @@ def csv_table(rows: Sequence[TableRow], best: Cells) -> str:
             figures: list[list[object]] = [[row.score(metric.name), *[""] * 4] for metric in had]
         else:
             sizes = row.parameters, row.teacher_parameters if row.p else ""
-            line = [row.name, row.q, row.p, *sizes, row.loss, row.method, False, len(row.runs)]
+            name, q, p, loss = (in_csv(text) for text in (row.name, row.q, row.p, row.loss))
+            line = [name, q, p, *sizes, loss, row.method, False, len(row.runs)]
             figures = [_csv_cells(row, metric, best) for metric in had]
         writer.writerow([*line, *(part for one in figures for part in one)])
     return file.getvalue()
@@ -233,7 +238,8 @@ def _words(row: TableRow) -> list[str]:
         return [row.q, row.p, row.size, row.teacher_size, row.loss, row.method, "*published*"]
     teacher_size = count(row.teacher_parameters) if row.p and row.teacher_parameters else ""
     sizes = count(row.parameters), teacher_size
-    return [row.q, row.p, *sizes, row.loss, row.method, str(len(row.runs))]
+    q, p, loss = (in_markdown(text) for text in (row.q, row.p, row.loss))
+    return [q, p, *sizes, loss, row.method, str(len(row.runs))]
 
 
 def _ours(rows: Sequence[TableRow]) -> list[Row]:

@@ -11,6 +11,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from kd_lab.methods import Point
+from kd_lab.runs.safe_text import in_markdown
 
 CARD = """\
 # {title}
@@ -85,10 +86,12 @@ def model_card(
     made_with += [f"{name} {version}" for name, version in versions["libraries"].items()]
     if commit:
         made_with.append(f"commit {commit[:12]}" + (", changed" if versions["git_dirty"] else ""))
+    title = str(config.get("run_name") or config["output_dir"]).rstrip("/").rpartition("/")[2]
+    told = {key: in_markdown(value) for key, value in settings.items() if value}
     body = CARD.format(
-        title=str(config.get("run_name") or config["output_dir"]).rstrip("/").rpartition("/")[2],
+        title=in_markdown(title),
         what=_what(point, teacher),
-        settings="\n".join(f"| {key} | {value} |" for key, value in settings.items() if value),
+        settings="\n".join(f"| {key} | {value} |" for key, value in told.items()),
         results=_results(metrics),
         versions=", ".join(made_with),
     )
