@@ -104,7 +104,7 @@ def test_a_kill_loses_no_finished_shard_and_changes_no_answer(teacher, tmp_path)
     words += ["--two_turn_share", "0.3"]
     words += [word for name, value in settings.items() for word in (f"--{name}", str(value))]
     process = one_process(main, words, log=tmp_path / "log")
-    while len(list(killed.glob("*.sidecar"))) < 3 and process.is_alive():
+    while len(list(killed.glob("shard-*.sidecar"))) < 3 and process.is_alive():
         time.sleep(0.002)
     process.kill()
     process.join()
