@@ -9,10 +9,8 @@ import sys
 from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from unittest import mock
 
 import torch
-from accelerate.commands import launch
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -50,37 +48,14 @@ def two_processes(function: Callable, *arguments: object, logs: Path) -> str:
         max_nodes=1,
         nproc_per_node=2,
         run_id=logs.name,
+        start_method=SERVER.get_start_method(),
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
+        logs_specs=DefaultLogsSpecs(str(logs), redirects=Std.ALL),
     )
-    _forked(config, logs, _with_threads)(torch.get_num_threads(), function, *arguments)
+    elastic_launch(config, _with_threads)(torch.get_num_threads(), function, *arguments)
     (first,) = logs.rglob("0/stdout.log")
     return first.read_text()
-
-
-def accelerate_launch(words: list[str], main: Callable, logs: Path) -> None:
-    """``accelerate launch WORDS``; what it would start as ``-m MODULE ...`` is main([...]), forked.
-
-    Raises:
-        ChildFailedError: a process failed.
-    """
-    module = words[words.index("-m") + 1]
-
-    def forked(config: LaunchConfig, entrypoint: str) -> Callable:  # the latter is python
-        def start(*command: str) -> None:
-            given = list(command[command.index(module) + 1 :])
-            _forked(config, logs, _in_environment)(dict(os.environ), main, given)
-
-        return start
-
-    with mock.patch("torch.distributed.run.elastic_launch", forked):
-        launch.launch_command(launch.launch_command_parser().parse_args(words))
-
-
-def _forked(config: LaunchConfig, logs: Path, function: Callable) -> elastic_launch:
-    config.start_method = SERVER.get_start_method()
-    config.logs_specs = DefaultLogsSpecs(str(logs), redirects=Std.ALL)
-    return elastic_launch(config, function)
 
 
 def _logged(threads: int, log: Path, function: Callable, *arguments: object) -> None:
@@ -93,10 +68,4 @@ def _logged(threads: int, log: Path, function: Callable, *arguments: object) -> 
 def _with_threads(threads: int, function: Callable, *arguments: object) -> object:
     """With as many threads as the tests have: their number decides the last bits."""
     torch.set_num_threads(threads)
-    return function(*arguments)
-
-
-def _in_environment(environment: dict[str, str], function: Callable, *arguments: object) -> object:
-    """In that of the launcher, which a process that it starts would have from it."""
-    os.environ.update(environment)
     return function(*arguments)

@@ -21,7 +21,7 @@ def test_a_name_is_one_line_without_markup(name):
     text = in_markdown(name)
     assert "\n" not in text
     assert "<" not in text
-    assert not re.search(r"(?<!\\\\)\|", text)
+    assert not re.search(r"(?<!\\)\|", text)
 
 
 def test_a_formula_is_no_formula_in_a_spreadsheet_or_a_plot():
