@@ -112,7 +112,7 @@ def test_help_explains_our_keys_and_names_the_inherited_ones(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["train", "--help"])
     told = capsys.readouterr().out
-    assert "  --divergence\n      What compares teacher and student" in told
+    assert "  --divergence\n      The divergence of teacher and student" in told
     assert "--weight_decay" not in told
     assert "weight_decay" in told
     assert max(map(len, told.splitlines())) <= 100
