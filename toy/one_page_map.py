@@ -72,6 +72,15 @@ def summarise(seeds: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, Any]:
     }
 
 
+def _keep(
+    file: Path, seeds: Sequence[Mapping[str, Sequence[float]]], *, quick: bool
+) -> dict[str, Any]:
+    """Write the results of the seeds that are done, and return them."""
+    results = {"quick": quick, **summarise(seeds)}
+    write_text(file, json.dumps(results, indent=1) + "\n")
+    return results
+
+
 def _finished(file: Path, *, quick: bool) -> list[dict[str, list[float]]]:
     """The seeds that an earlier call has measured."""
     results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
@@ -138,10 +147,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     seeds = _finished(file, quick=options.quick)[: options.seeds]
     for seed in range(len(seeds) + 1, options.seeds + 1):
         seeds.append(measure(seed, quick=options.quick))
-        results = {"quick": options.quick, **summarise(seeds)}
-        write_text(file, json.dumps(results, indent=1) + "\n")
-        write_bytes(out / "one_page.png", draw(results))
+        _keep(file, seeds, quick=options.quick)
         print(f"seed {seed} of {options.seeds}", flush=True)
+    write_bytes(out / "one_page.png", draw(_keep(file, seeds, quick=options.quick)))
     print(f"wrote {file} and {out / 'one_page.png'}")
 
 

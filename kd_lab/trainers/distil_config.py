@@ -21,6 +21,7 @@ from kd_lab.machine.nvidia import nvidia_gpus, torch_build, why_unused
 from kd_lab.methods import PREFIX_SOURCES, Point
 from kd_lab.rollout.sampling_arguments import SamplingArguments
 from kd_lab.trainers.figures import LOSSES
+from kd_lab.trainers.ranges import check_ranges
 
 # Float16 has too small a range for gradients: it needs a scaled loss.
 NO_FLOAT16 = (
@@ -105,12 +106,11 @@ class DistilConfig(SamplingArguments, SFTConfig):
         check_honoured(self)
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha must lie in [0, 1], not {self.alpha}")
-        if not self.distil_temperature > 0:
-            raise ValueError(f"distil_temperature must be positive, not {self.distil_temperature}")
+        check_ranges(self)
         if self.chunk_size < 1:
             raise ValueError(f"chunk_size must be at least 1, not {self.chunk_size}")
         if isinstance(self.divergence_settings, str):
-            self.divergence_settings = json.loads(self.divergence_settings)
+            self.divergence_settings = _mapping("divergence_settings", self.divergence_settings)
         self.get_divergence()
         writer = self.point.source.writer
         if not 0 <= self.student_share <= 1:
@@ -220,3 +220,13 @@ def check_one_gpu(visible: int) -> None:
             f"--num_processes {visible} -m kd_lab train ..., or one of them with "
             "CUDA_VISIBLE_DEVICES=0 kd-lab train ..."
         )
+
+
+def _mapping(name: str, text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{name} is not JSON: {text!r} ({error.msg})") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} must be a mapping such as '{{\"beta\": 0.3}}', not {text}")
+    return value
