@@ -21,6 +21,7 @@ from kd_lab.honoured_options import check_honoured
 from kd_lab.model_loading import load_causal_lm, load_config
 from kd_lab.model_shapes import TOY_HEAD_ROWS
 from kd_lab.models import Model
+from kd_lab.recipe import did_you_mean
 
 
 @dataclass
@@ -43,7 +44,12 @@ class StudentArguments(ModelConfig):
         check_honoured(self)
         super().__post_init__()
         if isinstance(self.model_shape, str):
-            self.model_shape = json.loads(self.model_shape)
+            try:
+                self.model_shape = json.loads(self.model_shape)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"model_shape is not JSON: {error.msg}") from error
+        if self.model_shape is not None:
+            _check_shape(self.model_shape)
         if (self.model_shape is None) == (self.model_name_or_path is None):
             raise ValueError("give the student as either model_name_or_path or model_shape")
         if self.keep_every < 1 or (self.keep_every > 1 and self.model_shape):
@@ -51,6 +57,17 @@ class StudentArguments(ModelConfig):
                 f"keep_every is {self.keep_every}: it must be at least 1, and more only with "
                 "model_name_or_path"
             )
+
+
+def _check_shape(shape: Any) -> None:
+    if not isinstance(shape, dict) or not shape:
+        raise ValueError(f"model_shape must be a mapping of Qwen2's keys to numbers, not {shape!r}")
+    known = Qwen2Config().to_dict().keys()
+    for key, value in shape.items():
+        if key not in known:
+            raise ValueError(f"model_shape has the unknown key {key!r}{did_you_mean(key, known)}")
+        if isinstance(value, int) and not isinstance(value, bool) and value < 1:
+            raise ValueError(f"model_shape: {key} must be at least 1, not {value}")
 
 
 def load_tokenizer(

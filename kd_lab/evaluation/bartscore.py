@@ -10,7 +10,7 @@ facebook/bart-large-cnn.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kd_lab.model_loading import readable
 from kd_lab.states import LOGIT_ENTRIES
 
 if TYPE_CHECKING:  # importing transformers takes seconds
@@ -54,20 +55,27 @@ class BartScorer:
         Args:
             name_or_path: a folder, or a name on the hub.
         Raises:
-            ValueError: the folder holds no BART model.
+            ValueError: the folder holds no BART model, or not all of its weights.
         """
-        from transformers import AutoTokenizer, BartForConditionalGeneration
+        from transformers import AutoConfig, AutoTokenizer, BartForConditionalGeneration
 
-        local = Path(name_or_path).is_dir()
         try:
-            tokenizer = AutoTokenizer.from_pretrained(name_or_path, local_files_only=True)
-            model = BartForConditionalGeneration.from_pretrained(
-                name_or_path, local_files_only=True
-            )
-        except (OSError, ValueError) as error:
-            if local:
-                reason = str(error).strip().splitlines()[0]
-                raise ValueError(f"{name_or_path} holds no BART model: {reason}") from error
+            with readable(name_or_path):
+                config = AutoConfig.from_pretrained(name_or_path, local_files_only=True)
+                if config.model_type != "bart":
+                    raise ValueError(f"its config.json is of a {config.model_type} model")
+                tokenizer = AutoTokenizer.from_pretrained(name_or_path, local_files_only=True)
+                loaded: Any = BartForConditionalGeneration.from_pretrained(
+                    name_or_path, local_files_only=True, output_loading_info=True
+                )
+            model, found = loaded
+            if found["missing_keys"]:
+                raise ValueError(f"it has no {sorted(found['missing_keys'])[0]}")
+        except ValueError as error:
+            if Path(name_or_path).is_dir():
+                raise ValueError(
+                    f"bart_model: {name_or_path} holds no BART model: {error}"
+                ) from error
             return (
                 f"no BART model {name_or_path} on this machine; fetch it once with "
                 f"`hf download {name_or_path}`, or give the folder of one"

@@ -1,15 +1,19 @@
 """ROUGE by hand, variety by hand and by NLTK, and BARTScore against a plain computation."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+from safetensors.torch import load_file, save_file
 from tokenizers import pre_tokenizers
 from transformers import BartConfig, BartForConditionalGeneration, BartTokenizer
 
 from kd_lab.data.toy_language import conversations
 from kd_lab.evaluation.bartscore import BartScorer
 from kd_lab.evaluation.overlap import distinct, repetition, rouge, self_bleu
+from tests.helpers.toy_pair import toy_model
 
 CAT = "The cat sat on the mat."
 
@@ -143,3 +147,20 @@ def test_without_a_bart_model_there_is_a_reason(tmp_path):
     assert "hf download" in reason
     with pytest.raises(ValueError, match="holds no BART model"):
         BartScorer.load(str(tmp_path))
+
+
+def test_another_model_is_no_bart(tmp_path):
+    """Its weights would all be random ones, and its score a number that looks like any other."""
+    toy_model(32).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"holds no BART model.*of a qwen2 model"):
+        BartScorer.load(str(tmp_path))
+
+
+def test_a_bart_that_lacks_weights_is_refused(bart_folder, tmp_path):
+    folder = shutil.copytree(bart_folder, tmp_path / "bart")
+    weights = load_file(folder / "model.safetensors")
+    lost = next(name for name in weights if "layers.0.fc1.weight" in name)
+    del weights[lost]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"holds no BART model: it has no .*fc1.weight"):
+        BartScorer.load(str(folder))
