@@ -265,3 +265,20 @@ def test_what_the_demo_installs():
     assert demo["torch"].endswith("+cpu")
     assert f"`make demo` installs {demo['megabytes'] / 1000:.1f} GB with PyTorch's CPU" in README
     assert f"build, in {demo['seconds'] / 60:.1f} minutes on two cores" in README
+
+
+def test_the_page():
+    results = load("one_page")
+    assert not results["quick"]
+    words = {1: "one seed", 2: "two seeds", 3: "three seeds", 6: "six seeds"}[results["seeds"]]
+    assert f"means of {words}" in README
+    forward, reverse = (
+        results["models"][f"dataset {name}"] for name in ("forward_kl", "reverse_kl")
+    )
+    for first, second, measure in (
+        (reverse, forward, "precision"),
+        (forward, reverse, "coverage"),
+    ):
+        assert first[measure]["mean"] > second[measure]["mean"]
+        numbers = "{:.3f} against {:.3f}".format(*(m[measure]["mean"] for m in (first, second)))
+        assert numbers in README

@@ -24,12 +24,11 @@ def write_evaluation(path: Path, evaluation: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(sealed(evaluation), ensure_ascii=False) + "\n")
 
 
-def read_evaluation(path: Path) -> dict[str, Any]:
-    """The evaluation, once its checksum and its parts are found right.
+def read_sealed(path: Path) -> dict[str, Any]:
+    """The file as it was written, its checksum compared.
 
     Raises:
-        ValueError: it is no JSON, was changed since, or was not written by kd-lab evaluate; names
-            the file and the part.
+        ValueError: it is no JSON, or was changed since; names the file.
     """
     try:
         evaluation = json.loads(path.read_bytes())
@@ -39,12 +38,22 @@ def read_evaluation(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not JSON: {error.msg} in line {error.lineno}") from error
     if not isinstance(evaluation, dict):
         raise ValueError(f"{path} was not written by kd-lab evaluate: it holds no mapping")
+    check_sealed(path, evaluation)
+    return evaluation
+
+
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """The evaluation, once its checksum and its parts are found right.
+
+    Raises:
+        ValueError: as ``read_sealed``; or a part is missing or wrong; names the file and the part.
+    """
+    evaluation = read_sealed(path)
     for part, kind in PARTS.items():
         if part not in evaluation:
             raise ValueError(f"{path} was not written by kd-lab evaluate: it has no {part!r}")
         if not isinstance(evaluation[part], kind):  # type: ignore[arg-type]
             raise ValueError(f"{path}: {part} is {evaluation[part]!r}, and should be a mapping")
-    check_sealed(path, evaluation)
     for name, metric in evaluation["metrics"].items():
         _check_metric(path, name, metric, evaluation["weights"])
     return evaluation

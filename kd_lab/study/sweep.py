@@ -16,7 +16,7 @@ from scipy import stats
 from kd_lab.evaluation.evaluate import RESULT
 from kd_lab.house_style import Figure, house_style, line_style
 from kd_lab.methods import METHODS
-from kd_lab.runs.evaluations import read_evaluation
+from kd_lab.runs.evaluations import read_sealed
 from kd_lab.runs.versions import run_versions
 from kd_lab.study.commands import evaluate, train
 from kd_lab.study.schedule import Task
@@ -185,4 +185,4 @@ def draw_sweep(
 
 
 def _evaluation(folder: Path, name: str) -> dict[str, Any]:
-    return read_evaluation(folder / name / RESULT)
+    return read_sealed(folder / name / RESULT)

@@ -61,9 +61,9 @@ def test_written_once_and_read_as_conversations(model, tmp_path, capsys):
     assert all(map(is_question, texts))
     assert len({tuple(text.casefold().split()[:5]) for text in texts}) == 6
 
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    before = {path.name: path.read_bytes() for path in folder.glob("[!.]*")}
     assert main(words(model, folder)) == 0
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert {path.name: path.read_bytes() for path in folder.glob("[!.]*")} == before
     again = tmp_path / "again"
     assert main(words(model, again)) == 0
     assert (again / "train.jsonl").read_bytes() == before["train.jsonl"]
