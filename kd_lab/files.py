@@ -110,7 +110,8 @@ def force_to_disk(path: Path) -> None:
 
 def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
     """The same value with ``sha256``, the digest of all else in it, as its last key."""
-    return {**value, SEAL: _digest(value)}
+    content = {key: item for key, item in value.items() if key != SEAL}
+    return {**content, SEAL: _digest(content)}
 
 
 def check_sealed(path: Path, value: Mapping[str, Any]) -> None:
