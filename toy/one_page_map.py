@@ -5,7 +5,7 @@
 
 For each seed, ``distil_on_one_page.py`` trains one teacher and one student from answers alone. From
 that student it distils six times: only the divergence and the writer of the prefixes differ. The
-control continues plain SFT for as many steps. Intervals are 95% t-intervals over seeds.
+control continues plain SFT for as many steps. The picture has a dot for each seed.
 """
 
 import argparse
@@ -115,9 +115,11 @@ def draw(results: Mapping[str, Any]) -> bytes:
                 x = np.arange(len(SOURCES)) + (offset - 0.5) * 0.12
                 look = line_style(POINTS[f"dataset {divergence}"].look.line)
                 axes.plot(x, [cell["mean"] for cell in cells], label=label, marker="o", **look)
-                if results["seeds"] > 1:
-                    for at, cell in zip(x, cells, strict=True):
-                        axes.plot([at, at], [cell["low"], cell["high"]], color=look["color"])
+                seeds = [cell["values"] for cell in cells]  # a dot for each
+                axes.plot(
+                    x, seeds, color=look["color"], linestyle="", marker=".", markersize=5,
+                    alpha=0.5,
+                )  # fmt: skip
             for control, style in (("SFT", "-"), ("teacher", ":")):
                 level = results["models"][control][name]["mean"]
                 colour = line_style(None)["color"]
