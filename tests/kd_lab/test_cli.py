@@ -82,7 +82,7 @@ def test_a_wrong_recipe_is_refused_in_one_line(recipe, capsys, old, new, told):
         (["trian"], "unknown command 'trian'; did you mean 'train'?"),
         (["fly"], "unknown command 'fly'; the commands are "),
         (["train", "--divergance", "x"], "'--divergance'; did you mean '--divergence'?"),
-        (["train", "--model_shape", "{}", "extra"], "unexpected 'extra'"),
+        (["train", "--model_shape", "{hidden_size: 32}", "extra"], "unexpected 'extra'"),
         (["data", "--output_dri=x"], "unknown option '--output_dri'; did you mean '--output_dir'?"),
         (["data"], "--output_dir"),  # is required
         (["train", "--alpha", "much"], "argument --alpha: invalid float value: 'much'"),

@@ -28,7 +28,9 @@ def test_a_time_is_the_planner_s(name):
 
 
 def test_what_a_recipe_leaves_unsaid_is_what_its_command_takes():
-    parts = parse("train", ["--teacher_cache", "x", "--output_dir", "x", "--model_shape", "{hidden_size: 32}"])
+    parts = parse(
+        "train", ["--teacher_cache", "x", "--output_dir", "x", "--model_shape", "{hidden_size: 32}"]
+    )
     arguments = {key: value for part in parts for key, value in vars(part).items()}
     given = {"teacher_cache", "model_shape", "use_cpu"}
     drawn = {"num_conversations": 20_000, "num_test_conversations": 1000}  # as data's help says
