@@ -7,15 +7,16 @@
         -m kd_lab train --config qwen2.5/token_fkl
 
 Each command is a module with ``ARGUMENTS``, its dataclasses, and ``run(*arguments)``. This file
-only finds the command, checks its arguments and passes them on. A command's refusal (ValueError,
-OSError) is one line on stderr and exit code 2; with KD_LAB_TRACEBACK=1 it is the whole traceback. A
-run that fails on the way (FloatingPointError, such as a loss that is not finite) exits with 1.
+only finds the command, checks its arguments and passes them on. ``refusals.py`` has the line and
+the exit code of a command that cannot go on.
 """
 
 import argparse
 import dataclasses
 import importlib
+import math
 import os
+import signal
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
 from kd_lab.recipe import check_recipe, did_you_mean, find_recipe, kinds, read_recipe
+from kd_lab.refusals import TRACEBACK, refusal, stopped
 from kd_lab.terminal import take_any_text, waiting
 
 if TYPE_CHECKING:
@@ -68,24 +70,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     take_any_text()
     # TRL counts its users over the network by default; to allow it, set this to 0.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # Of several processes of accelerate launch the first speaks for all.
+    first = os.environ.get("RANK", "0") == "0"
     try:
         if not words or words[0] in ("-h", "--help"):
             print(_overview())
         elif words[0] == "recipe":
             _recipe(words[1:])
         elif words[0] in COMMANDS:
-            # Of several processes of accelerate launch the first speaks for all.
-            first = os.environ.get("RANK", "0") == "0"
             _run(words[0], words[1:], tell=argv is None and first)
         else:
             known = [*COMMANDS, "recipe"]
             nearest = did_you_mean(words[0], known) or f"; the commands are {', '.join(known)}"
             raise ValueError(f"unknown command {words[0]!r}{nearest}")
-    except (ValueError, OSError, FloatingPointError) as error:
-        if os.environ.get("KD_LAB_TRACEBACK"):
+    except (Exception, KeyboardInterrupt) as error:
+        if os.environ.get(TRACEBACK):
             raise
-        print(f"kd-lab: error: {error}", file=sys.stderr)
-        return 1 if isinstance(error, FloatingPointError) else 2
+        is_stopped = isinstance(error, KeyboardInterrupt)
+        if is_stopped and argv is None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would break off the end
+        line, code = stopped(words[0]) if is_stopped else refusal(error)
+        if first or not is_stopped:
+            print(line, file=sys.stderr)
+        return code
     return 0
 
 
@@ -150,7 +157,17 @@ def parse(command: str, words: Sequence[str], tell: bool = False) -> tuple[Any, 
     )
     if left_over:
         raise ValueError(f"unexpected {left_over[0]!r}: every value follows its --option")
+    _check_empty(arguments)
     return tuple(arguments)
+
+
+def _check_empty(arguments: Sequence[Any]) -> None:
+    """Refuse an empty text, which would be taken for this folder, or for nothing at all."""
+    for of in arguments:
+        for field in dataclasses.fields(of):
+            value = getattr(of, field.name)
+            if field.default != "" and (value == "" or (isinstance(value, list) and "" in value)):
+                raise ValueError(f"{field.name} is empty: give it a value, or leave it out")
 
 
 def _run(command: str, words: Sequence[str], tell: bool) -> None:
@@ -197,14 +214,33 @@ def _parser(types: Sequence[type], hints: dict[str, Any]) -> "TrlParser":
             for kind in kinds(hints[action.dest])
         ):
             action.type = _mapping
+        elif action.type is float:
+            action.type = _finite
     return parser
 
 
+def _finite(text: str) -> float:
+    """A number of the command line: no setting means anything at nan or infinity."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"expected a finite number, not {text!r}")
+    return value
+
+
+_finite.__name__ = "float"  # as argparse names the type in its message
+
+
 def _mapping(text: str) -> Any:
-    """``'{mu: 0.4}'`` on the command line; other text (such as a path) stays as it is."""
+    """``'{mu: 0.4}'`` on the command line; other text, such as a file's path, stays as it is."""
     import yaml
 
-    return yaml.safe_load(text) if text.lstrip().startswith("{") else text
+    if not text.lstrip().startswith("{"):
+        return text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        reason = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise argparse.ArgumentTypeError(f"{text!r} is no mapping: {reason}") from error
 
 
 def _recipe(words: Sequence[str]) -> None:
