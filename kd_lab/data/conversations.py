@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 # The default number drawn from the named sources; other sources give all.
 DRAWN = {"train": 20_000, "test": 1_000}
+MOST = 10_000_000  # of either; more would fill the memory without a word
 
 Split = Literal["train", "test"]
 BOTH: tuple[Split, ...] = ("train", "test")
@@ -122,6 +123,8 @@ def check_data_arguments(args: DataArguments) -> None:
     for name in ("num_conversations", "num_test_conversations"):
         if (count := getattr(args, name)) is not None and count < 1:
             raise ValueError(f"{name} must be at least 1, not {count}")
+        if count is not None and count > MOST:
+            raise ValueError(f"{name} must be at most {MOST:,}, not {count:,}")
     if not 0 <= args.conversation_seed < 2**32:
         raise ValueError(f"conversation_seed must lie in [0, 2^32), not {args.conversation_seed}")
     if not 0 <= args.two_turn_share <= 1:
