@@ -14,18 +14,16 @@ the exit code of a command that cannot go on.
 import argparse
 import dataclasses
 import importlib
-import json
-import math
 import os
 import signal
 import sys
 import textwrap
 from collections.abc import Sequence
 from contextlib import nullcontext
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
-from kd_lab.recipe import Recipe, check_recipe, did_you_mean, find_recipe, kinds, read_recipe
+from kd_lab.option_values import check_empty, check_mappings, finite, mapping_of, takes_mapping
+from kd_lab.recipe import check_recipe, did_you_mean, find_recipe, read_recipe
 from kd_lab.refusals import TRACEBACK, refusal, stopped
 from kd_lab.terminal import take_any_text, waiting
 
@@ -143,7 +141,7 @@ def parse(command: str, words: Sequence[str], tell: bool = False) -> tuple[Any, 
     renamed = RENAMED.get(command, {})
     if recipe is not None:
         parser.set_defaults_with_config(**check_recipe(recipe, hints, renamed))
-        _check_mappings(recipe, hints)
+        check_mappings(recipe, hints)
     # Before the values are looked at: a misspelt option is why another seems to be missing.
     options = [
         "--config",
@@ -160,17 +158,8 @@ def parse(command: str, words: Sequence[str], tell: bool = False) -> tuple[Any, 
     )
     if left_over:
         raise ValueError(f"unexpected {left_over[0]!r}: every value follows its --option")
-    _check_empty(arguments)
+    check_empty(arguments)
     return tuple(arguments)
-
-
-def _check_empty(arguments: Sequence[Any]) -> None:
-    """Refuse an empty text, which would be taken for this folder, or for nothing at all."""
-    for of in arguments:
-        for field in dataclasses.fields(of):
-            value = getattr(of, field.name)
-            if field.default != "" and (value == "" or (isinstance(value, list) and "" in value)):
-                raise ValueError(f"{field.name} is empty: give it a value, or leave it out")
 
 
 def _run(command: str, words: Sequence[str], tell: bool) -> None:
@@ -212,62 +201,11 @@ def _parser(types: Sequence[type], hints: dict[str, Any]) -> "TrlParser":
 
     parser = Parser(types, add_help=False, allow_abbrev=False)  # type: ignore[arg-type]
     for action in parser._actions:
-        if _takes_mapping(hints[action.dest]):
-            action.type = _mapping
+        if takes_mapping(hints[action.dest]):
+            action.type = mapping_of
         elif action.type is float:
-            action.type = _finite
+            action.type = finite
     return parser
-
-
-def _finite(text: str) -> float:
-    """A number of the command line: no setting means anything at nan or infinity."""
-    value = float(text)
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"expected a finite number, not {text!r}")
-    return value
-
-
-_finite.__name__ = "float"  # as argparse names the type in its message
-
-
-def _mapping(text: str) -> Any:
-    """``'{mu: 0.4}'`` on the command line; the path of a JSON file stays as it is."""
-    import yaml
-
-    if not text.lstrip().startswith("{"):
-        _check_json(text)
-        return text
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        reason = getattr(error, "problem", None) or " ".join(str(error).split())
-        raise argparse.ArgumentTypeError(f"{text!r} is no mapping: {reason}") from error
-
-
-def _check_json(path: str) -> None:
-    """Refuse what is neither a mapping nor a file that holds one."""
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise argparse.ArgumentTypeError(
-            f"expected a mapping such as {{key: value}}, or a JSON file, not {path!r}"
-        ) from error
-    if not isinstance(content, dict):
-        raise argparse.ArgumentTypeError(f"{path} holds no mapping")
-
-
-def _takes_mapping(hint: Any) -> bool:
-    return any(kind is dict or get_origin(kind) is dict for kind in kinds(hint))
-
-
-def _check_mappings(recipe: Recipe, hints: dict[str, Any]) -> None:
-    """Refuse text in a recipe where a mapping should be, unless it is a JSON file's path."""
-    for key, (value, line) in recipe.settings.items():
-        if isinstance(value, str) and _takes_mapping(hints[key]):
-            try:
-                _mapping(value)
-            except argparse.ArgumentTypeError as error:
-                raise ValueError(f"{recipe.path}:{line}: {key}: {error}") from error
 
 
 def _recipe(words: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     "divergences vocabulary files recipe methods hub terminal house_style machine honoured_options "
     "refusals readable",
+    "option_values",
     "loss smollm2 runs",
     "next_step",
     "data model_identity model_shapes",

@@ -55,7 +55,7 @@ def _named(setting: str, config: TrainingArguments) -> Iterator[None]:
         yield
     except Exception as error:  # of many packages, which have no common base
         value = getattr(config, setting, None)
-        words = value.value if hasattr(value, "value") else value
+        words = getattr(value, "value", value)  # of an Enum, the word that was given
         is_said = words is None or isinstance(words, bool)
         what = setting if is_said else f"{setting} {words}"
         raise ValueError(f"{what}: {reason_of(error)}") from error

@@ -69,7 +69,8 @@ def outcome(ended: Ended, named: tuple[str, ...]) -> str:
         return "hangs"
     if ended.code == 0:
         return "accepted"
-    if "Traceback" in ended.err or not errors or ended.code not in (1, 2):
+    faulty = "Traceback" in ended.err or "a fault of KD Lab" in ended.err
+    if faulty or not errors or ended.code not in (1, 2):
         return "traceback"
     if len(errors) > 1 or lines[errors[0] + 1 :]:
         return "several lines"
