@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 from kd_lab.option_values import check_empty, check_mappings, finite, mapping_of, takes_mapping
 from kd_lab.recipe import check_recipe, did_you_mean, find_recipe, read_recipe
 from kd_lab.refusals import TRACEBACK, refusal, stopped
-from kd_lab.terminal import take_any_text, waiting
+from kd_lab.terminal import end_progress_bars, take_any_text, waiting
 
 if TYPE_CHECKING:
     from trl.scripts.utils import TrlParser
@@ -90,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if is_stopped and argv is None:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would break off the end
         line, code = stopped(words[0]) if is_stopped else refusal(error)
+        end_progress_bars()
         if first or not is_stopped:
             print(line, file=sys.stderr)
         return code

@@ -44,10 +44,15 @@ def raise_if_full(
     ) from error
 
 
-def last_written(folder: Path) -> Path:
-    """The file below a folder that was written last; the folder itself where there is none."""
+def being_written(error: Exception, folder: Path) -> Path:
+    """The file below a folder that an error broke off: the last one that was written to.
+
+    The folder itself where there is none. safetensors deletes what it has of a file.
+    """
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != LOCK]
-    return max(files, key=lambda path: path.stat().st_mtime_ns, default=folder)
+    last = max(files, key=lambda path: path.stat().st_mtime_ns, default=folder)
+    is_weights = type(error).__name__ == "SafetensorError"
+    return last.with_name("model.safetensors") if is_weights else last
 
 
 def check_room(folder: Path, needed: float, what: str) -> None:
@@ -133,7 +138,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
             folder.rmdir()
         part.rename(folder)
     except Exception as error:
-        raise_if_full(error, folder / last_written(part).relative_to(part))
+        raise_if_full(error, folder / being_written(error, part).relative_to(part))
         raise
     finally:
         shutil.rmtree(part, ignore_errors=True)

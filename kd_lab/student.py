@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -44,12 +44,8 @@ class StudentArguments(ModelConfig):
 
     def __post_init__(self) -> None:
         check_honoured(self)
+        _check_lora(self)
         super().__post_init__()
-        for name in ("lora_r", "lora_alpha"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not 0 <= self.lora_dropout < 1:
-            raise ValueError(f"lora_dropout must lie in [0, 1), not {self.lora_dropout}")
         if isinstance(self.model_shape, str):
             try:
                 self.model_shape = json.loads(self.model_shape)
@@ -64,6 +60,19 @@ class StudentArguments(ModelConfig):
                 f"keep_every is {self.keep_every}: it must be at least 1, and more only with "
                 "model_name_or_path"
             )
+
+
+def _check_lora(student: StudentArguments) -> None:
+    """Refuse numbers out of range, and LoRA's options where LoRA is off."""
+    for name in ("lora_r", "lora_alpha"):
+        if getattr(student, name) < 1:
+            raise ValueError(f"{name} must be at least 1, not {getattr(student, name)}")
+    if not 0 <= student.lora_dropout < 1:
+        raise ValueError(f"lora_dropout must lie in [0, 1), not {student.lora_dropout}")
+    for of in fields(student):
+        is_lora = of.name.startswith("lora_") or of.name in ("use_dora", "use_rslora")
+        if is_lora and not student.use_peft and getattr(student, of.name) != of.default:
+            raise ValueError(f"{of.name} would have no effect without LoRA: say --use_peft true")
 
 
 def _check_shape(shape: Any) -> None:

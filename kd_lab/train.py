@@ -21,7 +21,7 @@ from kd_lab.data.packed_rows import PackedRows
 from kd_lab.data.row_store import RowStore
 from kd_lab.data.shards import ShardStore
 from kd_lab.data.trained_turns import NO_ANSWER
-from kd_lab.files import check_room, last_written, only_one_at_work, raise_if_full
+from kd_lab.files import being_written, check_room, only_one_at_work, raise_if_full
 from kd_lab.hub import check_model_at_hand
 from kd_lab.model_identity import check_same_teacher, tokenizer_hash
 from kd_lab.models import Model
@@ -58,6 +58,7 @@ class TrainTeacherArguments(TeacherArguments):
     )
 
 
+WITH_RESUME = "give the same command with --resume_from_checkpoint true"
 ARGUMENTS = (StudentArguments, TrainTeacherArguments, DataArguments, DistilConfig)
 
 
@@ -126,7 +127,7 @@ def _train(
         trainer.save_model(str(folder))
         finish_run(folder)
     except Exception as error:  # of torch, safetensors and the system
-        raise_if_full(error, last_written(folder), "add --resume_from_checkpoint true")
+        raise_if_full(error, being_written(error, folder), WITH_RESUME)
         raise
     if trainer.accelerator.is_main_process:
         print(f"wrote {folder}: the student, metrics.jsonl, config.yaml, README.md")

@@ -199,8 +199,8 @@ def not_here() -> Iterator[BadLine]:
     """What is asked of packages, networks and devices that are missing, and shapes."""
     for text in NOT_HERE:
         words = text.split()
-        name = words[0].removeprefix("--").partition("=")[0]
-        yield BadLine(("train", *RIGHT["train"], *words), (name,))
+        names = tuple(word.removeprefix("--").partition("=")[0] for word in words)
+        yield BadLine(("train", *RIGHT["train"], *words), names)
     for shape in SHAPES:
         words = _bare("train", "model_name_or_path")
         if shape.startswith("{") and shape != "{}":
