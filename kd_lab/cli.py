@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
+from kd_lab.interrupts import heard_everywhere
 from kd_lab.option_values import check_empty, check_mappings, finite, mapping_of, takes_mapping
 from kd_lab.recipe import check_recipe, did_you_mean, find_recipe, read_recipe
 from kd_lab.refusals import TRACEBACK, refusal, stopped
@@ -78,7 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif words[0] == "recipe":
             _recipe(words[1:])
         elif words[0] in COMMANDS:
-            _run(words[0], words[1:], tell=argv is None and first)
+            with heard_everywhere():
+                _run(words[0], words[1:], tell=argv is None and first)
         else:
             known = [*COMMANDS, "recipe"]
             nearest = did_you_mean(words[0], known) or f"; the commands are {', '.join(known)}"

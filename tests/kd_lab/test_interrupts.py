@@ -9,6 +9,7 @@ import pytest
 
 from kd_lab.cli import main
 from kd_lab.files import LOCK
+from kd_lab.interrupts import heard_everywhere
 from kd_lab.refusals import GOES_ON
 from tests.helpers.forked_processes import one_process
 from tests.helpers.refusal import SHAPE
@@ -60,6 +61,20 @@ def test_a_stopped_command_says_in_one_line_how_to_go_on(name, place):
     assert process.exitcode == 130, said
     assert "Traceback" not in said
     assert said.splitlines()[-1] == f"kd-lab: stopped; {GOES_ON[name]}"
+
+
+def test_an_interrupt_that_an_object_s_end_swallows_is_raised_again():
+    class Swallows:
+        def __del__(self) -> None:
+            raise KeyboardInterrupt
+
+    def wait() -> None:
+        for _ in range(500):
+            time.sleep(0.01)
+
+    with pytest.raises(KeyboardInterrupt), heard_everywhere():
+        Swallows()
+        wait()
 
 
 def test_of_several_processes_the_first_speaks(monkeypatch, capsys):
