@@ -114,11 +114,11 @@ class Drawn(NamedTuple):
     notes: list[str]  # a sentence each
 
 
-def check_data_arguments(args: DataArguments) -> None:
-    """Refuse what can be refused before anything is loaded.
+def check_data_numbers(args: DataArguments) -> None:
+    """Refuse numbers out of their range; no source needs to exist.
 
     Raises:
-        ValueError: a source that does not exist, or a number out of range.
+        ValueError: names the option.
     """
     for name in ("num_conversations", "num_test_conversations"):
         if (count := getattr(args, name)) is not None and count < 1:
@@ -129,14 +129,23 @@ def check_data_arguments(args: DataArguments) -> None:
         raise ValueError(f"conversation_seed must lie in [0, 2^32), not {args.conversation_seed}")
     if not 0 <= args.two_turn_share <= 1:
         raise ValueError(f"two_turn_share must lie in [0, 1], not {args.two_turn_share}")
+    if args.test_share is not None and not 0 < args.test_share < 1:
+        raise ValueError(f"test_share must lie between 0 and 1, not {args.test_share}")
+
+
+def check_data_arguments(args: DataArguments) -> None:
+    """Refuse what can be refused before anything is loaded.
+
+    Raises:
+        ValueError: a source that does not exist, or a number out of range.
+    """
+    check_data_numbers(args)
     if args.two_turn_share and "toy" not in (args.dataset, args.test_dataset):
         raise ValueError(f"two_turn_share is for the toy language, and dataset is {args.dataset}")
     for source in (source_of(args), _test_source(args)):
         if source is not None:
             check_source(source)
     if args.test_share is not None:
-        if not 0 < args.test_share < 1:
-            raise ValueError(f"test_share must lie between 0 and 1, not {args.test_share}")
         if args.test_dataset is not None or args.dataset in NAMED:
             raise ValueError("test_share is for one source without a test split")
 

@@ -68,13 +68,14 @@ def test_an_interrupt_that_an_object_s_end_swallows_is_raised_again():
         def __del__(self) -> None:
             raise KeyboardInterrupt
 
-    def wait() -> None:
-        for _ in range(500):
-            time.sleep(0.01)
+    def swallow_and_wait() -> None:
+        with heard_everywhere():
+            Swallows()
+            for _ in range(500):
+                time.sleep(0.01)
 
-    with pytest.raises(KeyboardInterrupt), heard_everywhere():
-        Swallows()
-        wait()
+    with pytest.raises(KeyboardInterrupt):
+        swallow_and_wait()
 
 
 def test_of_several_processes_the_first_speaks(monkeypatch, capsys):

@@ -1,6 +1,8 @@
 """What each kind of exception becomes: one line, and an exit code."""
 
 import errno
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +40,13 @@ def test_a_fault_names_the_last_of_our_own_frames(monkeypatch, capsys):
     assert "KeyError: 'nowhere' (kd_lab/cli.py:" in capsys.readouterr().err
 
 
+def break_off(writing: AbstractContextManager[Path], name: str, error: Exception) -> None:
+    """Write half of a file, then fail."""
+    with writing as part:
+        (part / name if name else part).write_text("half")
+        raise error
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -51,22 +60,17 @@ def test_a_full_disk_is_said_with_the_file_and_leaves_what_was_whole(tmp_path, e
     path = tmp_path / "kept.txt"
     path.write_text("whole")
     with pytest.raises(DiskFull, match=r"no room for .*kept.txt \(.*what was whole"):
-        with whole_file(path) as part:
-            part.write_text("half")
-            raise error
+        break_off(whole_file(path), "", error)
     assert [file.name for file in tmp_path.iterdir()] == ["kept.txt"]
     assert path.read_text() == "whole"
     with pytest.raises(DiskFull, match=r"no room for .*folder/rows.jsonl"):
-        with whole_folder(tmp_path / "folder") as part:
-            (part / "rows.jsonl").write_text("half")
-            raise error
+        break_off(whole_folder(tmp_path / "folder"), "rows.jsonl", error)
     assert not (tmp_path / "folder").exists()
 
 
 def test_other_errors_stay_what_they_are(tmp_path):
-    with pytest.raises(KeyError), whole_file(tmp_path / "a") as part:
-        part.write_text("half")
-        raise KeyError("x")
+    with pytest.raises(KeyError):
+        break_off(whole_file(tmp_path / "a"), "", KeyError("x"))
 
 
 def test_what_the_disk_has_no_room_for_is_not_begun(tmp_path):
