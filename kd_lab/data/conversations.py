@@ -145,9 +145,8 @@ def check_data_arguments(args: DataArguments) -> None:
     for source in (source_of(args), _test_source(args)):
         if source is not None:
             check_source(source)
-    if args.test_share is not None:
-        if args.test_dataset is not None or args.dataset in NAMED:
-            raise ValueError("test_share is for one source without a test split")
+    if args.test_share is not None and (args.test_dataset is not None or args.dataset in NAMED):
+        raise ValueError("test_share is for one source without a test split")
 
 
 def load_conversations(args: DataArguments, splits: Sequence[Split] = BOTH) -> DatasetDict:
