@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 FLOORS = (
     "divergences vocabulary files recipe methods hub terminal house_style machine honoured_options",
-    "loss smollm2 runs",
+    "loss smollm2 runs check",
     "next_step",
     "data model_identity model_shapes",
     "model_loading",

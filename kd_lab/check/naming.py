@@ -1,0 +1,176 @@
+"""Which candidate explains a gradient: one of them, or a sum of two, or none.
+
+The gradients of all situations are one long vector, each part divided by the length that gradients
+have there. A loss that is c times a divergence is so with *one* c in all situations; a different c
+in each is another loss. What remains unexplained is the length of the residual by the length of the
+gradient.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+import torch.nn.functional as F
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+
+from kd_lab.check.candidates import FAMILIES, Candidate, tempered
+from kd_lab.check.situations import Situations
+from kd_lab.divergences import get_divergence
+
+EXPLAINED = 2e-3  # of a gradient's length: less than this remains
+ZERO = 1e-6  # of what divergences' gradients are long: a gradient that is none
+
+
+@dataclass(frozen=True)
+class Named:
+    """A gradient's name.
+
+    Attributes:
+        parts: candidates and their coefficients; empty where the expected gradient is zero.
+        unexplained: the residual's length by the gradient's, in [0, 1].
+        cosines: of the gradient with the nearest candidates, name -> [S], the nearest first.
+        lengths: the gradient's length by that of reverse KL, [S].
+    """
+
+    parts: tuple[tuple[Candidate, float], ...]
+    unexplained: float
+    cosines: dict[str, list[float]]
+    lengths: list[float]
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether the expected gradient is zero."""
+        return not self.parts
+
+    @property
+    def is_explained(self) -> bool:
+        """Whether nothing of note remains."""
+        return self.is_zero or self.unexplained < EXPLAINED
+
+    @property
+    def words(self) -> str:
+        """``0.3 forward_kl + 0.7 cross_entropy``."""
+        if self.is_zero:
+            return "nothing: the expected gradient is zero"
+        parts = [
+            candidate.words if abs(c - 1) < 5e-3 else f"{c:.3g} {candidate.words}"
+            for candidate, c in self.parts
+        ]
+        if self.is_explained:
+            return " + ".join(parts)
+        return f"none of the known losses (nearest: {' + '.join(parts)})"
+
+
+def name_gradients(ours: Tensor, at: Situations, known: Sequence[Candidate]) -> Named:
+    """The name of a loss by its gradients [S, V] in the situations.
+
+    Raises:
+        ValueError: a gradient that is not finite, with the situation.
+    """
+    for row, name in zip(ours, at.names, strict=True):
+        if not row.isfinite().all():
+            raise ValueError(f"the gradient is not finite where the student is {name}")
+    theirs = torch.stack([candidate.gradients(at) for candidate in known])  # [candidates, S, V]
+    usual = theirs.norm(dim=-1).median(0).values  # [S]
+    reverse = Candidate(
+        "reverse_kl", (),
+        lambda at, logits: get_divergence("reverse_kl")(at.teacher_logp, logits.log_softmax(-1)),
+    ).gradients(at)  # fmt: skip
+    lengths = (ours.norm(dim=-1) / reverse.norm(dim=-1)).tolist()
+    fit = _Fit(ours, at, usual)
+    if (ours.norm(dim=-1) < ZERO * usual).all():
+        return Named((), 0.0, {}, lengths)
+    left = torch.tensor([fit.one(gradients)[1] for gradients in theirs])
+    order = left.argsort().tolist()
+    cosines = {
+        known[i].words: F.cosine_similarity(ours, theirs[i], dim=-1).tolist() for i in order[:6]
+    }
+    parts, unexplained = _explain(fit, known, theirs, left)
+    return Named(parts, unexplained, cosines, lengths)
+
+
+Parts = tuple[tuple[Candidate, float], ...]
+
+
+class _Fit:
+    """Least squares against gradients, each situation at the length that is usual there."""
+
+    def __init__(self, ours: Tensor, at: Situations, usual: Tensor) -> None:
+        self.at, self.usual, self.ours = at, usual, (ours / usual[:, None]).flatten()
+
+    def one(self, gradients: Tensor) -> tuple[float, float]:
+        """A coefficient for gradients [S, V], and what they leave unexplained."""
+        (coefficient,), left = self.several(gradients[None])
+        return coefficient, left
+
+    def several(self, gradients: Tensor) -> tuple[list[float], float]:
+        """Coefficients for gradients [n, S, V]."""
+        others = (gradients / self.usual[:, None]).flatten(1).t()
+        coefficients = torch.linalg.lstsq(others, self.ours[:, None]).solution
+        left = self.ours - (others @ coefficients)[:, 0]
+        return coefficients[:, 0].tolist(), float(left.norm() / self.ours.norm())
+
+    def candidate(self, candidate: Candidate) -> tuple[Parts, float]:
+        coefficient, left = self.one(candidate.gradients(self.at))
+        return ((candidate, coefficient),), left
+
+
+def _explain(
+    fit: _Fit, known: Sequence[Candidate], theirs: Tensor, left: Tensor
+) -> tuple[Parts, float]:
+    """The first candidate that explains; a setting between those tried; a temperature; two."""
+    explains = (left < EXPLAINED).nonzero()
+    first = int(explains[0]) if len(explains) else int(left.argmin())
+    best = fit.candidate(known[first])
+    if best[1] < EXPLAINED / 10:
+        return best
+    order = left.argsort().tolist()
+    ways: list[Callable[[], tuple[Parts, float]]] = [
+        lambda: min((_refined(fit, known[i]) for i in order[:3]), key=_left),
+        lambda: min((fit.candidate(candidate) for candidate in tempered()), key=_left),
+        lambda: _two(fit, known, theirs, order),
+    ]
+    for way in ways:
+        if best[1] >= EXPLAINED and (other := way())[1] < EXPLAINED:
+            best = other
+    return best
+
+
+def _left(found: tuple[Parts, float]) -> float:
+    return found[1]
+
+
+def _two(
+    fit: _Fit, known: Sequence[Candidate], theirs: Tensor, order: Sequence[int]
+) -> tuple[Parts, float]:
+    """The two that explain most together: of the plain ones, and of the nearest of the others."""
+    some = sorted({*(i for i, candidate in enumerate(known) if not candidate.settings), *order[:8]})
+    pairs = [list(pair) for pair in combinations(some, 2)]
+    fits = [fit.several(theirs[pair]) for pair in pairs]
+    (coefficients, left), pair = min(zip(fits, pairs, strict=True), key=lambda found: found[0][1])
+    return tuple(zip((known[i] for i in pair), coefficients, strict=True)), left
+
+
+def _refined(fit: _Fit, candidate: Candidate) -> tuple[Parts, float]:
+    """The candidate at the best value of its setting."""
+    if candidate.name not in FAMILIES:
+        return fit.candidate(candidate)
+    setting, values = FAMILIES[candidate.name]
+    here = candidate.settings[0][1]
+    below = max((value for value in values if value < here), default=1e-3)
+    above = min((value for value in values if value > here), default=1 - 1e-3)
+
+    def at_value(value: float) -> Candidate:
+        divergence = get_divergence(candidate.name, **{setting: value})
+        return Candidate(
+            candidate.name,
+            ((setting, round(value, 4)),),
+            lambda at, logits: divergence(at.teacher_logp, logits.log_softmax(-1)),
+        )
+
+    best = minimize_scalar(
+        lambda value: fit.candidate(at_value(value))[1], bounds=(below, above), method="bounded"
+    )
+    return fit.candidate(at_value(float(best.x)))
