@@ -44,7 +44,9 @@ class Batch:
 
     def rows(self, order: list[int]) -> "Batch":
         """Some rows, in an order."""
-        return Batch(*(part[order] for part in (self.student, self.teacher, self.tokens, self.trained)))
+        return Batch(
+            *(part[order] for part in (self.student, self.teacher, self.tokens, self.trained))
+        )
 
     def padded(self, left: int, right: int) -> "Batch":
         """With more positions that are not trained, and other numbers there."""
@@ -73,9 +75,9 @@ def value_and_gradient(loss: Loss, batch: Batch) -> tuple[float, Tensor]:
     student = batch.student.clone().requires_grad_()
     value = _value(loss, student, batch.teacher, batch)
     if not value.requires_grad:
-        return float(value), torch.zeros_like(student)
+        return float(value.detach()), torch.zeros_like(student)
     (found,) = torch.autograd.grad(value, student, allow_unused=True)
-    return float(value), torch.zeros_like(student) if found is None else found
+    return float(value.detach()), torch.zeros_like(student) if found is None else found
 
 
 def _value(loss: Loss, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
@@ -149,7 +151,9 @@ def _reduction(loss: Loss, batch: Batch, found: Tensor) -> str:
     weights = torch.full(batch.trained.shape, torch.nan, dtype=torch.float64)
     for row, position in batch.trained.nonzero().tolist():
         one = slice(row, row + 1), slice(position, position + 1)
-        alone = Batch(*(x[one] for x in (batch.student, batch.teacher, batch.tokens, batch.trained)))
+        alone = Batch(
+            *(x[one] for x in (batch.student, batch.teacher, batch.tokens, batch.trained))
+        )
         single = value_and_gradient(loss, alone)[1][0, 0]
         here = found[row, position]
         if single.norm() > 0 and torch.nn.functional.cosine_similarity(single, here, dim=0) > 0.999:
@@ -167,46 +171,43 @@ def _moved(loss: Loss, batch: Batch, value: float, found: Tensor) -> list[Findin
     order = [2, 0, 1]
     findings = []
 
-    def differs(other: Batch, back: Callable[[Tensor], Tensor]) -> bool:
+    def differs(other: Batch, left: int = 0, rows: list[int] | None = None) -> bool:
         new_value, new = value_and_gradient(loss, other)
+        back = new[:, left : left + POSITIONS]
+        back = back if rows is None else back[torch.tensor(rows).argsort()]
         scale = max(float(found.norm()), 1e-12)
-        return abs(new_value - value) > SAME * max(1, abs(value)) or bool(
-            (back(new) - found).norm() > 10 * SAME * scale
-        )
+        moved = bool((back - found).norm() > 10 * SAME * scale)
+        return moved or abs(new_value - value) > SAME * max(1, abs(value))
 
-    if differs(batch.rows(order), lambda new: new[torch.tensor(order).argsort()]):
+    if differs(batch.rows(order), rows=order):
         findings.append(Finding("row order", "it changes with the order of the rows", True))
     if loss.takes_labels:
         for side, left, right in (("right", 0, 2), ("left", 2, 0)):
-            if differs(
-                batch.padded(left, right), lambda new, n=left: new[:, n : n + POSITIONS]
-            ):
+            if differs(batch.padded(left, right), left):
                 words = f"it changes with the amount of padding on the {side}"
                 findings.append(Finding("padding", words, True))
         noise = torch.where(batch.trained[..., None], 0.0, 3.0)
-        if differs(
-            replace(batch, teacher=batch.teacher + noise * batch.teacher), lambda new: new
-        ):
+        if differs(replace(batch, teacher=batch.teacher + noise * batch.teacher)):
             words = "what the teacher says where nothing is trained changes it"
             findings.append(Finding("ignored", words, True))
-    if not loss.samples and differs(replace(batch, student=batch.student + 5.0), lambda new: new):
+    if not loss.samples and differs(replace(batch, student=batch.student + 5.0)):
         words = "a constant added to all logits changes it: somewhere a softmax is missing"
         findings.append(Finding("softmax", words, True))
     return findings
 
 
 def _teacher(loss: Loss, batch: Batch) -> list[Finding]:
-    teacher = batch.teacher.clone().requires_grad_()
-    student = batch.student.clone().requires_grad_()
-    before = (student.detach().clone(), teacher.detach().clone())
+    leaf = batch.teacher.clone().requires_grad_()
+    # Copies, since what requires a gradient itself may not be changed in place.
+    student, teacher = batch.student.clone().requires_grad_().clone(), leaf.clone()
     value = _value(loss, student, teacher, batch)
     findings = []
     if value.requires_grad:
-        (found,) = torch.autograd.grad(value, teacher, allow_unused=True)
+        (found,) = torch.autograd.grad(value, leaf, allow_unused=True)
         if found is not None and float(found.norm()) > 0:
             words = "the teacher gets a gradient, unless its caller prevents it"
             findings.append(Finding("teacher's gradient", words))
-    if not (torch.equal(before[0], student) and torch.equal(before[1], teacher)):
+    if not (torch.equal(batch.student, student) and torch.equal(batch.teacher, teacher)):
         findings.append(Finding("in place", "it changes the logits that it is given", True))
     return findings
 

@@ -19,7 +19,10 @@ from kd_lab.divergences import DIVERGENCES, Divergence, get_divergence
 
 # Divergences whose setting is looked for: its name, and the values that are tried.
 FAMILIES = {
-    "jensen_shannon": ("beta", (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)),
+    "jensen_shannon": (
+        "beta",
+        (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98),
+    ),
     "skew_forward_kl": ("alpha", (0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)),
     "skew_reverse_kl": ("alpha", (0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)),
     "adaptive_kl": ("mu", (0.1, 0.3, 0.4, 0.5, 0.6, 0.7, 0.9)),
@@ -103,9 +106,7 @@ def _reverse_sum(teacher_logp: Tensor, student_logp: Tensor) -> Tensor:
 
 def _mixture_sum(beta: float) -> Divergence:
     def value(teacher_logp: Tensor, student_logp: Tensor) -> Tensor:
-        mixture = torch.logaddexp(
-            teacher_logp + math.log(beta), student_logp + math.log1p(-beta)
-        )
+        mixture = torch.logaddexp(teacher_logp + math.log(beta), student_logp + math.log1p(-beta))
         forward, reverse = _forward_sum(teacher_logp, mixture), _forward_sum(student_logp, mixture)
         return beta * forward + (1 - beta) * reverse
 
@@ -151,17 +152,21 @@ def candidates(topk: int | None = None) -> list[Candidate]:
     """
     if topk is None:
         return [
-            Candidate(name, settings, _over_words(divergence))
+            Candidate(name, settings, over_words(divergence))
             for name, settings, divergence in divergences()
         ] + RELATIVES
-    return [
-        Candidate(f"{name}, {tail.words}", settings, _over_top(sum_of, tail, topk))
-        for tail in TAILS
-        for name, settings, sum_of in SUMS
-    ] + [
-        Candidate(f"{name}, {TAILS[0].words}", settings, _over_top(divergence, TAILS[0], topk))
-        for name, settings, divergence in divergences()
-    ] + RELATIVES
+    return (
+        [
+            Candidate(f"{name}, {tail.words}", settings, _over_top(sum_of, tail, topk))
+            for tail in TAILS
+            for name, settings, sum_of in SUMS
+        ]
+        + [
+            Candidate(f"{name}, {TAILS[0].words}", settings, _over_top(divergence, TAILS[0], topk))
+            for name, settings, divergence in divergences()
+        ]
+        + RELATIVES
+    )
 
 
 def tempered() -> Iterator[Candidate]:
@@ -201,7 +206,8 @@ def tempered_like(
     yield "the temperature changes the student alone, and T² is there", True, of(1, t, square)
 
 
-def _over_words(divergence: Divergence) -> Value:
+def over_words(divergence: Divergence) -> Value:
+    """A divergence between both models' whole distributions."""
     return lambda at, logits: divergence(at.teacher_logp, logits.log_softmax(-1))
 
 
@@ -216,8 +222,12 @@ def _over_top(sum_of: Divergence, tail: Tail, topk: int) -> Value:
 
 
 def _at_temperature(divergence: Divergence, temperature: float) -> Value:
-    return lambda at, logits: temperature**2 * divergence(
-        (at.teacher_logits / temperature).log_softmax(-1), (logits / temperature).log_softmax(-1)
+    return lambda at, logits: (
+        temperature**2
+        * divergence(
+            (at.teacher_logits / temperature).log_softmax(-1),
+            (logits / temperature).log_softmax(-1),
+        )
     )
 
 

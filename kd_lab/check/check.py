@@ -40,7 +40,9 @@ class CheckArguments:
     """Which function is checked, how it is called, and what it should be."""
 
     function: str = field(
-        metadata={"help": "MODULE:FUNCTION or FILE.py:FUNCTION; Python imports it, so it must be yours"}
+        metadata={
+            "help": "MODULE:FUNCTION or FILE.py:FUNCTION; Python imports it, so it must be yours"
+        }
     )
     form: str = field(
         default="logits", metadata={"help": "; ".join(f"{k}: {v}" for k, v in FORMS.items())}
@@ -50,7 +52,9 @@ class CheckArguments:
     )
     prefixes: str = field(
         default="student",
-        metadata={"help": "who writes the sampled tokens and the prefixes: dataset, teacher, student"},
+        metadata={
+            "help": "who writes the sampled tokens and the prefixes: dataset, teacher, student"
+        },
     )
     shifts: bool = field(
         default=False,
@@ -60,7 +64,9 @@ class CheckArguments:
     dtype: str = field(default="float64", metadata={"help": "of what it gets: float32, float64"})
     expect: str | None = field(
         default=None,
-        metadata={"help": "a divergence, cross_entropy or sequence_reverse_kl; exit 1 if it is another"},
+        metadata={
+            "help": "a divergence, cross_entropy or sequence_reverse_kl; exit 1 if it is another"
+        },
     )
     expect_settings: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "of the expected divergence: '{beta: 0.1}'"}
@@ -72,7 +78,9 @@ class CheckArguments:
 ARGUMENTS = (CheckArguments,)
 
 
-def check_loss(function: Callable[..., torch.Tensor], form: str = "logits", *, seed: int = 0, **how: Any) -> Verdict:
+def check_loss(
+    function: Callable[..., torch.Tensor], form: str = "logits", *, seed: int = 0, **how: Any
+) -> Verdict:
     """What a loss optimises.
 
     Args:
@@ -129,7 +137,9 @@ def run(arguments: CheckArguments) -> None:
             f"{FORMS[arguments.form]}: {type(error).__name__}: {reason[0] if reason else ''}"
         ) from error
     objections = (
-        verdict.objections(arguments.expect, **arguments.expect_settings) if arguments.expect else []
+        verdict.objections(arguments.expect, **arguments.expect_settings)
+        if arguments.expect
+        else []
     )
     show(verdict, arguments.function)
     if arguments.json:
@@ -171,7 +181,9 @@ def load_function(name: str) -> Callable[..., torch.Tensor]:
     found = module
     for part in function_name.split("."):
         if not hasattr(found, part):
-            near = did_you_mean(part, [known for known in vars(module) if not known.startswith("_")])
+            near = did_you_mean(
+                part, [known for known in vars(module) if not known.startswith("_")]
+            )
             raise ValueError(f"{module_name} has no {function_name!r}{near}")
         found = getattr(found, part)
     if not callable(found):
@@ -182,7 +194,9 @@ def load_function(name: str) -> Callable[..., torch.Tensor]:
 def show(verdict: Verdict, name: str, console: Console | None = None) -> None:
     """One screen: the cosines, whole answers, where it ends, scale, findings, the verdict."""
     console = console or Console(highlight=False)
-    table = Table(title=Text(f"{name}: its gradient beside exact ones (cosines)"), title_justify="left")
+    table = Table(
+        title=Text(f"{name}: its gradient beside exact ones (cosines)"), title_justify="left"
+    )
     table.add_column("nearest")
     for student in STUDENTS:
         table.add_column(student, justify="right")

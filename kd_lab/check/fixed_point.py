@@ -52,7 +52,8 @@ class End:
         moves = "rests" if self.rests else "still drifts"
         return (
             f"from {self.start}: {moves} {where}; D(p‖q) {self.forward_kl:.2g}, D(q‖p) "
-            f"{self.reverse_kl:.2g} nats, tail {self.tail:.2g} (the teacher's {self.teacher_tail:.2g})"
+            f"{self.reverse_kl:.2g} nats, tail {self.tail:.2g} "
+            f"(the teacher's {self.teacher_tail:.2g})"
         )
 
 

@@ -60,9 +60,7 @@ class Loss:
         if self.form not in FORMS:
             raise ValueError(f"form must be one of {', '.join(FORMS)}, not {self.form!r}")
         if self.prefixes not in ("dataset", "teacher", "student"):
-            raise ValueError(
-                f"prefixes must be dataset, teacher or student, not {self.prefixes!r}"
-            )
+            raise ValueError(f"prefixes must be dataset, teacher or student, not {self.prefixes!r}")
         if not callable(self.function):
             raise ValueError(f"a loss is a function, not {type(self.function).__name__}")
 

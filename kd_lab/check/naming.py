@@ -3,7 +3,7 @@
 The gradients of all situations are one long vector, each part divided by the length that gradients
 have there. A loss that is c times a divergence is so with *one* c in all situations; a different c
 in each is another loss. What remains unexplained is the length of the residual by the length of the
-gradient.
+gradient. A gradient that was sampled is compared at a stated level of false refusals.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,12 +15,14 @@ import torch.nn.functional as F
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from kd_lab.check.candidates import FAMILIES, Candidate, tempered
+from kd_lab.check.candidates import FAMILIES, Candidate, over_words, tempered
+from kd_lab.check.sampling import Sampled
 from kd_lab.check.situations import Situations
 from kd_lab.divergences import get_divergence
 
 EXPLAINED = 2e-3  # of a gradient's length: less than this remains
 ZERO = 1e-6  # of what divergences' gradients are long: a gradient that is none
+SHOWN = 6  # candidates
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,17 @@ class Named:
     Attributes:
         parts: candidates and their coefficients; empty where the expected gradient is zero.
         unexplained: the residual's length by the gradient's, in [0, 1].
+        tolerance: the residual that is no objection; larger for a sampled gradient.
+        times: the smallest and largest coefficient over situations, where one alone does not do:
+            the direction is the candidate's, the length is not.
         cosines: of the gradient with the nearest candidates, name -> [S], the nearest first.
         lengths: the gradient's length by that of reverse KL, [S].
     """
 
-    parts: tuple[tuple[Candidate, float], ...]
+    parts: "Parts"
     unexplained: float
+    tolerance: float
+    times: tuple[float, float] | None
     cosines: dict[str, list[float]]
     lengths: list[float]
 
@@ -47,7 +54,7 @@ class Named:
     @property
     def is_explained(self) -> bool:
         """Whether nothing of note remains."""
-        return self.is_zero or self.unexplained < EXPLAINED
+        return self.is_zero or self.unexplained < self.tolerance
 
     @property
     def words(self) -> str:
@@ -58,14 +65,23 @@ class Named:
             candidate.words if abs(c - 1) < 5e-3 else f"{c:.3g} {candidate.words}"
             for candidate, c in self.parts
         ]
+        if self.is_explained and self.times:
+            low, high = self.times
+            return (
+                f"the direction of {self.parts[0][0].words}, {low:.2g} to {high:.2g} times as long"
+            )
         if self.is_explained:
             return " + ".join(parts)
         return f"none of the known losses (nearest: {' + '.join(parts)})"
 
 
-def name_gradients(ours: Tensor, at: Situations, known: Sequence[Candidate]) -> Named:
+def name_gradients(
+    ours: Tensor, at: Situations, known: Sequence[Candidate], sampled: Sampled | None = None
+) -> Named:
     """The name of a loss by its gradients [S, V] in the situations.
 
+    Args:
+        sampled: where the gradients were sampled, how far they may be off.
     Raises:
         ValueError: a gradient that is not finite, with the situation.
     """
@@ -74,21 +90,26 @@ def name_gradients(ours: Tensor, at: Situations, known: Sequence[Candidate]) -> 
             raise ValueError(f"the gradient is not finite where the student is {name}")
     theirs = torch.stack([candidate.gradients(at) for candidate in known])  # [candidates, S, V]
     usual = theirs.norm(dim=-1).median(0).values  # [S]
-    reverse = Candidate(
-        "reverse_kl", (),
-        lambda at, logits: get_divergence("reverse_kl")(at.teacher_logp, logits.log_softmax(-1)),
-    ).gradients(at)  # fmt: skip
+    reverse = Candidate("reverse_kl", (), over_words(get_divergence("reverse_kl"))).gradients(at)
     lengths = (ours.norm(dim=-1) / reverse.norm(dim=-1)).tolist()
-    fit = _Fit(ours, at, usual)
-    if (ours.norm(dim=-1) < ZERO * usual).all():
-        return Named((), 0.0, {}, lengths)
+    fit = _Fit(ours, at, usual, sampled)
+    if fit.ours.norm() <= max(ZERO, fit.noise):
+        return Named((), 0.0, fit.tolerance, None, {}, lengths)
     left = torch.tensor([fit.one(gradients)[1] for gradients in theirs])
-    order = left.argsort().tolist()
-    cosines = {
-        known[i].words: F.cosine_similarity(ours, theirs[i], dim=-1).tolist() for i in order[:6]
-    }
+    cosines: dict[str, list[float]] = {}
+    for i in left.argsort().tolist():  # of a family the nearest alone
+        if known[i].name not in {name.partition(" (")[0] for name in cosines}:
+            cosines[known[i].words] = F.cosine_similarity(ours, theirs[i], dim=-1).tolist()
+    cosines = dict(list(cosines.items())[:SHOWN])
     parts, unexplained = _explain(fit, known, theirs, left)
-    return Named(parts, unexplained, cosines, lengths)
+    if unexplained < fit.tolerance:
+        return Named(parts, unexplained, fit.tolerance, None, cosines, lengths)
+    for i in left.argsort().tolist()[:SHOWN]:
+        coefficients, unequal = fit.each(theirs[i])
+        if unequal < fit.tolerance and min(coefficients) > 0:
+            times = (min(coefficients), max(coefficients))
+            return Named(((known[i], 1.0),), unequal, fit.tolerance, times, cosines, lengths)
+    return Named(parts, unexplained, fit.tolerance, None, cosines, lengths)
 
 
 Parts = tuple[tuple[Candidate, float], ...]
@@ -97,8 +118,12 @@ Parts = tuple[tuple[Candidate, float], ...]
 class _Fit:
     """Least squares against gradients, each situation at the length that is usual there."""
 
-    def __init__(self, ours: Tensor, at: Situations, usual: Tensor) -> None:
+    def __init__(
+        self, ours: Tensor, at: Situations, usual: Tensor, sampled: Sampled | None
+    ) -> None:
         self.at, self.usual, self.ours = at, usual, (ours / usual[:, None]).flatten()
+        self.noise = 0.0 if sampled is None else sampled.tolerance(usual)
+        self.tolerance = max(EXPLAINED, self.noise / float(self.ours.norm().clamp(min=1e-300)))
 
     def one(self, gradients: Tensor) -> tuple[float, float]:
         """A coefficient for gradients [S, V], and what they leave unexplained."""
@@ -112,6 +137,13 @@ class _Fit:
         left = self.ours - (others @ coefficients)[:, 0]
         return coefficients[:, 0].tolist(), float(left.norm() / self.ours.norm())
 
+    def each(self, gradients: Tensor) -> tuple[list[float], float]:
+        """A coefficient in each situation, and what they leave unexplained."""
+        ours, theirs = self.ours.view(gradients.shape), gradients / self.usual[:, None]
+        coefficients = (ours * theirs).sum(-1) / theirs.square().sum(-1)
+        left = ours - coefficients[:, None] * theirs
+        return coefficients.tolist(), float(left.norm() / self.ours.norm())
+
     def candidate(self, candidate: Candidate) -> tuple[Parts, float]:
         coefficient, left = self.one(candidate.gradients(self.at))
         return ((candidate, coefficient),), left
@@ -121,10 +153,10 @@ def _explain(
     fit: _Fit, known: Sequence[Candidate], theirs: Tensor, left: Tensor
 ) -> tuple[Parts, float]:
     """The first candidate that explains; a setting between those tried; a temperature; two."""
-    explains = (left < EXPLAINED).nonzero()
+    explains = (left < fit.tolerance).nonzero()
     first = int(explains[0]) if len(explains) else int(left.argmin())
     best = fit.candidate(known[first])
-    if best[1] < EXPLAINED / 10:
+    if best[1] < max(EXPLAINED / 10, fit.noise and fit.tolerance):
         return best
     order = left.argsort().tolist()
     ways: list[Callable[[], tuple[Parts, float]]] = [
@@ -133,7 +165,7 @@ def _explain(
         lambda: _two(fit, known, theirs, order),
     ]
     for way in ways:
-        if best[1] >= EXPLAINED and (other := way())[1] < EXPLAINED:
+        if best[1] >= fit.tolerance and (other := way())[1] < fit.tolerance:
             best = other
     return best
 
@@ -164,11 +196,7 @@ def _refined(fit: _Fit, candidate: Candidate) -> tuple[Parts, float]:
 
     def at_value(value: float) -> Candidate:
         divergence = get_divergence(candidate.name, **{setting: value})
-        return Candidate(
-            candidate.name,
-            ((setting, round(value, 4)),),
-            lambda at, logits: divergence(at.teacher_logp, logits.log_softmax(-1)),
-        )
+        return Candidate(candidate.name, ((setting, round(value, 4)),), over_words(divergence))
 
     best = minimize_scalar(
         lambda value: fit.candidate(at_value(value))[1], bounds=(below, above), method="bounded"

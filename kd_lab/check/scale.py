@@ -15,8 +15,8 @@ PRECISE = 0.1  # of the direction's length: as near as samples shall come
 
 def gradients(loss: Loss, at: Situations, **more: float) -> torch.Tensor:
     """The expected gradients in the situations, [S, V]."""
-    pairs = zip(at.teacher_logits, at.student_logits, at.targets.tolist(), strict=True)
-    return torch.stack([expected_gradient(loss, *pair, **more) for pair in pairs])
+    rows = zip(at.teacher_logits, at.student_logits, at.targets.tolist(), strict=True)
+    return torch.stack([expected_gradient(loss, p, q, target, **more) for p, q, target in rows])
 
 
 def with_temperature(loss: Loss, at: Situations, named: Named) -> list[Finding]:
@@ -55,5 +55,3 @@ def samples_needed(loss: Loss, at: Situations) -> dict[str, float]:
         zero = length < 1e-14 * max(spread, 1e-300)
         needed[name] = float("inf") if zero else spread / (PRECISE**2 * length)
     return needed
-
-

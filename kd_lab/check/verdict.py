@@ -2,15 +2,17 @@
 
 import dataclasses
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from kd_lab.check.batches import Finding, examine_batch, in_bfloat16
-from kd_lab.check.candidates import TAILS, candidates
+from kd_lab.check.candidates import TAILS, Candidate, candidates
 from kd_lab.check.fixed_point import End, follow
 from kd_lab.check.forms import Loss
 from kd_lab.check.naming import Named, name_gradients
+from kd_lab.check.sampling import BATCHES, LEVEL, SIZE, depends_on_batch, sampled_gradients
 from kd_lab.check.scale import gradients, samples_needed, with_temperature
-from kd_lab.check.situations import STUDENTS, situations
+from kd_lab.check.situations import STUDENTS, Situations, situations
 from kd_lab.check.whole_answers import SMALL, Answers, examine_answers
 from kd_lab.divergences import DIVERGENCES, get_divergence
 
@@ -24,9 +26,9 @@ class Verdict:
 
     Attributes:
         loss: as it was called.
+        seed: of the teachers, students and batches.
         named: its name at one position.
         answers: of whole answers; None where its name is no single divergence.
-        ends: where its flow ends, from a flat and a collapsed student.
         reduction: a key of ``batches.REDUCTIONS``, or "unknown".
         findings: all else; faults among them.
         samples: sampled tokens needed for a direction within a tenth, by student.
@@ -34,13 +36,18 @@ class Verdict:
     """
 
     loss: Loss
+    seed: int
     named: Named
     answers: Answers | None
-    ends: list[End]
     reduction: str
     findings: list[Finding]
     samples: dict[str, float]
     bfloat16: float | None
+
+    @cached_property
+    def ends(self) -> list[End]:
+        """Where its flow ends, from a flat and a collapsed student; empty where it was sampled."""
+        return [] if any(f.name == "batch" for f in self.findings) else follow(self.loss, self.seed)
 
     @property
     def faults(self) -> list[Finding]:
@@ -54,7 +61,9 @@ class Verdict:
         of_answers = ""
         if self.answers is not None and _is_reverse(self.named) and self.loss.prefixes == "student":
             of_answers = f" ({self.answers.words})"
-        return f"it optimises {self.named.words}{of_answers}" + (f"; but {faults}" if faults else "")
+        return f"it optimises {self.named.words}{of_answers}" + (
+            f"; but {faults}" if faults else ""
+        )
 
     def objections(self, expected: str, **settings: float) -> list[str]:
         """Why this is not the loss that was expected; empty where it is.
@@ -75,7 +84,9 @@ class Verdict:
             said = f"{name} ({wanted})" if wanted else name
             objections.insert(0, f"it is not {said}: it optimises {self.named.words}")
         elif expected == WHOLE and not (self.answers and _has_later(self.answers)):
-            objections.insert(0, self.answers.words if self.answers else "it is of no whole answers")
+            objections.insert(
+                0, self.answers.words if self.answers else "it is of no whole answers"
+            )
         return objections
 
     def _is(self, name: str, settings: dict[str, float]) -> bool:
@@ -83,7 +94,9 @@ class Verdict:
             return False
         candidate, coefficient = self.named.parts[0]
         found = dict(candidate.settings)
-        base = candidate.name.removesuffix(f", {TAILS[0].words}")  # a bucket loses nothing but words
+        base = candidate.name.removesuffix(
+            f", {TAILS[0].words}"
+        )  # a bucket loses nothing but words
         same = all(abs(found.get(key, value) - value) < 5e-3 for key, value in settings.items())
         return base == name and coefficient > 0 and same and "T" not in found
 
@@ -122,19 +135,34 @@ def examine(loss: Loss, seed: int = 0) -> Verdict:
     """
     at = situations(seed)
     known = candidates(loss.topk if loss.form == "topk" else None)
+    if loss.samples and depends_on_batch(loss, at, seed):
+        return _of_batches(loss, at, known, seed)
     named = name_gradients(gradients(loss, at), at, known)
     reduction, findings = examine_batch(loss, seed)
     findings += _of_name(named) + with_temperature(loss, at, named)
     return Verdict(
         loss,
+        seed,
         named,
         _answers(loss, named, reduction, seed),
-        follow(loss, seed),
         reduction,
         findings,
         samples_needed(loss, at),
         in_bfloat16(loss, seed),
     )
+
+
+def _of_batches(loss: Loss, at: Situations, known: list[Candidate], seed: int) -> Verdict:
+    """By sampling, since a token's gradient depends on the others of its batch."""
+    sampled = sampled_gradients(loss, at, seed)
+    named = name_gradients(sampled.mean, at, known, sampled)
+    words = (
+        "a token's gradient depends on the other tokens of its batch: its name is by sampling, "
+        f"{SIZE * BATCHES:,} tokens in each situation, and a right one is refused in "
+        f"{100 * LEVEL:.0f}% of cases"
+    )
+    findings = [Finding("batch", words), *_of_name(named)]
+    return Verdict(loss, seed, named, None, "unknown", findings, {}, None)
 
 
 def _of_name(named: Named) -> list[Finding]:
@@ -149,6 +177,9 @@ def _of_name(named: Named) -> list[Finding]:
             f"{min(named.lengths):.2g} to {worst[0]:.2g} times that of reverse KL"
         )
         findings.append(Finding("unexplained", words, True))
+    elif named.times:
+        words = f"its length is not that of one loss: it optimises {named.words}"
+        findings.append(Finding("length", words))
     elif any(coefficient < 0 for _, coefficient in named.parts):
         minus = next(c.words for c, coefficient in named.parts if coefficient < 0)
         findings.append(Finding("sign", f"it makes {minus} larger", True))
@@ -157,7 +188,7 @@ def _of_name(named: Named) -> list[Finding]:
 
 def _answers(loss: Loss, named: Named, reduction: str, seed: int) -> Answers | None:
     """Of whole answers, where one divergence of the registry explains each word's gradient."""
-    if len(named.parts) != 1 or not named.is_explained:
+    if len(named.parts) != 1 or not named.is_explained or named.times:
         return None
     candidate, coefficient = named.parts[0]
     settings = dict(candidate.settings)

@@ -112,7 +112,9 @@ def expected_gradient(loss: Loss, of: Language, per_token: bool) -> Tensor:
         path, tokens = of.path(answer), torch.tensor([answer])
         student, teacher = logits[path][None], of.teacher_logits[path][None]
         if loss.samples:
-            value = loss.of_tokens(student, teacher, tokens, torch.ones(tokens.shape, dtype=bool))
+            value = loss.of_tokens(
+                student, teacher, tokens, torch.ones(tokens.shape, dtype=torch.bool)
+            )
         else:
             value = loss.of_logits(student, teacher, tokens)
         if value.requires_grad:
