@@ -11,14 +11,14 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 FLOORS = (
     "divergences vocabulary files recipe methods hub terminal house_style machine honoured_options",
-    "loss smollm2 runs check",
+    "loss smollm2 runs",
     "next_step",
     "data model_identity model_shapes",
     "model_loading",
     "models states",
     "student teacher",
     "rollout",
-    "trainers evaluation",
+    "trainers evaluation check",
     "train report",
     "planning",
     "cli",

@@ -28,10 +28,12 @@ from rich.text import Text
 
 from kd_lab.check.forms import FORMS, Loss
 from kd_lab.check.situations import STUDENTS
+from kd_lab.check.trainers import BUILD, check_trainer
 from kd_lab.check.verdict import Verdict, examine
 from kd_lab.files import write_text
 from kd_lab.recipe import did_you_mean
 
+CALLED = FORMS | {"trainer": BUILD}
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -45,7 +47,7 @@ class CheckArguments:
         }
     )
     form: str = field(
-        default="logits", metadata={"help": "; ".join(f"{k}: {v}" for k, v in FORMS.items())}
+        default="logits", metadata={"help": "; ".join(f"{k}: {v}" for k, v in CALLED.items())}
     )
     settings: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "keyword arguments of the function: '{beta: 0.5}'"}
@@ -79,16 +81,18 @@ ARGUMENTS = (CheckArguments,)
 
 
 def check_loss(
-    function: Callable[..., torch.Tensor], form: str = "logits", *, seed: int = 0, **how: Any
+    function: Callable[..., Any], form: str = "logits", *, seed: int = 0, **how: Any
 ) -> Verdict:
-    """What a loss optimises.
+    """What a loss, or a trainer, optimises.
 
     Args:
-        function, form: see ``kd_lab.check.forms.FORMS``.
+        function, form: see ``kd_lab.check.forms.FORMS``; a trainer's is ``trainers.BUILD``.
         how: the other attributes of ``kd_lab.check.forms.Loss``.
     Raises:
         ValueError: an unknown form, or a function that does not return what its form returns.
     """
+    if form == "trainer":
+        return check_trainer(function, seed)
     return examine(Loss(function, form, **how), seed)
 
 
@@ -124,17 +128,23 @@ def run(arguments: CheckArguments) -> None:
     """
     if arguments.dtype not in DTYPES:
         raise ValueError(f"dtype must be float32 or float64, not {arguments.dtype!r}")
-    loss = Loss(
-        load_function(arguments.function), arguments.form, arguments.settings, arguments.prefixes,
-        arguments.shifts, arguments.topk, DTYPES[arguments.dtype],
-    )  # fmt: skip
+    if arguments.form not in CALLED:
+        raise ValueError(f"form must be one of {', '.join(CALLED)}, not {arguments.form!r}")
+    function = load_function(arguments.function)
+    how = {
+        "settings": arguments.settings,
+        "prefixes": arguments.prefixes,
+        "shifts": arguments.shifts,
+        "topk": arguments.topk,
+        "dtype": DTYPES[arguments.dtype],
+    }
     try:
-        verdict = examine(loss, arguments.seed)
+        verdict = check_loss(function, arguments.form, seed=arguments.seed, **how)
     except (TypeError, RuntimeError, IndexError, KeyError, AttributeError) as error:
         reason = str(error).strip().splitlines()
         raise ValueError(
             f"{arguments.function} fails as a loss of form {arguments.form}, which is called as "
-            f"{FORMS[arguments.form]}: {type(error).__name__}: {reason[0] if reason else ''}"
+            f"{CALLED[arguments.form]}: {type(error).__name__}: {reason[0] if reason else ''}"
         ) from error
     objections = (
         verdict.objections(arguments.expect, **arguments.expect_settings)
@@ -198,9 +208,10 @@ def show(verdict: Verdict, name: str, console: Console | None = None) -> None:
         title=Text(f"{name}: its gradient beside exact ones (cosines)"), title_justify="left"
     )
     table.add_column("nearest")
-    for student in STUDENTS:
+    students = ("its rows",) if verdict.form == "trainer" else STUDENTS
+    for student in students:
         table.add_column(student, justify="right")
-    half = len(STUDENTS)
+    half = len(students)
     for candidate, cosines in verdict.named.cosines.items():
         table.add_row(Text(candidate), *(f"{c:+.3f} {_bar(c)}" for c in cosines[:half]))
     lengths = verdict.named.lengths[:half]

@@ -88,11 +88,26 @@ def name_gradients(
     for row, name in zip(ours, at.names, strict=True):
         if not row.isfinite().all():
             raise ValueError(f"the gradient is not finite where the student is {name}")
-    theirs = torch.stack([candidate.gradients(at) for candidate in known])  # [candidates, S, V]
+    return name_vectors(ours, known, lambda candidate: candidate.gradients(at), sampled)
+
+
+def name_vectors(
+    ours: Tensor,
+    known: Sequence[Candidate],
+    gradients_of: Callable[[Candidate], Tensor],
+    sampled: Sampled | None = None,
+    thorough: bool = True,
+) -> Named:
+    """The name of gradients [S, M] to anything, among those [S, M] of each candidate.
+
+    Args:
+        thorough: also look for settings and temperatures between those that are tried.
+    """
+    theirs = torch.stack([gradients_of(candidate) for candidate in known])  # [candidates, S, M]
     usual = theirs.norm(dim=-1).median(0).values  # [S]
-    reverse = Candidate("reverse_kl", (), over_words(get_divergence("reverse_kl"))).gradients(at)
+    reverse = gradients_of(Candidate("reverse_kl", (), over_words(get_divergence("reverse_kl"))))
     lengths = (ours.norm(dim=-1) / reverse.norm(dim=-1)).tolist()
-    fit = _Fit(ours, at, usual, sampled)
+    fit = _Fit(ours, gradients_of, usual, sampled)
     if fit.ours.norm() <= max(ZERO, fit.noise):
         return Named((), 0.0, fit.tolerance, None, {}, lengths)
     left = torch.tensor([fit.one(gradients)[1] for gradients in theirs])
@@ -101,7 +116,7 @@ def name_gradients(
         if known[i].name not in {name.partition(" (")[0] for name in cosines}:
             cosines[known[i].words] = F.cosine_similarity(ours, theirs[i], dim=-1).tolist()
     cosines = dict(list(cosines.items())[:SHOWN])
-    parts, unexplained = _explain(fit, known, theirs, left)
+    parts, unexplained = _explain(fit, known, theirs, left, thorough)
     if unexplained < fit.tolerance:
         return Named(parts, unexplained, fit.tolerance, None, cosines, lengths)
     for i in left.argsort().tolist()[:SHOWN]:
@@ -119,9 +134,14 @@ class _Fit:
     """Least squares against gradients, each situation at the length that is usual there."""
 
     def __init__(
-        self, ours: Tensor, at: Situations, usual: Tensor, sampled: Sampled | None
+        self,
+        ours: Tensor,
+        gradients_of: Callable[[Candidate], Tensor],
+        usual: Tensor,
+        sampled: Sampled | None,
     ) -> None:
-        self.at, self.usual, self.ours = at, usual, (ours / usual[:, None]).flatten()
+        self.gradients_of, self.usual = gradients_of, usual
+        self.ours = (ours / usual[:, None]).flatten()
         self.noise = 0.0 if sampled is None else sampled.tolerance(usual)
         self.tolerance = max(EXPLAINED, self.noise / float(self.ours.norm().clamp(min=1e-300)))
 
@@ -145,12 +165,12 @@ class _Fit:
         return coefficients.tolist(), float(left.norm() / self.ours.norm())
 
     def candidate(self, candidate: Candidate) -> tuple[Parts, float]:
-        coefficient, left = self.one(candidate.gradients(self.at))
+        coefficient, left = self.one(self.gradients_of(candidate))
         return ((candidate, coefficient),), left
 
 
 def _explain(
-    fit: _Fit, known: Sequence[Candidate], theirs: Tensor, left: Tensor
+    fit: _Fit, known: Sequence[Candidate], theirs: Tensor, left: Tensor, thorough: bool
 ) -> tuple[Parts, float]:
     """The first candidate that explains; a setting between those tried; a temperature; two."""
     explains = (left < fit.tolerance).nonzero()
@@ -159,12 +179,11 @@ def _explain(
     if best[1] < max(EXPLAINED / 10, fit.noise and fit.tolerance):
         return best
     order = left.argsort().tolist()
-    ways: list[Callable[[], tuple[Parts, float]]] = [
+    thoroughly: list[Callable[[], tuple[Parts, float]]] = [
         lambda: min((_refined(fit, known[i]) for i in order[:3]), key=_left),
         lambda: min((fit.candidate(candidate) for candidate in tempered()), key=_left),
-        lambda: _two(fit, known, theirs, order),
     ]
-    for way in ways:
+    for way in [*thoroughly[: 2 * thorough], lambda: _two(fit, known, theirs, order)]:
         if best[1] >= fit.tolerance and (other := way())[1] < fit.tolerance:
             best = other
     return best

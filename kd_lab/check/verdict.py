@@ -12,7 +12,7 @@ from kd_lab.check.forms import Loss
 from kd_lab.check.naming import Named, name_gradients
 from kd_lab.check.sampling import BATCHES, LEVEL, SIZE, depends_on_batch, sampled_gradients
 from kd_lab.check.scale import gradients, samples_needed, with_temperature
-from kd_lab.check.situations import STUDENTS, Situations, situations
+from kd_lab.check.situations import Situations, situations
 from kd_lab.check.whole_answers import SMALL, Answers, examine_answers
 from kd_lab.divergences import DIVERGENCES, get_divergence
 
@@ -25,7 +25,9 @@ class Verdict:
     """What a loss optimises.
 
     Attributes:
-        loss: as it was called.
+        form: a key of ``forms.FORMS``, or "trainer".
+        prefixes: who wrote what it was given.
+        loss: as it was called; None for a trainer.
         seed: of the teachers, students and batches.
         named: its name at one position.
         answers: of whole answers; None where its name is no single divergence.
@@ -35,7 +37,9 @@ class Verdict:
         bfloat16: the gradient's relative error where logits come in bfloat16.
     """
 
-    loss: Loss
+    form: str
+    prefixes: str
+    loss: Loss | None
     seed: int
     named: Named
     answers: Answers | None
@@ -46,8 +50,13 @@ class Verdict:
 
     @cached_property
     def ends(self) -> list[End]:
-        """Where its flow ends, from a flat and a collapsed student; empty where it was sampled."""
-        return [] if any(f.name == "batch" for f in self.findings) else follow(self.loss, self.seed)
+        """Where its flow ends, from a flat and a collapsed student.
+
+        Empty for a trainer, and where the gradient was sampled.
+        """
+        if self.loss is None or any(finding.name == "batch" for finding in self.findings):
+            return []
+        return follow(self.loss, self.seed)
 
     @property
     def faults(self) -> list[Finding]:
@@ -59,7 +68,7 @@ class Verdict:
         """The verdict in one line."""
         faults = "; ".join(fault.words for fault in self.faults)
         of_answers = ""
-        if self.answers is not None and _is_reverse(self.named) and self.loss.prefixes == "student":
+        if self.answers is not None and _is_reverse(self.named) and self.prefixes == "student":
             of_answers = f" ({self.answers.words})"
         return f"it optimises {self.named.words}{of_answers}" + (
             f"; but {faults}" if faults else ""
@@ -70,7 +79,7 @@ class Verdict:
 
         Args:
             expected: a divergence, "cross_entropy", or "sequence_reverse_kl".
-            settings: of the divergence; without them any will do.
+            settings: of the divergence, without which any will do; T is a temperature.
         Raises:
             ValueError: nothing has this name.
         """
@@ -98,13 +107,14 @@ class Verdict:
             f", {TAILS[0].words}"
         )  # a bucket loses nothing but words
         same = all(abs(found.get(key, value) - value) < 5e-3 for key, value in settings.items())
-        return base == name and coefficient > 0 and same and "T" not in found
+        temperature = found.get("T", 1.0) == settings.get("T", 1.0)
+        return base == name and coefficient > 0 and same and temperature
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for a file."""
         return {
-            "form": self.loss.form,
-            "prefixes": self.loss.prefixes,
+            "form": self.form,
+            "prefixes": self.prefixes,
             "verdict": self.line,
             "parts": [
                 {"name": c.name, "settings": dict(c.settings), "coefficient": coefficient}
@@ -139,8 +149,10 @@ def examine(loss: Loss, seed: int = 0) -> Verdict:
         return _of_batches(loss, at, known, seed)
     named = name_gradients(gradients(loss, at), at, known)
     reduction, findings = examine_batch(loss, seed)
-    findings += _of_name(named) + with_temperature(loss, at, named)
+    findings += of_name(named) + with_temperature(loss, at, named)
     return Verdict(
+        loss.form,
+        loss.prefixes,
         loss,
         seed,
         named,
@@ -161,20 +173,19 @@ def _of_batches(loss: Loss, at: Situations, known: list[Candidate], seed: int) -
         f"{SIZE * BATCHES:,} tokens in each situation, and a right one is refused in "
         f"{100 * LEVEL:.0f}% of cases"
     )
-    findings = [Finding("batch", words), *_of_name(named)]
-    return Verdict(loss, seed, named, None, "unknown", findings, {}, None)
+    findings = [Finding("batch", words), *of_name(named)]
+    return Verdict(loss.form, loss.prefixes, loss, seed, named, None, "unknown", findings, {}, None)
 
 
-def _of_name(named: Named) -> list[Finding]:
+def of_name(named: Named) -> list[Finding]:
     """What is wrong about a name itself."""
     if named.is_zero:
         return [Finding("zero", "its expected gradient is zero: it trains nothing", True)]
     findings = []
     if not named.is_explained:
-        worst = max(zip(named.lengths, STUDENTS * 2, strict=True))
         words = (
             f"{100 * named.unexplained:.0f}% of its gradient is unexplained; its length is "
-            f"{min(named.lengths):.2g} to {worst[0]:.2g} times that of reverse KL"
+            f"{min(named.lengths):.2g} to {max(named.lengths):.2g} times that of reverse KL"
         )
         findings.append(Finding("unexplained", words, True))
     elif named.times:

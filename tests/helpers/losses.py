@@ -183,7 +183,9 @@ FAULTS = {
     "beta is swapped": Case(
         lambda s, t, labels: jsd(s, t, labels, 0.9), "it optimises jensen_shannon (beta 0.9)"
     ),
-    "the sign is wrong": Case(lambda s, t, labels: -forward(s, t, labels), "makes forward_kl larger"),
+    "the sign is wrong": Case(
+        lambda s, t, labels: -forward(s, t, labels), "makes forward_kl larger"
+    ),
     "reverse KL lacks the entropy": Case(
         lambda s, t, labels: trained_mean(-(s.softmax(-1) * t.log_softmax(-1)).sum(-1), labels),
         "reverse_kl without the student's entropy",
