@@ -107,12 +107,7 @@ def _one_step(
     from kd_lab.data.toy_language import conversations
 
     talks: list[Any] = conversations(ROWS, seed, two_turn_share=0.0)
-    prompts = [
-        tokenizer.apply_chat_template(talk["messages"][:-1], add_generation_prompt=True)[
-            "input_ids"
-        ]
-        for talk in talks
-    ]
+    prompts = [_prompt(tokenizer, talk["messages"][:-1]) for talk in talks]
     student, start = (_model(tokenizer, WIDTH, seed) for _ in range(2))
     read: list[Tensor] = []
     gradients: dict[str, Tensor] = {}
