@@ -218,6 +218,15 @@ def bad_words() -> Iterator[BadLine]:
         yield BadLine((command, *right, "--"), ("--",))
         yield BadLine((command, *right, "--config"), ("config",))
         yield BadLine((command + "s", *right), (command + "s",))
+    for function in (
+        "",
+        "mine.py",
+        "mine.py:nothing",
+        "missing.py:loss",
+        "a_file:loss",
+        "torch:pi",
+    ):
+        yield BadLine(("check", function), (function or "function",))
     for words in (("recipe", "smoll/sft"), ("recipe", "a", "b"), ("recipe", "--foo"), ("",)):
         yield BadLine(words, (words[-1],))
 

@@ -27,6 +27,7 @@ SERVER.set_forkserver_preload(
         "kd_lab.planning.plan",
         "kd_lab.data.prepare",
         "kd_lab.doctor",
+        "kd_lab.check.check",
         "peft",
         "rouge_score.rouge_scorer",
     ]

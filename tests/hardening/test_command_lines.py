@@ -18,7 +18,8 @@ def test_bad_command_lines_are_refused_in_one_line_before_a_model_loads(tmp_path
 def test_every_command_with_options_has_wrong_values():
     tried = Counter(option.command for option in options() if wrong_values(option))
     assert tried.keys() == {
-        "data", "questions", "generate", "cache", "train", "evaluate", "demo", "plan"
+        "data", "questions", "generate", "cache", "train", "evaluate", "demo", "plan",
+        "check",
     }  # fmt: skip
     assert tried["train"] > 100
 

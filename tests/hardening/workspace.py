@@ -25,9 +25,16 @@ RIGHT: dict[str, tuple[str, ...]] = {
     ),
     "report": ("sft-1", "fkl-1", "--output_dir", "out"),
     "demo": ("--quick", "true", "--workers", "1", "--output_dir", "out"),
+    "check": ("mine.py:loss", "--form", "logits"),
     "plan": (*STUDENT, *TEACHER, *TALKS, "--output_dir", "out"),
     "doctor": (),
 }  # fmt: skip
+
+LOSS = """\
+def loss(student_logits, teacher_logits):
+    p, q = teacher_logits.log_softmax(-1), student_logits.log_softmax(-1)
+    return (p.exp() * (p - q)).sum(-1).mean()
+"""
 
 
 def prepare(place: Path) -> None:
@@ -46,6 +53,7 @@ def prepare(place: Path) -> None:
         write_run(place / name, {})
     (place / "a_file").write_text("a file\n")
     (place / "empty").mkdir()
+    (place / "mine.py").write_text(LOSS)
     (place / "talks.jsonl").write_text(
         "".join(
             json.dumps({"prompt": f"What is {n}?", "completion": f"It is {n}."}) + "\n"
