@@ -129,7 +129,8 @@ def bad_values(draw: random.Random) -> Iterator[BadLine]:
     known = {(option.command, option.name) for option in options()}
     for option in options():
         command, name = option.command, option.name
-        right = (command, *RIGHT[command], *NEEDS.get(name, ()) if command != "check" else ())
+        more = NEEDS.get(name, ()) if command != "check" else ()
+        right = (command, *RIGHT[command], *more)
         for value in wrong_values(option):
             yield BadLine((*right, f"--{name}={value}"), (name,))
             if value not in ("", "nan", "inf", "-inf") and name not in PASSED_OVER:

@@ -79,7 +79,7 @@ def test_an_interrupt_that_an_object_s_end_swallows_is_raised_again():
 
 
 def test_of_several_processes_the_first_speaks(monkeypatch, capsys):
-    def stop(*_: object) -> None:
+    def stop(*_: object, tell: bool) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("kd_lab.cli._run", stop)

@@ -32,7 +32,7 @@ def test_every_exception_is_one_line_and_a_code(error, line, code):
 
 
 def test_a_fault_names_the_last_of_our_own_frames(monkeypatch, capsys):
-    def faulty(*_: object) -> None:
+    def faulty(*_: object, tell: bool) -> None:
         raise KeyError("nowhere")
 
     monkeypatch.setattr("kd_lab.cli._run", faulty)
