@@ -5,6 +5,7 @@ models are in memory. Here each of them is made once, for one weight.
 """
 
 import copy
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -30,6 +31,7 @@ def check_at_hand(config: TrainingArguments) -> None:
         "push_to_hub": _hub,
         "activation_offloading": _offloading,
         "save_strategy": _best,
+        "fsdp": _sharding,
     }
     for setting, make in tries.items():
         with _named(setting, config):
@@ -119,3 +121,8 @@ def _offloading(config: TrainingArguments) -> None:
 def _best(config: TrainingArguments) -> None:
     if config.save_strategy == "best" and config.metric_for_best_model is None:
         raise ValueError("best needs a figure to go by: give metric_for_best_model")
+
+
+def _sharding(config: TrainingArguments) -> None:
+    if config.fsdp and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        raise ValueError("one process has nothing to share out: start several, with a launcher")
