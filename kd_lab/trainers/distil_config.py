@@ -2,7 +2,8 @@
 
     loss = alpha · T² · divergence(teacher, student) + (1 - alpha) · cross-entropy
 
-The positions are those of answers that ``prefixes`` names the writer of. All other settings
+The positions are those of answers that ``prefixes`` names the writer of. Cross-entropy is of
+answers that the dataset or the teacher wrote, never of the student's own. All other settings
 (learning rate, batch size, DeepSpeed, checkpoints, logging) are TRL's SFTConfig and transformers'
 TrainingArguments, unchanged.
 """
@@ -46,7 +47,10 @@ class DistilConfig(SamplingArguments, SFTConfig):
     )
     alpha: float = field(
         default=0.5,
-        metadata={"help": "Share of the divergence, in [0, 1]; the rest is plain SFT."},
+        metadata={
+            "help": "Share of the divergence, in [0, 1]; the rest is plain SFT. 1 where the "
+            "student writes all answers."
+        },
     )
     distil_temperature: float = field(
         default=1.0,
@@ -120,6 +124,7 @@ class DistilConfig(SamplingArguments, SFTConfig):
                 f"with prefixes: {self.prefixes} every answer is the student's; for a share of "
                 f"{self.student_share} set prefixes to dataset or teacher"
             )
+        self._check_share_of_sft()
         if (self.packing or self.padding_free) and self.written_share:
             raise ValueError(
                 "packing and padding_free join rows, so that no answer can be written anew: set "
@@ -145,6 +150,20 @@ class DistilConfig(SamplingArguments, SFTConfig):
             )
         super().__post_init__()
 
+    def _check_share_of_sft(self) -> None:
+        """Cross-entropy is of answers that the dataset or the teacher wrote: some must be left."""
+        if self.written_share == 1 and self.alpha != 1:
+            raise ValueError(
+                f"alpha is {self.alpha}, but no row is left to be fine-tuned on where the student "
+                "writes all answers: say --alpha 1, or set prefixes to dataset or teacher and "
+                "student_share below 1"
+            )
+        if self.written_share and self.alpha == 0 and not self.policy_gradient:
+            raise ValueError(
+                f"alpha is 0, so the rows that the student writes (student_share is "
+                f"{self.student_share}) would train nothing: say --alpha 1, or --student_share 0"
+            )
+
     def _check_policy_gradient(self) -> None:
         for name, needed in (
             ("divergence", "reverse_kl"),
@@ -160,11 +179,6 @@ class DistilConfig(SamplingArguments, SFTConfig):
                 )
         if not self.written_share:
             raise ValueError("policy_gradient needs answers of the student: set prefixes: student")
-        if self.written_share == 1 and self.alpha != 1:
-            raise ValueError(
-                f"alpha is {self.alpha}, but no row is left to be fine-tuned on where the student "
-                "answers all: set alpha to 1, or prefixes to dataset and student_share below 1"
-            )
         if not 0 <= self.teacher_mix < 1:
             raise ValueError(f"teacher_mix must lie in [0, 1), not {self.teacher_mix}")
         if self.reward_clip is not None and not self.reward_clip > 0:

@@ -221,6 +221,8 @@ class TokenDistilTrainer(SFTTrainer):
     ) -> Iterator[LiveDistribution | StoredDistribution | None]:
         """The teacher's distributions at the trained positions; None where it is not needed."""
         teacher, is_asked = self.teacher, self.args.point.has_divergence
+        if isinstance(teacher, StoredTeacher) and self.model.training and "cache_row" not in inputs:
+            raise RuntimeError("a batch has lost its cache_row, the key of the teacher's signal")
         if isinstance(teacher, LiveTeacher) and (is_asked or not self.model.training):
             with teacher.distribution(text, positions) as live:
                 yield live

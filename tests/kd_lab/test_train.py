@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Tokenizer
 
 from kd_lab.cli import main
 from kd_lab.data.conversations import DataArguments
+from kd_lab.runs.run_files import read_metrics
 from kd_lab.student import StudentArguments
 from kd_lab.train import TrainTeacherArguments, run
 from kd_lab.trainers.distil_config import DistilConfig, check_one_gpu
@@ -206,6 +207,8 @@ def test_answers_of_another_teacher_are_refused(teacher, tmp_path, capsys):
     assert "set prefixes to teacher, not dataset" in line
     more = ["--prefixes", "teacher", "--output_dir", str(tmp_path / "cached")]
     assert main(["train", *stored, *more]) == 0
+    live, cached = (read_metrics(tmp_path / name)[-1] for name in ("run", "cached"))
+    assert cached["train_loss"] == pytest.approx(live["train_loss"], rel=1e-3)
 
 
 @pytest.mark.slow
@@ -215,7 +218,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(prefixes, teacher, tmp_path):
         *STUDENT, "--use_cpu", "true", "--disable_tqdm", "true", "--learning_rate", "1e-2",
         "--max_steps", "90", "--save_steps", "10", "--logging_steps", "10",
         "--save_total_limit", "2", "--per_device_train_batch_size", "8", "--prefixes", prefixes,
-        "--teacher_model_name_or_path", teacher, "--max_new_tokens", "12",
+        "--teacher_model_name_or_path", teacher, "--max_new_tokens", "12", "--alpha", "1",
     ]  # fmt: skip
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     command = ["train", *words, "--output_dir"]
