@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from kd_lab.data.packed_rows import PackedRows
 from kd_lab.loss.chunks import LiveDistribution, Projection
-from kd_lab.loss.plain_logits import check_plain_logits
+from kd_lab.loss.plain_logits import TOKENS, check_plain_logits
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedModel
@@ -137,7 +137,7 @@ def trained_states(
     if len(empty):
         raise ValueError(f"row {empty[0]} has no token to predict")
     for model in models:
-        check_plain_logits(model, torch.from_numpy(rows.input_ids[:8]).long())
+        check_plain_logits(model, torch.from_numpy(rows.input_ids[:TOKENS]).long())
     device = models[0].device
     for start in range(0, len(rows.lengths), ROWS_AT_A_TIME):
         part = rows.select(range(start, min(start + ROWS_AT_A_TIME, len(rows.lengths))))

@@ -39,7 +39,7 @@ from kd_lab.data.row_store import RowStore
 from kd_lab.data.shards import Shard, ShardStore
 from kd_lab.files import only_one_at_work
 from kd_lab.loss import CHUNK_SIZE
-from kd_lab.loss.plain_logits import check_plain_logits
+from kd_lab.loss.plain_logits import TOKENS, check_plain_logits
 from kd_lab.model_identity import check_same_teacher, tokenizer_hash
 from kd_lab.models import Model
 from kd_lab.next_step import check_folder
@@ -176,7 +176,7 @@ def cache_teacher(args: CacheArguments, data: DataArguments) -> ShardStore:
     needs_head = args.teacher_signal == "hidden" and process.is_main_process
     if mine or (needs_head and not store.has_attached(HEAD)):
         model = teacher.load().to(process.device)  # type: ignore[arg-type]
-        check_plain_logits(model, torch.from_numpy(rows.input_ids[:8]).long())
+        check_plain_logits(model, torch.from_numpy(rows.input_ids[:TOKENS]).long())
         head, bias = _head(model, settings["vocab_size"])
         if needs_head:
             parts = {"weight": head} if bias is None else {"weight": head, "bias": bias}
