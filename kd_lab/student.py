@@ -100,6 +100,14 @@ def head_rows(student: StudentArguments) -> int:
     return Model(student.model_name_or_path, student.model_revision).head_rows
 
 
+def student_config(student: StudentArguments) -> Any:
+    """The student's configuration; no weights are read."""
+    if student.model_name_or_path is None:
+        assert isinstance(student.model_shape, dict)
+        return Qwen2Config(**student.model_shape)  # type: ignore[arg-type]
+    return load_config(student.model_name_or_path, student.model_revision)
+
+
 def load_student(student: StudentArguments, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     """The student before training. Random weights come from torch's seed."""
     dtype = getattr(torch, student.dtype) if student.dtype not in (None, "auto") else student.dtype

@@ -29,10 +29,17 @@ from kd_lab.next_step import check_folder, check_model_path
 from kd_lab.runs.resuming import start_run
 from kd_lab.runs.run_files import resolved_config
 from kd_lab.runs.run_folder import MarkWholeCheckpoints, MetricsWriter, finish_run, record_run
-from kd_lab.student import StudentArguments, head_rows, load_student, load_tokenizer
+from kd_lab.student import (
+    StudentArguments,
+    head_rows,
+    load_student,
+    load_tokenizer,
+    student_config,
+)
 from kd_lab.teacher.arguments import TeacherArguments, check_teacher_arguments, teacher_of
 from kd_lab.teacher.stored import StoredTeacher, answers_end_tokens, stored_answers
 from kd_lab.trainers.distil_config import NO_FLOAT16, DistilConfig, check_one_gpu
+from kd_lab.trainers.given import check_lengths
 from kd_lab.trainers.token_distil import TokenDistilTrainer
 from kd_lab.vocabulary import shared_vocabulary_size
 
@@ -92,6 +99,10 @@ def _train(
     check_answers(teacher, tokenizer, teacher_model)
     stored = load_stored_teacher(teacher, config, tokenizer, teacher_model)
     train_rows, test_rows = load_rows(teacher, data, config, tokenizer, stored)
+    readers = {student.model_name_or_path or "model_shape": student_config(student)}
+    if teacher_model is not None and stored is None:
+        readers[teacher_model.name] = teacher_model.config
+    check_lengths(readers, config, train_rows, test_rows, stored_rows(teacher))
 
     set_seed(config.seed)  # of the student's new weights, where it has any
     trainer = make_trainer(

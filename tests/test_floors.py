@@ -10,7 +10,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FLOORS = (
-    "divergences vocabulary files recipe methods hub terminal house_style machine honoured_options",
+    "divergences vocabulary files recipe methods hub terminal house_style machine honoured_options "
+    "positions",
     "loss smollm2 runs",
     "next_step",
     "data model_identity model_shapes",

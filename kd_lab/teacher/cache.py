@@ -43,6 +43,7 @@ from kd_lab.loss.plain_logits import TOKENS, check_plain_logits
 from kd_lab.model_identity import check_same_teacher, tokenizer_hash
 from kd_lab.models import Model
 from kd_lab.next_step import check_folder
+from kd_lab.positions import check_positions
 from kd_lab.states import trained_hidden_states
 from kd_lab.teacher.arguments import TeacherArguments, check_teacher_arguments
 from kd_lab.teacher.signals import topk_distribution
@@ -218,6 +219,8 @@ def _describe(
         say_rows_without_end(written, answers["eos_token_ids"], f"rows of {args.answers}")
         rows = PackedRows.of(written)
         source = {"answers": answers}
+    longest = int(rows.lengths.max())
+    check_positions(teacher.name, teacher.config, "the longest row", longest, "max_length")
     return settings | {"source": source, "rows_sha256": rows.sha256()}, rows
 
 

@@ -4,13 +4,16 @@ The models' numbers are compared at the first batch, in the forward pass of what
 the same lines serve one process, DDP, ZeRO-3 and FSDP2.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
 
+from kd_lab.data.packed_rows import PackedRows
 from kd_lab.loss.plain_logits import check_plain_head, check_plain_logits
+from kd_lab.positions import check_positions
 from kd_lab.teacher.live import LiveTeacher
 from kd_lab.teacher.stored import StoredTeacher
 from kd_lab.trainers.distil_config import NO_FLOAT16, DistilConfig
@@ -75,6 +78,38 @@ def check_rows(name: str, rows: Any, *more: str) -> None:
         )
     if not len(rows):
         raise ValueError(f"{name} has no rows")
+
+
+def check_lengths(
+    models: Mapping[str, Any],
+    args: DistilConfig,
+    train_rows: Dataset,
+    eval_rows: Dataset | None,
+    answers_are_stored: bool,
+) -> None:
+    """Refuse rows, and answers to be written, for which a model has no positions.
+
+    Args:
+        models: each model's configuration by its name; no weights are needed.
+        answers_are_stored: as of ``SeqDistilTrainer``.
+    Raises:
+        ValueError: as ``check_positions``.
+    """
+    packed, written, longest = PackedRows.of(train_rows), args.written_share, {}
+    by_teacher = args.point.source.writer == "teacher" and not answers_are_stored
+    if not by_teacher and written < 1:
+        longest["the longest training row"] = int(packed.lengths.max())
+        if args.packing and args.packing_strategy == "wrapped":  # one row, cut anywhere
+            longest["a packed row"] = args.max_length or int(packed.lengths.sum())
+    if eval_rows is not None:
+        longest["the longest test row"] = int(PackedRows.of(eval_rows).lengths.max())
+    for name, config in models.items():
+        for what, tokens in longest.items():
+            check_positions(name, config, what, tokens, "max_length")
+        if by_teacher or written:
+            prompt = int(packed.prompt_lengths.max())
+            lower = "max_new_tokens or max_length"
+            check_positions(name, config, "the longest prompt", prompt, lower, args.max_new_tokens)
 
 
 def _by_name(eval_dataset: Any) -> dict[str, Any]:
