@@ -139,7 +139,7 @@ def trained_states(
     if len(empty):
         raise ValueError(f"row {empty[0]} has no token to predict")
     for model in models:
-        name, longest = model.config.name_or_path, int(rows.lengths.max())
+        name, longest = model.config.name_or_path or "", int(rows.lengths.max())
         check_positions(name, model.config, "the longest row", longest, "max_length")
         check_plain_logits(model, torch.from_numpy(rows.input_ids[:TOKENS]).long())
     device = models[0].device

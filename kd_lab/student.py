@@ -39,6 +39,12 @@ class StudentArguments(ModelConfig):
         default=1,
         metadata={"help": "Start from every k-th layer of model_name_or_path: 2 keeps half."},
     )
+    merge_lora: bool = field(
+        default=False,
+        metadata={
+            "help": "LoRA: save the whole model with the trained weights merged in, no adapter."
+        },
+    )
 
     def __post_init__(self) -> None:
         check_honoured(self)
@@ -57,6 +63,20 @@ class StudentArguments(ModelConfig):
                 f"keep_every is {self.keep_every}: it must be at least 1, and more only with "
                 "model_name_or_path"
             )
+        self._check_lora()
+
+    def _check_lora(self) -> None:
+        if self.merge_lora and not self.use_peft:
+            raise ValueError(
+                "merge_lora is true, and there is no LoRA: say --use_peft true as well"
+            )
+        for name, value in ("model_shape", self.model_shape), ("keep_every", self.keep_every - 1):
+            if self.use_peft and value:
+                raise ValueError(
+                    f"use_peft is true and {name} is given: LoRA weights fit a model in a folder, "
+                    "and this one is in none; train it first without use_peft, and give its folder "
+                    "as model_name_or_path"
+                )
 
 
 def _check_shape(shape: Any) -> None:
@@ -127,7 +147,7 @@ def load_student(student: StudentArguments, tokenizer: PreTrainedTokenizerBase) 
     revision, path = student.model_revision, student.model_name_or_path
     if student.keep_every == 1:
         return load_causal_lm(path, revision, **loading)
-    with _unsharded():
+    with unsharded():
         whole = load_causal_lm(path, revision, **loading)
         config = load_config(path, revision)
         kept = range(0, config.num_hidden_layers, student.keep_every)
@@ -156,7 +176,7 @@ def _kept_layers(decoder: torch.nn.Module, kept: list[int]) -> dict[str, torch.T
 
 
 @contextlib.contextmanager
-def _unsharded() -> Iterator[None]:
+def unsharded() -> Iterator[None]:
     """Load whole weights, although under ZeRO-3 transformers would shard them."""
     from transformers.integrations import deepspeed
 

@@ -40,6 +40,7 @@ from kd_lab.teacher.arguments import TeacherArguments, check_teacher_arguments, 
 from kd_lab.teacher.stored import StoredTeacher, answers_end_tokens, stored_answers
 from kd_lab.trainers.distil_config import NO_FLOAT16, DistilConfig, check_one_gpu
 from kd_lab.trainers.given import check_lengths
+from kd_lab.trainers.lora import save_merged
 from kd_lab.trainers.token_distil import TokenDistilTrainer
 from kd_lab.vocabulary import shared_vocabulary_size
 
@@ -119,7 +120,10 @@ def _train(
     )
     record_run(folder, settings)
     trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
-    trainer.save_model(str(folder))
+    if student.merge_lora:
+        save_merged(trainer, folder)
+    else:
+        trainer.save_model(str(folder))
     finish_run(folder)
     if trainer.accelerator.is_main_process:
         print(f"wrote {folder}: the student, metrics.jsonl, config.yaml, README.md")
@@ -146,6 +150,8 @@ def check_arguments(
     check_data_arguments(data)
     if student.dtype == "float16":
         raise ValueError(f"dtype is float16, and {NO_FLOAT16}: say --dtype float32 or bfloat16")
+    if student.merge_lora and config.push_to_hub:
+        raise ValueError("push_to_hub uploads no merged model: say --merge_lora false, or push it")
     has_model = teacher.teacher_model_name_or_path is not None
     if config.alpha > 0 and not has_model and teacher.teacher_cache is None:
         raise ValueError(

@@ -42,6 +42,7 @@ from kd_lab.trainers.batches import (
 from kd_lab.trainers.distil_config import DistilConfig
 from kd_lab.trainers.figures import LOSSES, SFT_LOSSES, TokenMeans, loss_of
 from kd_lab.trainers.given import causal_lm, check_both_models, check_given
+from kd_lab.trainers.lora import check_lora
 from kd_lab.trainers.row_order import LengthGroupedByEpoch, TellEpoch
 from kd_lab.trainers.saved_model import has_weights, whole_state_dict
 from kd_lab.vocabulary import IGNORED, shared_vocabulary_size
@@ -96,6 +97,7 @@ class TokenDistilTrainer(SFTTrainer):
             processing_class=processing_class,
             **others,
         )
+        check_lora(self.model)
         self.data_collator = partial(collate_rows, self.data_collator)
         self.add_callback(TellEpoch(self))
         # SFTTrainer divides by the tokens of the whole step where the model says it can; ours does.
