@@ -4,7 +4,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import (
@@ -13,7 +13,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     Qwen2Config,
 )
-from trl import ModelConfig
+from trl import ModelConfig, get_peft_config
 
 from kd_lab import model_loading
 from kd_lab.data.toy_tokenizer import toy_tokenizer
@@ -22,6 +22,9 @@ from kd_lab.model_loading import load_causal_lm, load_config
 from kd_lab.model_shapes import TOY_HEAD_ROWS
 from kd_lab.models import Model
 from kd_lab.recipe import did_you_mean
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
 
 
 @dataclass
@@ -126,6 +129,14 @@ def student_config(student: StudentArguments) -> Any:
         assert isinstance(student.model_shape, dict)
         return Qwen2Config(**student.model_shape)  # type: ignore[arg-type]
     return load_config(student.model_name_or_path, student.model_revision)
+
+
+def lora_config(student: StudentArguments) -> "PeftConfig | None":
+    """The settings of its LoRA, with the revision of the base; None without LoRA."""
+    config = get_peft_config(student)
+    if config is not None:
+        config.revision = student.model_revision
+    return config
 
 
 def load_student(student: StudentArguments, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:

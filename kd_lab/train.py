@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
-from trl import get_peft_config
 
 from kd_lab.data.conversations import DataArguments, check_data_arguments
 from kd_lab.data.examples import NoRows, say_rows_without_end
@@ -34,6 +33,7 @@ from kd_lab.student import (
     head_rows,
     load_student,
     load_tokenizer,
+    lora_config,
     student_config,
 )
 from kd_lab.teacher.arguments import TeacherArguments, check_teacher_arguments, teacher_of
@@ -115,7 +115,7 @@ def _train(
         eval_dataset=test_rows,
         processing_class=tokenizer,
         vocab_size=vocab_size,
-        peft_config=get_peft_config(student),
+        peft_config=lora_config(student),
         callbacks=[MetricsWriter(folder), MarkWholeCheckpoints()],
     )
     record_run(folder, settings)

@@ -7,7 +7,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from kd_lab.cli import main
+from kd_lab.model_loading import lora_base
 from kd_lab.models import Model
+from kd_lab.student import StudentArguments, lora_config
 from tests.helpers.refusal import SHAPE, refusal
 from tests.helpers.toy_pair import TOKENIZER, toy_model
 
@@ -96,6 +98,16 @@ def test_what_could_not_be_loaded_again_is_refused_before_anything_loads(
 ):
     line = refusal(capsys, "train", *words, *QUICK, "--output_dir", str(tmp_path / "run"))
     assert said in line
+
+
+def test_an_adapter_remembers_the_revision_of_its_base(tmp_path):
+    student = StudentArguments(
+        "owner/name", model_revision="v2", use_peft=True, lora_target_modules="all-linear"
+    )
+    config = lora_config(student)
+    config.base_model_name_or_path = student.model_name_or_path
+    config.save_pretrained(tmp_path)
+    assert lora_base(str(tmp_path)) == ("owner/name", "v2")
 
 
 def test_lora_on_the_head_is_refused(base, tmp_path, capsys):
