@@ -135,7 +135,7 @@ def check_cache_arguments(args: CacheArguments) -> None:
     for name in ("topk", "rows_per_shard", "tokens_per_batch", "chunk_size"):
         if getattr(args, name) < 1:
             raise ValueError(f"{name} must be at least 1, not {getattr(args, name)}")
-    if not args.distil_temperature > 0:
+    if not 0 < args.distil_temperature < float("inf"):
         raise ValueError(f"distil_temperature must be positive, not {args.distil_temperature}")
     if args.max_length is not None and args.max_length < 2:
         raise ValueError(f"max_length must be at least 2, not {args.max_length}")

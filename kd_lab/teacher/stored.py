@@ -93,6 +93,8 @@ class StoredTeacher:
             ``topk_logp`` float32 [n, k], ``topk_tokens`` int64 [n, k] and ``topk_tail`` float32
             [n], the log-probability of all other tokens together. These k + 1 probabilities are
             normalised to sum to 1, since 16 bits have rounded them.
+        Raises:
+            FloatingPointError: log-probabilities of the top k are infinite or NaN.
         """
         names = SIGNALS[self.kind]
         parts: dict[str, list[Tensor]] = {name: [] for name in names}
@@ -106,6 +108,8 @@ class StoredTeacher:
             return signal
         logp, tail = signal["topk_logp"].double(), signal["topk_tail"].double()
         total = torch.cat([logp, tail[:, None]], -1).logsumexp(-1)  # [n], almost 0
+        if not total.isfinite().all():  # on the CPU, so that no GPU waits
+            raise FloatingPointError(f"{self.store.folder}: its signal is infinite or NaN")
         return {
             "topk_logp": (logp - total[:, None]).float(),
             "topk_tokens": signal["topk_tokens"].long(),
