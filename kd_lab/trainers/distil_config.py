@@ -17,7 +17,11 @@ from transformers.utils import is_torch_bf16_gpu_available
 from trl import SFTConfig
 
 from kd_lab.divergences import Divergence, get_divergence
-from kd_lab.honoured_options import check_honoured
+from kd_lab.honoured_options import (
+    check_accelerator_config,
+    check_accelerator_keys,
+    check_honoured,
+)
 from kd_lab.machine.nvidia import nvidia_gpus, torch_build, why_unused
 from kd_lab.methods import PREFIX_SOURCES, Point
 from kd_lab.rollout.sampling_arguments import SamplingArguments
@@ -148,7 +152,9 @@ class DistilConfig(SamplingArguments, SFTConfig):
                 f"bf16 is true and no GPU that has it is visible{why and f' ({why})'}: run on one, "
                 "or say --bf16 false, or --use_cpu true (slow)"
             )
+        check_accelerator_keys(self.accelerator_config)
         super().__post_init__()
+        check_accelerator_config(self.accelerator_config)
 
     def _check_share_of_sft(self) -> None:
         """Cross-entropy is of answers that the dataset or the teacher wrote: some must be left."""
