@@ -37,7 +37,7 @@ from kd_lab.student import (
     student_config,
 )
 from kd_lab.teacher.arguments import TeacherArguments, check_teacher_arguments, teacher_of
-from kd_lab.teacher.stored import StoredTeacher, answers_end_tokens, stored_answers
+from kd_lab.teacher.stored import StoredTeacher, answers_end_tokens, stored_answers, with_true_data
 from kd_lab.trainers.distil_config import NO_FLOAT16, DistilConfig, check_one_gpu
 from kd_lab.trainers.given import check_lengths
 from kd_lab.trainers.lora import save_merged
@@ -92,7 +92,7 @@ def _train(
     config: DistilConfig,
     folder: Path,
 ) -> None:
-    settings = resolved_config(student, teacher, data, config)
+    settings = with_true_data(resolved_config(student, teacher, data, config))
     resume_from = start_run(folder, config.resume_from_checkpoint, settings)
     tokenizer = load_tokenizer(student, config.eos_token)
     teacher_model = teacher_of(teacher)

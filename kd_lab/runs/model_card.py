@@ -133,7 +133,9 @@ def _student(config: Mapping[str, Any]) -> str:
 def _data(config: Mapping[str, Any]) -> str:
     count = config.get("num_conversations")
     drawn = f", {count:,} conversations" if count else ""
-    return f"`{config['dataset']}`{drawn} (seed {config['conversation_seed']})"
+    text = f"`{config['dataset']}`{drawn} (seed {config['conversation_seed']})"
+    stored = config.get("teacher_cache") or config.get("answers")
+    return f"{text}, as stored in `{stored}`" if stored else text
 
 
 def _batch(config: Mapping[str, Any], versions: Mapping[str, Any]) -> int:

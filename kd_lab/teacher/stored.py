@@ -7,6 +7,7 @@ in order. The signal is either ``hidden``, bfloat16 [n, H], or ``topk_logp``, ``
 """
 
 import json
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,6 +151,53 @@ class StoredTeacher:
             ends = PackedRows.load(path).positions_per_row().cumsum()
             places.append(np.stack([np.append(0, ends[:-1]), ends], axis=1))
         return np.concatenate(places)
+
+
+def stored_source(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The settings of the conversations behind a run's stored rows; None without stored rows.
+
+    Args:
+        config: the run's settings; ``teacher_cache`` or ``answers`` names the folder.
+    Raises:
+        ValueError: the folder holds no finished rows.
+    """
+    for key, kind in ("teacher_cache", "cache"), ("answers", "answers"):
+        if (folder := config.get(key)) is not None and Path(folder).is_dir():
+            source = ShardStore.open(folder, kind, verify=False).settings["source"]
+            return source["answers"]["source"] if "answers" in source else source
+    return None
+
+
+CONVERSATIONS = (
+    "dataset", "dataset_config", "dataset_revision", "train_split", "conversation_seed"
+)  # fmt: skip
+
+
+def with_true_data(config: dict[str, Any]) -> dict[str, Any]:
+    """A run's settings, with the conversations that it really trains on.
+
+    Stored rows were made of conversations of their own, whatever the run's data settings say. Where
+    these serve for a test set too, they must be the same: so that the record is true.
+
+    Raises:
+        ValueError: the test set would come from other conversations than the stored rows; names the
+            keys and values to give.
+    """
+    source = stored_source(config)
+    if source is None:
+        return config
+    made = {key: source[key] for key in CONVERSATIONS if key in source}
+    other = {key: value for key, value in made.items() if value != config.get(key)}
+    if config["eval_strategy"] == "no":
+        made |= {key: source[key] for key in ("num_conversations", "max_length") if key in source}
+    elif other:
+        folder = config.get("teacher_cache") or config["answers"]
+        listed = ", ".join(f"{key} {value!r}" for key, value in other.items())
+        raise ValueError(
+            f"{folder} was made of other conversations than this run names for its test set: set "
+            f"{listed} as there (test_dataset may be another), or eval_strategy to no"
+        )
+    return config | made
 
 
 def answers_end_tokens(folder: str | Path) -> list[int]:
