@@ -191,6 +191,12 @@ class DistilConfig(SamplingArguments, SFTConfig):
             raise ValueError(f"reward_clip must be positive, not {self.reward_clip}")
         if self.updates_per_rollout < 1:
             raise ValueError(f"updates_per_rollout must be at least 1: {self.updates_per_rollout}")
+        if self.save_strategy == "steps" and self.save_steps % self.updates_per_rollout:
+            raise ValueError(
+                f"save_steps is {self.save_steps:g}: a run resumed from there would write new "
+                f"answers in the middle of its {self.updates_per_rollout} updates_per_rollout; set "
+                "it to a multiple of them"
+            )
         if not 0 < self.ratio_clip < 1:
             raise ValueError(f"ratio_clip must lie in (0, 1), not {self.ratio_clip}")
 
