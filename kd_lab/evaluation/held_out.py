@@ -12,9 +12,9 @@ from kd_lab.data.held_out import HELD_OUT
 from kd_lab.data.packed_rows import PackedRows
 from kd_lab.data.row_kinds import NO_REFERENCE, TRAINING_ROW
 from kd_lab.data.row_store import RowStore
-from kd_lab.data.shards import ShardStore
 from kd_lab.data.sources import NAMED, has_test_split
 from kd_lab.runs.run_files import CONFIG
+from kd_lab.teacher.stored import stored_source
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedTokenizerBase
@@ -49,11 +49,7 @@ def check_not_trained(model: str, data: DataArguments) -> None:
 
 def _source_of(config: dict[str, Any]) -> dict[str, Any]:
     """The settings that name the source of a run's rows: its own, or its stored rows'."""
-    for key, kind in ("teacher_cache", "cache"), ("answers", "answers"):
-        if (folder := config.get(key)) is not None and Path(folder).is_dir():
-            source = ShardStore.open(folder, kind, verify=False).settings["source"]
-            return source["answers"]["source"] if "answers" in source else source
-    return config
+    return stored_source(config) or config
 
 
 def trained_and_tested(trained: Mapping[str, Any], tested: DataArguments) -> bool:

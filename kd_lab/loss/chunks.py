@@ -16,6 +16,7 @@ dtype. What they sum up to never has fewer than 32 bits (products.py): logits, s
 and the gradient of the logits are float32, and this gradient is rounded to be an operand itself.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -67,10 +68,13 @@ def distillation_loss(
         chunk_size: tokens projected at a time; memory grows with it, the loss does not change.
     Raises:
         ValueError: shapes or settings that do not fit.
-        FloatingPointError: a logit that is infinite or NaN; says whose, and at which position.
+        FloatingPointError: a logit or a weight that is infinite or NaN; says whose, and at which
+            position.
     """
-    if not objective.temperature > 0:
+    if not 0 < objective.temperature < math.inf:
         raise ValueError(f"temperature must be positive, not {objective.temperature}")
+    if len(targets) and not 0 < objective.num_items < math.inf:
+        raise ValueError(f"num_items must be a positive number, not {objective.num_items}")
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
     for whose, side in ("teacher", teacher), ("student", student):
@@ -231,11 +235,15 @@ def _means(
     divergence, cross_entropy, student_finite, teacher_finite = (
         torch.cat(part) for part in zip(*losses, strict=True)
     )
-    for whose, finite in ("student", student_finite), ("teacher", teacher_finite):
+    parts = {"the student's logits": student_finite, "the teacher's logits": teacher_finite}
+    for name, weights in objective.weights._asdict().items():
+        if isinstance(weights, Tensor):
+            parts[f"{name}_weights"] = weights.isfinite()
+    for what, finite in parts.items():
         if not finite.all():
             broken = (~finite).nonzero()
             raise FloatingPointError(
-                f"the {whose}'s logits are infinite or NaN at trained position {int(broken[0])} "
+                f"{what} are infinite or NaN at trained position {int(broken[0])} "
                 f"({len(broken)} of {len(finite)} trained positions)"
             )
     loss = objective.weights.cross_entropy * cross_entropy

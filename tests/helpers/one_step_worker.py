@@ -36,17 +36,18 @@ class Case(NamedTuple):
     settings: Mapping[str, Any] = MappingProxyType({})
 
 
+ON_POLICY = {"prefixes": "student", "alpha": 1.0}
 POLICY_GRADIENT = {
     "prefixes": "student", "policy_gradient": True, "divergence": "reverse_kl", "alpha": 1.0
 }  # fmt: skip
 CASES = {
     "token": Case(settings={"divergence": "reverse_kl"}),
-    "on policy": Case(SeqDistilTrainer, settings={"prefixes": "student"}),
+    "on policy": Case(SeqDistilTrainer, settings=ON_POLICY),
     "policy gradient": Case(PolicyGradientDistilTrainer, settings=POLICY_GRADIENT),
     # Seven rows: the last batch of an epoch is not full, and one process has less than the other.
     "seven rows": Case(rows=7, steps=2),
     # Five rows: of two processes with four each, or of the second micro-batches, one has a row.
-    "five rows on policy": Case(SeqDistilTrainer, 5, steps=2, settings={"prefixes": "student"}),
+    "five rows on policy": Case(SeqDistilTrainer, 5, steps=2, settings=ON_POLICY),
     "one row with a policy gradient": Case(
         PolicyGradientDistilTrainer, 1, steps=2, settings=POLICY_GRADIENT
     ),
