@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kd_lab.runs.marker import check_whole
+from kd_lab.runs.marker import check_whole, vouched_files
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -47,6 +47,7 @@ def load_config(name: str, revision: str | None = None) -> Any:
     base = lora_base(name)
     if base is not None:
         return load_config(base)
+    _check_but_weights(name)
     with readable(name):
         config = AutoConfig.from_pretrained(name, revision=revision)
     if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or config.is_encoder_decoder:
@@ -65,6 +66,7 @@ def load_tokenizer(name: str, revision: str | None = None) -> "PreTrainedTokeniz
     """
     from transformers import AutoTokenizer
 
+    _check_but_weights(name)
     with readable(name):
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
     if not len(tokenizer):
@@ -114,6 +116,16 @@ def _with_lora(model: "PreTrainedModel", folder: str) -> "PreTrainedModel":
         return PeftModel.from_pretrained(model, folder).merge_and_unload()  # type: ignore[return-value]
 
 
+def _check_but_weights(name: str) -> None:
+    """Compare a folder's small files with its marker: its template decides which rows are read."""
+    folder = Path(name)
+    if folder.is_dir():
+        small = (
+            file for file in vouched_files(folder) if not file.endswith((".safetensors", ".bin"))
+        )
+        check_whole(folder, only=small)
+
+
 @contextmanager
 def readable(name: str | Path) -> Iterator[None]:
     """What a library raises for a file that it cannot read becomes one line with the name.
@@ -132,4 +144,14 @@ def readable(name: str | Path) -> Iterator[None]:
             reason += f" {lines[1]}"
         if isinstance(error, KeyError):
             reason = f"it has no {reason}"
-        raise ValueError(f"{name} cannot be read: {reason}") from error
+        raise ValueError(f"{_at_fault(Path(name))} cannot be read: {reason}") from error
+
+
+def _at_fault(path: Path) -> Path:
+    """The first file of a folder that is no JSON where it should be, or else the folder."""
+    for file in sorted(path.glob("*.json")) if path.is_dir() else ():
+        try:
+            json.loads(file.read_bytes())
+        except ValueError:
+            return file
+    return path

@@ -49,7 +49,7 @@ def check_whole(folder: Path, *, only: Iterable[str] | None = None) -> None:
         Damaged: a file is missing or was changed, or the marker itself was; names the file.
     """
     vouched = vouched_files(folder)
-    if not vouched and (folder / COMPLETE).is_file():
+    if only is None and not vouched and (folder / COMPLETE).is_file():
         print(f"kd-lab: {folder / COMPLETE} is empty: the files are not checked", file=sys.stderr)
     wanted = vouched if only is None else {name: vouched[name] for name in only if name in vouched}
     paths = {name: folder / name for name in wanted}

@@ -36,11 +36,14 @@ def _of(folder: str, names: Sequence[str] = OF_A_MODEL) -> tuple[str, ...]:
 
 
 READERS = {
-    "train on data": Reader((*NEW, *DATA, "--alpha", "0"), ("data/*", "rows/*.arrow", "rows/*.json")),
+    "train on data": Reader(
+        (*NEW, *DATA, "--alpha", "0"), ("data/*", "rows/*.arrow", "rows/*.json")
+    ),
     "data, again": Reader(COMMANDS["data"], ("data/*",), ("data/*",)),
     "train with a teacher": Reader((*NEW, *DATA, *TEACHER), _of("teacher")),
     "train a student further": Reader(
-        ("train", "--model_name_or_path", "teacher", "--alpha", "0", *DATA, *NEW[3:]), _of("teacher")
+        ("train", "--model_name_or_path", "teacher", "--alpha", "0", *DATA, *NEW[3:]),
+        _of("teacher"),
     ),
     "train on answers": Reader(
         (*NEW, "--prefixes", "teacher", "--answers", "answers", "--alpha", "0"), ("answers/*",)

@@ -50,7 +50,7 @@ COMMANDS = {
 
 def prepare(folder: Path) -> None:
     """Write the workspace."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for name, words in COMMANDS.items():
         said = ran(folder, words)
         if said.code:
