@@ -33,6 +33,8 @@ def mark_whole(folder: Path) -> None:
     paths = {path.relative_to(folder).as_posix(): path for path in _vouched(folder)}
     for path in paths.values():
         force_to_disk(path)
+    for holder in {folder.parent, *(path.parent for path in paths.values())}:
+        force_to_disk(holder)
     files = {
         name: {"bytes": paths[name].stat().st_size, "sha256": digest}
         for name, digest in _digests(paths).items()

@@ -34,7 +34,7 @@ import yaml
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
-from kd_lab.files import SEAL, sealed, write_text
+from kd_lab.files import SEAL, delete_remains, sealed, write_text
 from kd_lab.machine.peak_memory import own_peak
 from kd_lab.runs.evaluations import read_sealed
 from kd_lab.runs.marker import mark_whole
@@ -42,6 +42,8 @@ from kd_lab.runs.model_card import model_card
 from kd_lab.runs.resuming import changes, step_of
 from kd_lab.runs.run_files import COMPLETE, CONFIG, METRICS, VERSIONS, read_metrics
 from kd_lab.runs.versions import run_versions
+
+CHECKPOINTS = f"{PREFIX_CHECKPOINT_DIR}-*"
 
 
 def record_run(folder: str | Path, config: Mapping[str, Any]) -> None:
@@ -141,10 +143,12 @@ class MarkWholeCheckpoints(TrainerCallback):
         self._limit, args.save_total_limit = args.save_total_limit, None
         if state.is_world_process_zero and args.output_dir is not None:
             # Checkpoints beyond this step are written again, and are not whole meanwhile.
-            for marker in Path(args.output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*/{COMPLETE}"):
+            for marker in Path(args.output_dir).glob(f"{CHECKPOINTS}/{COMPLETE}"):
                 if step_of(marker.parent) > state.global_step:
                     marker.unlink()
             (Path(args.output_dir) / COMPLETE).unlink(missing_ok=True)
+            for written in (Path(args.output_dir), *Path(args.output_dir).glob(CHECKPOINTS)):
+                delete_remains(written)
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

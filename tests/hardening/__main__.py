@@ -42,7 +42,7 @@ KINDS = {
     "two writers": Kind("tests.hardening.two_writers:two_in_one_folder", 26),
     "kills": Kind("tests.hardening.kills:killed_and_gone_on", 35, takes_seed=True),
     "splits": Kind("tests.hardening.splits:steps_of_splits"),
-    "names": Kind("tests.hardening.names:names_as_text"),
+    "names": Kind("tests.hardening.names:names_as_text", 10),
     "command line": Kind(
         "tests.hardening.command_lines:bad_command_lines", 600, takes_seed=True
     ),

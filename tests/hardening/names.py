@@ -6,7 +6,7 @@ good as the other.
 
 import csv
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
@@ -25,14 +25,14 @@ PLAIN = "plain"
 BAR = re.compile(r"(?<!\\)\|")
 
 
-def names_as_text(folder: Path, names: Iterable[str] = NAMES) -> Iterator[Case]:
-    """A report, its table, its pictures and a card for each name.
+def names_as_text(folder: Path, count: int = len(NAMES)) -> Iterator[Case]:
+    """A report, its table, its pictures and a card for each of the first ``count`` names.
 
     Args:
         folder: an empty one, or one that is not there.
     """
     plain = _written(folder / "plain", PLAIN)
-    for number, name in enumerate(names):
+    for number, name in enumerate(NAMES[:count]):
         said, files = _written(folder / str(number), name)
         for file, shape in plain[1].items():
             found = files.get(file)
