@@ -18,7 +18,8 @@ from tests.helpers.written_runs import write_run
 
 KIND = "names"
 NAMES = (
-    "<img src=x onerror=alert(1)>", "a|b|c", "two\nlines", "=1+2", "@sum", "$\\frac{$", "`code`",
+    "<img src=x onerror=alert(1)>|=$\\frac{$", "two\nlines", "=1+2", "a|b|c", "@sum", "$\\frac{$",
+    "`code`",
     "<|im_end|>", "[bold red]x[/]", "![x](y)",
 )  # fmt: skip
 PLAIN = "plain"

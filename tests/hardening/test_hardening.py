@@ -26,7 +26,7 @@ def test_a_sample_holds(kind, tmp_path):
 def test_counts_are_written_and_a_failure_is_exit_code_1(tmp_path):
     """The counts of the names, beside the first edition's."""
     out = tmp_path / "counts.json"
-    words = ["-m", "tests.hardening", "--only", "names", "--scale", "0.1", "--json", str(out)]
+    words = ["-m", "tests.hardening", "--only", "names", "--scale", "0.2", "--json", str(out)]
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     counts = json.loads(out.read_text())
