@@ -49,8 +49,10 @@ COMMANDS = {
 
 
 def prepare(folder: Path) -> None:
-    """Write the workspace."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write the workspace, unless it is there: several kinds may share one."""
+    if folder.is_dir():
+        return
+    folder.mkdir(parents=True)
     for name, words in COMMANDS.items():
         said = ran(folder, words)
         if said.code:
