@@ -28,6 +28,8 @@ from kd_lab.runs.versions import run_versions
 from tests.hardening.cases import Case
 from tests.hardening.first_edition import FIRST_EDITION
 
+TELL_EVERY = 10  # cases
+
 
 class Kind(NamedTuple):
     """Where a kind's cases come from, how many there are at scale 1, and what is passed on."""
@@ -94,6 +96,8 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             for case in cases_of(name, Path(folder) / "work", args.scale, args.seed):
                 cases.append(case)
+                if len(cases) % TELL_EVERY == 0:
+                    print(f"{name}: {len(cases)} tried", file=sys.stderr, flush=True)
                 if not case.held:
                     failures.append(case)
                     console.print(escape(f"{case.kind}: {case.outcome}: {case.what}"))
