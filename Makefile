@@ -20,8 +20,8 @@ ifneq ($(filter-out cpu,$(TORCH)),)
 $(error TORCH is $(TORCH); it can be cpu, or unset for the build that PyPI has)
 endif
 
-.PHONY: help demo demo-smol tiny smol test test-vllm lint figures audit evidence claims \
-	site browser notebooks bench check-installs lock clean
+.PHONY: help demo demo-smol tiny smol test test-vllm hardening lint figures audit evidence \
+	claims site browser notebooks bench check-installs lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -81,6 +81,9 @@ test: $(VENV)/.dev  ## all notebooks and all tests
 test-vllm: $(VLLM_VENV)/.ready  ## vLLM's answers against transformers' (4 GB more; no GPU needed)
 	VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=0-1 \
 		$(VLLM_VENV)/bin/python -m pytest tests/kd_lab/rollout/vllm_engine_check.py
+
+hardening: $(VENV)/.dev  ## damages, kills, two writers, odd names, splits, by the hundred (an hour)
+	OMP_NUM_THREADS=1 $(PY) -m tests.hardening --json assets/results/hardening.json
 
 lint: $(VENV)/.dev  ## formatting, lint and types
 	$(PY) -m ruff format --check .

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kd_lab.readable import readable
-from kd_lab.runs.marker import check_whole
+from kd_lab.runs.marker import check_whole, vouched_files
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -47,6 +47,7 @@ def load_config(name: str, revision: str | None = None) -> Any:
     base = lora_base(name)
     if base is not None:
         return load_config(*base)
+    _check_but_weights(name)
     with readable(name):
         config = AutoConfig.from_pretrained(name, revision=revision)
     if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or config.is_encoder_decoder:
@@ -67,6 +68,7 @@ def load_tokenizer(name: str, revision: str | None = None) -> "PreTrainedTokeniz
 
     if Path(name).is_dir() and not any(map(_is_of_a_tokenizer, Path(name).iterdir())):
         raise ValueError(f"{name} has no tokenizer: copy the model's tokenizer files into it")
+    _check_but_weights(name)
     with readable(name):
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
     if not len(tokenizer):
@@ -120,3 +122,13 @@ def _with_lora(model: "PreTrainedModel", folder: str) -> "PreTrainedModel":
 
     with readable(folder):
         return PeftModel.from_pretrained(model, folder).merge_and_unload()  # type: ignore[return-value]
+
+
+def _check_but_weights(name: str) -> None:
+    """Compare a folder's small files with its marker: its template decides which rows are read."""
+    folder = Path(name)
+    if folder.is_dir():
+        small = (
+            file for file in vouched_files(folder) if not file.endswith((".safetensors", ".bin"))
+        )
+        check_whole(folder, only=small)

@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import yaml
-
 from kd_lab.data.conversations import DataArguments, source_of
 from kd_lab.data.examples import NoRows
 from kd_lab.data.held_out import HELD_OUT
@@ -13,6 +11,7 @@ from kd_lab.data.packed_rows import PackedRows
 from kd_lab.data.row_kinds import NO_REFERENCE, TRAINING_ROW
 from kd_lab.data.row_store import RowStore
 from kd_lab.data.sources import NAMED, has_test_split
+from kd_lab.runs.evaluations import read_yaml
 from kd_lab.runs.run_files import CONFIG
 from kd_lab.teacher.stored import stored_source
 
@@ -38,7 +37,7 @@ def check_not_trained(model: str, data: DataArguments) -> None:
     config = Path(model).expanduser() / CONFIG
     if not config.is_file():
         return
-    trained = yaml.safe_load(config.read_text(encoding="utf-8"))
+    trained = read_yaml(config)
     if isinstance(trained, dict) and trained_and_tested(_source_of(trained), data):
         raise ValueError(
             f"{model} was trained on conversations of {data.dataset} that this would test on, "

@@ -34,7 +34,7 @@ from kd_lab.data.examples import say_rows_without_end
 from kd_lab.data.messages import json_row
 from kd_lab.data.row_store import RowStore
 from kd_lab.data.shards import Shard, ShardStore
-from kd_lab.files import only_one_at_work, sha256_of
+from kd_lab.files import delete_remains, only_one_at_work, sha256_of
 from kd_lab.model_identity import tokenizer_hash
 from kd_lab.models import Model
 from kd_lab.positions import check_positions
@@ -160,6 +160,8 @@ def generate(args: GenerateArguments, data: DataArguments) -> ShardStore:
             args.rows_per_shard,
             ".jsonl",
         )
+        if process.is_main_process:
+            delete_remains(store.folder)
     mine = [
         shard
         for shard in store.missing()

@@ -82,7 +82,10 @@ def _write(args: QuestionArguments, sampling: Sampling) -> None:
     if not is_empty(folder):
         there = check_manifest(folder) or {}
         if {key: there.get(key) for key in wanted} != wanted:
-            raise ValueError(f"{folder} holds something else: give another --output_dir")
+            raise ValueError(
+                f"{folder} holds something else, by its {MANIFEST} or without one: give another "
+                "--output_dir"
+            )
         print(f"{folder}: there already")
         return
     questions, written, cut = _ask(args, teacher, sampling)

@@ -37,7 +37,7 @@ from kd_lab.data.examples import say_rows_without_end
 from kd_lab.data.packed_rows import PackedRows
 from kd_lab.data.row_store import RowStore
 from kd_lab.data.shards import Shard, ShardStore
-from kd_lab.files import check_room, only_one_at_work
+from kd_lab.files import check_room, delete_remains, only_one_at_work
 from kd_lab.loss import CHUNK_SIZE
 from kd_lab.loss.plain_logits import TOKENS, check_plain_logits
 from kd_lab.model_identity import check_same_teacher, tokenizer_hash
@@ -171,6 +171,8 @@ def cache_teacher(args: CacheArguments, data: DataArguments) -> ShardStore:
             args.rows_per_shard,
             ".safetensors",
         )
+        if process.is_main_process:
+            delete_remains(store.folder)
     mine = [
         shard
         for shard in store.missing()
