@@ -58,6 +58,9 @@ evidence: smol  ## all studies of language models behind assets/results/ (three 
 claims: $(VENV)/.core  ## write CLAIMS.md anew from assets/results/
 	$(PY) -m evidence claims
 
+field: $(VENV)/.dev  ## check the losses of other projects, and write FIELD.md (three minutes)
+	$(PY) -m evidence field
+
 site: $(VENV)/.site  ## the book as static pages, in build/site/; needs no network
 	$(PY) -m sphinx -q -a -W --keep-going -b html -c site -d build/doctrees . build/site
 	@echo "wrote build/site: $(PY) -m http.server -d build/site, then open http://localhost:8000"
