@@ -21,7 +21,7 @@ $(error TORCH is $(TORCH); it can be cpu, or unset for the build that PyPI has)
 endif
 
 .PHONY: help demo demo-smol tiny smol test test-vllm hardening lint figures audit evidence \
-	claims site browser notebooks bench check-installs lock clean
+	claims field site browser notebooks bench check-installs lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
