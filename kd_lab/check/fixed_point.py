@@ -26,8 +26,10 @@ class End:
 
     Attributes:
         start: the student's name.
-        forward_kl, reverse_kl: of the end to the teacher, nats.
-        tail: the student's mass outside of the teacher's likeliest words; teacher_tail is its own.
+        forward_kl: D(p‖q) at the end, nats.
+        reverse_kl: D(q‖p) at the end, nats.
+        tail: the student's mass outside of the teacher's likeliest words.
+        teacher_tail: the teacher's own mass there.
         rests: whether the flow has come to rest; else it still drifts.
     """
 

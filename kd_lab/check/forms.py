@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kd_lab.methods import PREFIX_SOURCES
 from kd_lab.vocabulary import IGNORED
 
 FORMS = {
@@ -59,10 +60,17 @@ class Loss:
     def __post_init__(self) -> None:
         if self.form not in FORMS:
             raise ValueError(f"form must be one of {', '.join(FORMS)}, not {self.form!r}")
-        if self.prefixes not in ("dataset", "teacher", "student"):
-            raise ValueError(f"prefixes must be dataset, teacher or student, not {self.prefixes!r}")
+        if self.prefixes not in PREFIX_SOURCES:
+            raise ValueError(
+                f"prefixes must be one of {', '.join(PREFIX_SOURCES)}, not {self.prefixes!r}"
+            )
         if not callable(self.function):
             raise ValueError(f"a loss is a function, not {type(self.function).__name__}")
+
+    @property
+    def is_on_policy(self) -> bool:
+        """Whether the student writes the prefixes and the sampled tokens."""
+        return PREFIX_SOURCES[self.prefixes].writer == "student"
 
     @property
     def samples(self) -> bool:
@@ -170,7 +178,7 @@ def token_gradients(loss: Loss, teacher: Tensor, student: Tensor, **more: Any) -
 
 def writer(loss: Loss, teacher: Tensor, student: Tensor) -> Tensor:
     """The distribution that writes the sampled tokens, [..., V]."""
-    return (student if loss.prefixes == "student" else teacher).softmax(-1)
+    return (student if loss.is_on_policy else teacher).softmax(-1)
 
 
 def _gradient(value: Tensor, to: Tensor) -> Tensor:

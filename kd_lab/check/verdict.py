@@ -26,7 +26,7 @@ class Verdict:
 
     Attributes:
         form: a key of ``forms.FORMS``, or "trainer".
-        prefixes: who wrote what it was given.
+        prefixes: who wrote what it was given; "" for a trainer, which says so itself.
         loss: as it was called; None for a trainer.
         seed: of the teachers, students and batches.
         named: its name at one position.
@@ -68,7 +68,8 @@ class Verdict:
         """The verdict in one line."""
         faults = "; ".join(fault.words for fault in self.faults)
         of_answers = ""
-        if self.answers is not None and _is_reverse(self.named) and self.prefixes == "student":
+        on_policy = self.loss is not None and self.loss.is_on_policy
+        if self.answers is not None and _is_reverse(self.named) and on_policy:
             of_answers = f" ({self.answers.words})"
         return f"it optimises {self.named.words}{of_answers}" + (
             f"; but {faults}" if faults else ""

@@ -105,7 +105,7 @@ def expected_gradient(loss: Loss, of: Language, per_token: bool) -> Tensor:
         per_token: whether one answer's loss is a mean over its tokens, and a batch's one over all
             tokens of the batch: an answer then counts with its length.
     """
-    writer = of.student_logits if loss.prefixes == "student" else of.teacher_logits
+    writer = of.student_logits if loss.is_on_policy else of.teacher_logits
     total = torch.zeros_like(of.student_logits)
     for answer, mass in zip(of.answers, of.mass(writer), strict=True):
         logits = of.student_logits.clone().requires_grad_()
@@ -158,7 +158,7 @@ def examine_answers(
         per_token, per_row: how it divides; see ``expected_gradient`` and ``own_part``.
     """
     of = language(seed)
-    writer = of.student_logits if loss.prefixes == "student" else of.teacher_logits
+    writer = of.student_logits if loss.is_on_policy else of.teacher_logits
     found = expected_gradient(loss, of, per_token).flatten()
     parts = [own_part(of, divergence, writer, per_row).flatten(), later_part(of).flatten()]
     others = torch.stack(parts, -1)

@@ -71,7 +71,7 @@ def test_what_is_not_expected_exits_1(losses, capsys):
         (["losses.py:many"], "a loss of form logits returns one number, not shape"),
         (["losses.py:broken"], "losses.py:broken fails as a loss of form logits"),
         (["losses.py:k3", "--form", "topk"], "fails as a loss of form topk"),
-        (["losses.py:k3", "--prefixes", "me"], "prefixes must be dataset, teacher or student"),
+        (["losses.py:k3", "--prefixes", "me"], "prefixes must be one of dataset, teacher, student"),
         (["losses.py:forward_kl", "--dtype", "int8"], "dtype must be float32 or float64"),
         (["losses.py:forward_kl", "--expect", "forward"], "expect must be one of forward_kl"),
     ],
