@@ -160,11 +160,11 @@ def _block_loss(
             teacher_finite = live.finite
             divergence, gradient = _compare_live(student, live, objective.divergence)
     if want_gradient:
-        on_targets = _factor(weights.cross_entropy, 1.0, objective, logits)
+        on_targets = factor(weights.cross_entropy, 1.0, objective, logits)
         if gradient is None or is_zero(weights.divergence):
             torch.mul(plain.probs, on_targets, out=logits)
         else:
-            on_divergence = _factor(weights.divergence, temperature, objective, logits)
+            on_divergence = factor(weights.divergence, temperature, objective, logits)
             torch.mul(gradient, on_divergence, out=logits)
             if not is_zero(weights.cross_entropy):
                 logits.addcmul_(plain.probs, on_targets)
@@ -186,7 +186,7 @@ def is_zero(weight: Tensor | float) -> bool:
     return not isinstance(weight, Tensor) and weight == 0
 
 
-def _factor(weight: Tensor | float, times: float, objective: Objective, logits: Tensor) -> Tensor:
+def factor(weight: Tensor | float, times: float, objective: Objective, logits: Tensor) -> Tensor:
     """``times`` · weight / num_items in the dtype of the gradient, [R, 1] or [1, 1]."""
     if isinstance(weight, Tensor):
         return (weight / objective.num_items)[:, None].to(logits.dtype) * times
