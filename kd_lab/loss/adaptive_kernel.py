@@ -1,16 +1,16 @@
-"""The weight of adaptive KL's head, found in one program a row without sorting and without waiting.
+"""The weight of adaptive KL's head, found in one program a row, without sorting or waiting.
 
 The head is the teacher's most likely tokens until their mass reaches mu (divergences.py). The
-gradient wants no mask of it, only the weight g_head / (g_head + g_tail), with g the sums of |p - q|.
+gradient wants no mask of it, only the weight g_head / (g_head + g_tail), sums of |p - q|.
 
-    narrow     sixteen probabilities at a time, which of them is the last to reach mu?   the teacher, per pass
-    sum        the gaps above the interval that is left, and the tokens in it            both once
-    settle     halve the interval of these few tokens                                    nothing
+    narrow    which of sixteen probabilities is the last to reach mu?    the teacher, each time
+    sum       the gaps above the interval, and the tokens in it          both models, once
+    settle    halve the interval of these few tokens                     nothing
 
 Positive floats are ordered as the integers of the same bits, and an interval is one of integers.
-Narrowing ends as soon as CAPACITY tokens hold the interval: after one or two passes where a teacher
-knows what comes next, after three where it is flat. It begins at the lowest probability that may be
-the crossing's: the tail has a mass of 1 - mu in at most V tokens.
+Narrowing ends where CAPACITY tokens hold the interval: after one or two passes if a teacher knows
+what comes next, after three if it is flat. It begins at the lowest probability that may be the
+crossing's, since the tail has a mass of 1 - mu in at most V tokens.
 """
 
 import triton
@@ -41,6 +41,7 @@ def _narrow(
     from_low, from_high = vocab, 0  # tokens
     while (from_low - from_high > CAPACITY) & (high - low > 1):
         levels = low + tl.cdiv(high - low, WAYS) * (1 + tl.arange(0, WAYS))
+        levels = tl.minimum(levels, high - 1)
         mass = tl.zeros([WAYS, BLOCK], tl.float32)
         count = tl.zeros([WAYS, BLOCK], tl.int32)
         for start in range(0, width, BLOCK):

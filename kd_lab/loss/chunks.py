@@ -22,8 +22,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from kd_lab.loss.by_device import gradient_of, tile_loss
 from kd_lab.loss.products import product, rounded_parts, sum_dtype, vocabulary_parts
-from kd_lab.loss.tiles import Objective, StoredDistribution, TileLoss, is_zero, tile_loss
+from kd_lab.loss.tiles import Objective, StoredDistribution, TileLoss, is_zero
 
 CHUNK_SIZE = 512
 ALIGNMENT = 64  # elements: rows of logits begin where vector loads do, whatever the vocabulary
@@ -177,14 +178,16 @@ def _run(
                     compared = teacher.at(block)
                 part = tile[block.start - start : block.stop - start]
                 here = problem.objective.at(block)
-                losses.append(tile_loss(part, compared, problem.targets[block], here, any(wanted)))
+                targets = problem.targets[block]
+                losses.append(tile_loss(part, compared, targets, here, any(wanted), student.dtype))
             # and the tile is now the gradient of its logits
+            gradient = gradient_of(tile, compared, problem.objective.divergence, student.dtype)
             if hidden_gradient is not None or want_head:
                 _multiply_out(
-                    tile, student, chunk, hidden_gradient, head_gradient if want_head else None
+                    gradient, student, chunk, hidden_gradient, head_gradient if want_head else None
                 )
             if bias_gradient is not None:
-                bias_gradient[:vocab_size] += tile.sum(0)
+                bias_gradient[:vocab_size] += gradient.sum(0, dtype=bias_gradient.dtype)
     parts = _means(losses, problem.objective, hidden)
     if hidden_gradient is not None:
         hidden_gradient = hidden_gradient.to(hidden.dtype)
@@ -202,16 +205,17 @@ def _multiply_out(
 ) -> None:
     """From ``tile`` [C, V], the gradient of logits, to those of hidden states and head."""
     total = None  # of the chunk's hidden states, [C, H]
+    sums = sum_dtype(tile.dtype)
     if hidden_gradient is not None:
         total = hidden_gradient[chunk]
-        if total.dtype != tile.dtype:  # summed over parts of the vocabulary, and rounded once
-            total = torch.empty_like(total, dtype=tile.dtype)
+        if total.dtype != sums:  # summed over parts of the vocabulary, and rounded once
+            total = torch.empty_like(total, dtype=sums)
     for vocab, part in rounded_parts(tile, student.dtype):
         if total is not None:
             product(part, student.head[vocab], total, add=vocab.start > 0)
         if head_gradient is not None:
             head_gradient.add(part, student.hidden[chunk], vocab)
-    if hidden_gradient is not None and total is not None and hidden_gradient.dtype != tile.dtype:
+    if hidden_gradient is not None and total is not None and hidden_gradient.dtype != sums:
         hidden_gradient[chunk] = total
 
 
@@ -275,7 +279,7 @@ class Projection:
         tile = self.tile[: len(hidden), : len(self.head)]
         if self.bias is not None and tile.dtype == self.dtype:
             return torch.addmm(self.bias, hidden, self.head.t(), out=tile)
-        for vocab in vocabulary_parts(len(self.head), self.dtype):
+        for vocab in vocabulary_parts(len(self.head), self.dtype, tile.device):
             product(hidden, self.head[vocab].t(), tile[:, vocab])
         return tile if self.bias is None else tile.add_(self.bias)
 

@@ -204,7 +204,7 @@ def _stored_loss(
             on_buckets = torch.zeros_like(on_buckets)
         highest = plain_log.float()
         plain = torch.stack([highest, (plain_log - highest).exp().float()])
-        # A bucket's logit is the logsumexp of its tokens' logits: its gradient goes to them by share.
+        # A bucket's logit is the logsumexp of its tokens' logits: it goes to them by share.
         to_others = -on_buckets[:, -1] if has_others else torch.zeros_like(highest)
         alone = Teacher(student, others.tempered, None, to_others, to_others)
         _write(student, others._replace(plain=plain), alone, targets, objective, gradient)

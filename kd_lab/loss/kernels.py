@@ -1,4 +1,4 @@
-"""The loss of a tile of logits on a GPU: Triton kernels that read it as rarely as the mathematics asks.
+"""The loss of a tile of logits on a GPU: Triton kernels that read it as rarely as they can.
 
 A GPU waits for memory, not for arithmetic. One program goes through one row of both models' logits:
 
