@@ -19,6 +19,9 @@ from kd_lab.loss.closed_forms import closed_form
 from kd_lab.loss.tiles import Objective, StoredDistribution, TileLoss
 
 KERNEL_DEVICES = ("cuda",)  # and "cpu" in tests, where Triton interprets
+# Kernels need no scratch, so that two chunks at once take less memory than one does without them.
+# The sum of the head's gradient is read and written once each time: small chunks wait for memory.
+KERNEL_CHUNKS = 2
 
 
 def tile_loss(
@@ -43,7 +46,10 @@ def tile_loss(
         return gpu_tiles.tile_loss(
             student, teacher, targets, objective, gradient if want_gradient else None
         )
-    is_compiled = _runs_kernels(student) and closed_form(objective.divergence) is not None
+    is_compiled = (
+        _runs_kernels(student.device, student.dtype)
+        and closed_form(objective.divergence) is not None
+    )
     return tiles.tile_loss(student, teacher, targets, objective, want_gradient, is_compiled)
 
 
@@ -63,7 +69,7 @@ def has_kernels(
     tile: Tensor, teacher: Tensor | StoredDistribution | None, divergence: Divergence
 ) -> bool:
     """Whether kernels compute the loss; k + 1 buckets are few, whatever compares them."""
-    if not _runs_kernels(tile):
+    if not _runs_kernels(tile.device, tile.dtype):
         return False
     if not isinstance(teacher, Tensor):
         return True
@@ -72,7 +78,12 @@ def has_kernels(
     return terms_of(divergence) is not None
 
 
-def _runs_kernels(tile: Tensor) -> bool:
-    if tile.device.type not in KERNEL_DEVICES or tile.dtype != torch.float32:
+def tokens_at_a_time(chunk_size: int, device: torch.device, dtype: torch.dtype) -> int:
+    """How many tokens are projected at a time, with logits of ``dtype``."""
+    return chunk_size * (KERNEL_CHUNKS if _runs_kernels(device, dtype) else 1)
+
+
+def _runs_kernels(device: torch.device, dtype: torch.dtype) -> bool:
+    if device.type not in KERNEL_DEVICES or dtype != torch.float32:
         return False
     return importlib.util.find_spec("triton") is not None

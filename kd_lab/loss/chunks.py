@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kd_lab.loss.by_device import gradient_of, tile_loss
+from kd_lab.loss.by_device import gradient_of, tile_loss, tokens_at_a_time
 from kd_lab.loss.products import product, rounded_parts, sum_dtype, vocabulary_parts
 from kd_lab.loss.tiles import Objective, StoredDistribution, TileLoss, is_zero
 
@@ -148,8 +148,9 @@ def _run(
 ) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor | None, ...]]:
     """The three parts of the loss, and its gradients to hidden [n, H], head [V, H] and bias [V]."""
     want_hidden, want_head, want_bias = wanted
-    n, vocab_size, chunk_size = len(hidden), problem.vocab_size, problem.chunk_size
+    n, vocab_size = len(hidden), problem.vocab_size
     student = Projection(LiveDistribution(hidden, head, bias), vocab_size)
+    chunk_size = tokens_at_a_time(problem.chunk_size, hidden.device, sum_dtype(student.dtype))
     teacher = problem.teacher
     logits_of_teacher = None
     if isinstance(teacher, LiveDistribution):

@@ -118,7 +118,7 @@ def _live(
     assert found is not None
     terms, settings = found
     rows, vocab_size = student.shape
-    shares = student.new_full((rows,), settings.get(terms.setting, 0.0))
+    shares = student.new_full((rows,), settings.get(terms.setting or "", 0.0))
     live = Teacher(teacher, of_teacher.tempered, terms.terms, shares, torch.empty_like(shares))
     if terms.mean is not None:
         live.means.fill_(terms.mean)

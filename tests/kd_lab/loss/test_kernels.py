@@ -1,13 +1,30 @@
-"""The kernels of a GPU, without one: interpreted, and compiled down to machine code."""
+"""The kernels of a GPU, without one: interpreted, and assembled for sm_80 and sm_90."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+pytest.importorskip("triton", reason="Triton comes with torch on Linux only")
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from kd_lab import divergences
+from kd_lab.loss import adaptive_kernel, gpu_tiles, kernels
+
 HERE = Path(__file__).parent
+TYPES = {
+    "finite": "*i1", "values": "*fp64", "targets": "*i64", "gradient": "*bf16",
+    "inverse_temperature": "fp32", "mu": "fp32",
+    **dict.fromkeys(("student_stride", "teacher_stride", "gradient_stride", "stride"), "i32"),
+    **dict.fromkeys(("width", "vocab", "rows"), "i32"),
+}  # fmt: skip
+PADDED = ("stride", "width")  # multiples of 16, unlike the vocabulary and the rows
 
 
 @pytest.mark.slow
@@ -23,3 +40,64 @@ def test_the_kernels_under_tritons_interpreter():
     assert run.returncode == 0, run.stdout[-5000:]
     assert " passed" in run.stdout
     assert "skipped" not in run.stdout
+
+
+def assembled(kernel, constants: dict, arch: int, folder: Path) -> tuple[str, str]:
+    """A kernel's PTX, and what the assembler says of it."""
+    names = kernel.arg_names
+    types = {name: TYPES.get(name, "*fp32") for name in names}
+    types |= dict.fromkeys(constants, "constexpr")
+    aligned = {
+        (i,): [["tt.divisibility", 16]]
+        for i, name in enumerate(names)
+        if types[name].startswith("*") or name.endswith(PADDED)
+    }
+    values = {(names.index(name),): value for name, value in constants.items()}
+    ptx = triton.compile(
+        ASTSource(kernel, types, values, aligned),
+        target=GPUTarget("cuda", arch, 32),
+        options={"num_warps": gpu_tiles.WARPS},
+    ).asm["ptx"]
+    source = folder / "kernel.ptx"
+    source.write_text(ptx)
+    name = f"sm_{arch}a" if arch == 90 else f"sm_{arch}"
+    words = [triton.knobs.nvidia.ptxas.path, "-v", f"--gpu-name={name}", source, "-o", os.devnull]
+    told = subprocess.run(words, capture_output=True, text=True, check=True)
+    return ptx, told.stderr
+
+
+def cases() -> list:
+    block = {"BLOCK": gpu_tiles.BLOCK}
+    found = [("log_sums", kernels.log_sums, {"TEMPERED": True, **block}, 2)]
+    write = {"CROSS_ENTROPY": True, "WRITE": True, **block}
+    for divergence, terms in kernels.TERMS.items():
+        name, constants = divergence.__name__, {"TERMS": terms.terms}
+        found.append((f"gradients-{name}", kernels.gradients, {**constants, **write}, 4))
+        if terms.mean is None and divergence is not divergences.adaptive_kl:
+            found.append((f"means-{name}", kernels.means, {**constants, **block}, 4))
+    found.append(("gradients-alone", kernels.gradients, {"TERMS": None, **write}, 2))
+    sizes = {"CAPACITY": gpu_tiles.CAPACITY, "WAYS": gpu_tiles.WAYS, **block}
+    weights = adaptive_kernel.head_weights
+    found += [
+        (f"head_weights-{tail}", weights, {"TAIL": tail, **sizes}, 4) for tail in (True, False)
+    ]
+    return [pytest.param(*case[1:], id=case[0]) for case in found]
+
+
+@pytest.mark.skipif(
+    not Path(triton.knobs.nvidia.ptxas.path).exists(), reason="this Triton has no assembler"
+)
+@pytest.mark.parametrize("arch", [80, 90])
+@pytest.mark.parametrize(("kernel", "constants", "vectors"), cases())
+def test_a_kernel_is_assembled_with_vector_loads_and_without_spills(
+    kernel, constants, vectors, arch, tmp_path, monkeypatch
+):
+    """Each block of logits is read 128 bits at a time, although the vocabulary is odd."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
+    ptx, told = assembled(kernel, constants, arch, tmp_path)
+    (stores, loads) = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", told).groups()
+    assert int(stores) + int(loads) <= 16, told
+    # two vectors of four for each thread and model in a block of 2,048 words
+    assert len(re.findall(r"ld\.global\S*\.v4\.", ptx)) == vectors
+    if constants.get("WRITE"):
+        assert re.search(r"st\.global\S*\.v4\.", ptx), "eight 16-bit numbers at a time"
