@@ -8,6 +8,7 @@
 A new divergence has neither, and runs everywhere.
 """
 
+import functools
 import importlib.util
 
 import torch
@@ -83,7 +84,27 @@ def tokens_at_a_time(chunk_size: int, device: torch.device, dtype: torch.dtype) 
     return chunk_size * (KERNEL_CHUNKS if _runs_kernels(device, dtype) else 1)
 
 
+def scale(gradient: Tensor, factor: Tensor) -> None:
+    """``gradient`` times a number, in place; nearly always it is 1, and nothing is to be done.
+
+    A CPU looks. A GPU would be waited for, so that there a kernel looks.
+    """
+    if factor.device.type == "cpu" and factor.numpy() == 1:
+        return
+    if factor.device.type in KERNEL_DEVICES and gradient.is_contiguous() and _has_triton():
+        from kd_lab.loss.gpu_tiles import scale_by
+
+        scale_by(gradient, factor)
+    else:
+        gradient.mul_(factor)
+
+
 def _runs_kernels(device: torch.device, dtype: torch.dtype) -> bool:
     if device.type not in KERNEL_DEVICES or dtype != torch.float32:
         return False
+    return _has_triton()
+
+
+@functools.cache
+def _has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None

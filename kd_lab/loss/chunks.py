@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kd_lab.loss.by_device import gradient_of, tile_loss, tokens_at_a_time
+from kd_lab.loss.by_device import gradient_of, scale, tile_loss, tokens_at_a_time
 from kd_lab.loss.products import product, rounded_parts, sum_dtype, vocabulary_parts
 from kd_lab.loss.tiles import Objective, StoredDistribution, TileLoss, is_zero
 
@@ -85,16 +85,25 @@ def distillation_loss(
             )
         if vocab_size > len(side.head):
             raise ValueError(f"vocab_size {vocab_size} exceeds the {whose}'s {len(side.head)} rows")
-    if len(targets) and not 0 <= targets.min() <= targets.max() < vocab_size:
-        raise ValueError(
-            f"labels go from {int(targets.min())} to {int(targets.max())}, outside the "
-            f"{vocab_size} rows of the vocabulary"
-        )
+    _check_targets(targets, vocab_size)
     problem = Problem(targets, teacher, objective, vocab_size, chunk_size)
     loss, divergence, cross_entropy = ChunkedPass.apply(
         student.hidden, student.head, student.bias, problem, torch.is_grad_enabled()
     )
     return DistillationLoss(loss, divergence, cross_entropy, num_tokens=len(targets))
+
+
+def _check_targets(targets: Tensor, vocab_size: int) -> None:
+    if targets.device.type != "cpu":  # which is not waited for: it stops by itself
+        inside = ((targets >= 0) & (targets < vocab_size)).all()
+        torch._assert_async(inside, f"labels outside the {vocab_size} rows of the vocabulary")
+        return
+    numbers = targets.numpy()
+    if len(numbers) and not 0 <= numbers.min() <= numbers.max() < vocab_size:
+        raise ValueError(
+            f"labels go from {numbers.min()} to {numbers.max()}, outside the {vocab_size} rows of "
+            "the vocabulary"
+        )
 
 
 @dataclass
@@ -136,10 +145,9 @@ class ChunkedPass(torch.autograd.Function):
         else:
             hidden, head, bias = ctx.saved_tensors
             _, gradients = _run(hidden, head, bias, ctx.problem, ctx.wanted)
-        if grad_loss.item() != 1:
-            for gradient in gradients:
-                if gradient is not None:
-                    gradient.mul_(grad_loss)
+        for gradient in gradients:
+            if gradient is not None:
+                scale(gradient, grad_loss)
         return *gradients, None, None
 
 
@@ -236,8 +244,9 @@ def _means(
     divergence, cross_entropy, student_finite, teacher_finite = (
         torch.cat(part) for part in zip(*losses, strict=True)
     )
+    is_finite = bool((student_finite & teacher_finite).all())  # a GPU is waited for, here alone
     for whose, finite in ("student", student_finite), ("teacher", teacher_finite):
-        if not finite.all():
+        if not is_finite and not finite.all():
             broken = (~finite).nonzero()
             raise FloatingPointError(
                 f"the {whose}'s logits are infinite or NaN at trained position {int(broken[0])} "

@@ -13,7 +13,7 @@ from torch import Tensor
 from kd_lab import divergences
 from kd_lab.divergences import Divergence
 from kd_lab.loss.adaptive_kernel import head_weights
-from kd_lab.loss.kernels import LOWEST, TERMS, Terms, gradients, log_sums, means
+from kd_lab.loss.kernels import LOWEST, TERMS, Terms, gradients, log_sums, means, scale_unless_one
 from kd_lab.loss.tiles import (
     Objective,
     StoredDistribution,
@@ -217,6 +217,13 @@ def _stored_loss(
         gradient.scatter_(-1, tokens, on_kept.to(gradient.dtype))
     every = torch.ones_like(finite)
     return TileLoss(values.double(), plain_log - target_logits, finite, every)
+
+
+def scale_by(gradient: Tensor, factor: Tensor) -> None:
+    """A contiguous tensor times a number, in place: a pass over it only where that is not 1."""
+    count = gradient.numel()
+    block = 8 * BLOCK
+    scale_unless_one[(-(-count // block),)](gradient, factor, count, BLOCK=block, num_warps=WARPS)
 
 
 def _log(sums: Tensor, temperature: float) -> Tensor:

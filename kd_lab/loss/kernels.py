@@ -249,3 +249,13 @@ def gradients(
             tl.store(gradient + row * gradient_stride + at, found, mask=at < width)
     if TERMS is not None:
         tl.store(values + row, tl.sum(value, 0))
+
+
+@triton.jit
+def scale_unless_one(numbers, factor, count, BLOCK: tl.constexpr):
+    """``numbers`` times ``factor``; where that is 1 they are not touched."""
+    by = tl.load(factor).to(tl.float32)
+    if by != 1.0:
+        at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+        scaled = tl.load(numbers + at, mask=at < count).to(tl.float32) * by
+        tl.store(numbers + at, scaled, mask=at < count)

@@ -57,7 +57,7 @@ class Objective:
     divergence: Divergence
     weights: Weights
     temperature: float = 1.0
-    num_items: float = 1.0
+    num_items: float | Tensor = 1.0
 
     def at(self, block: slice) -> "Objective":
         return replace(self, weights=self.weights.at(block))

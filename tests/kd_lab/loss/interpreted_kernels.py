@@ -322,3 +322,13 @@ def test_a_divergence_without_a_kernel_runs_as_it_does_on_a_cpu():
     found = by_kernels(student, teacher, targets, objective)
     torch.testing.assert_close(found.divergence, expected.divergence, rtol=1e-5, atol=0)
     assert relative_error(student, gradient) < 1e-5
+
+
+def test_a_gradient_is_scaled_unless_the_factor_is_1():
+    numbers = torch.arange(5000.0)
+    by_device.scale(numbers, torch.tensor(1.0))
+    assert torch.equal(numbers, torch.arange(5000.0))
+    by_device.scale(numbers, torch.tensor(0.5))
+    assert torch.equal(numbers, torch.arange(5000.0) / 2)
+    gpu_tiles.scale_by(numbers, torch.tensor(1.0))
+    assert torch.equal(numbers, torch.arange(5000.0) / 2)
