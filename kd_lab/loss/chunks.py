@@ -85,7 +85,7 @@ def distillation_loss(
             )
         if vocab_size > len(side.head):
             raise ValueError(f"vocab_size {vocab_size} exceeds the {whose}'s {len(side.head)} rows")
-    _check_targets(targets, vocab_size)
+    check_tokens("labels", targets, vocab_size)
     problem = Problem(targets, teacher, objective, vocab_size, chunk_size)
     loss, divergence, cross_entropy = ChunkedPass.apply(
         student.hidden, student.head, student.bias, problem, torch.is_grad_enabled()
@@ -93,15 +93,16 @@ def distillation_loss(
     return DistillationLoss(loss, divergence, cross_entropy, num_tokens=len(targets))
 
 
-def _check_targets(targets: Tensor, vocab_size: int) -> None:
-    if targets.device.type != "cpu":  # which is not waited for: it stops by itself
-        inside = ((targets >= 0) & (targets < vocab_size)).all()
-        torch._assert_async(inside, f"labels outside the {vocab_size} rows of the vocabulary")
+def check_tokens(what: str, tokens: Tensor, vocab_size: int) -> None:
+    """Refuse tokens outside the vocabulary. A GPU is not waited for: it stops by itself."""
+    if tokens.device.type == "cuda":
+        inside = ((tokens >= 0) & (tokens < vocab_size)).all()
+        torch._assert_async(inside, f"{what} outside the {vocab_size} rows of the vocabulary")
         return
-    numbers = targets.numpy()
+    numbers = tokens.cpu().numpy()
     if len(numbers) and not 0 <= numbers.min() <= numbers.max() < vocab_size:
         raise ValueError(
-            f"labels go from {numbers.min()} to {numbers.max()}, outside the {vocab_size} rows of "
+            f"{what} go from {numbers.min()} to {numbers.max()}, outside the {vocab_size} rows of "
             "the vocabulary"
         )
 

@@ -10,12 +10,16 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton comes with torch on Linux only")
 
+import torch
 import triton
+from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from kd_lab import divergences
-from kd_lab.loss import adaptive_kernel, gpu_tiles, kernels
+from kd_lab.loss import adaptive_kernel, by_device, gpu_tiles, kernels, tiles
+from kd_lab.loss.closed_forms import RULES
+from kd_lab.loss.tiles import Objective, Weights
 
 HERE = Path(__file__).parent
 TYPES = {
@@ -101,3 +105,32 @@ def test_a_kernel_is_assembled_with_vector_loads_and_without_spills(
     assert len(re.findall(r"ld\.global\S*\.v4\.", ptx)) == vectors
     if constants.get("WRITE"):
         assert re.search(r"st\.global\S*\.v4\.", ptx), "eight 16-bit numbers at a time"
+
+
+# ---- a closed form without a kernel
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule is not divergences.adaptive_kl])
+def test_a_closed_form_without_a_kernel_is_compiled_whole(rule, monkeypatch):
+    """By torch's own tracer; its code generator, which takes minutes, is left out."""
+
+    def unknown(teacher_logp: Tensor, student_logp: Tensor) -> Tensor:
+        return rule(teacher_logp, student_logp)
+
+    torch._dynamo.reset()  # or the cases count as one function's recompilations
+    compiled = torch.compile(tiles._block_loss, dynamic=True, fullgraph=True, backend="eager")
+    calls = []
+    monkeypatch.setattr(by_device, "KERNEL_DEVICES", ("cpu",))
+    monkeypatch.setattr(tiles, "_compiled_block_loss", lambda: calls.append(1) or compiled)
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(2, 3, 101, generator=generator)
+    targets = torch.randint(0, 101, (3,), generator=generator)
+    objective = Objective(rule, Weights(0.5, 0.5), 2.0, 3.0)
+    plain = student.clone()
+    expected = tiles.tile_loss(plain, teacher.clone(), targets, objective)
+    monkeypatch.setitem(RULES, unknown, RULES[rule])
+    objective = Objective(unknown, Weights(0.5, 0.5), 2.0, 3.0)
+    found = by_device.tile_loss(student, teacher, targets, objective, True, torch.float32)
+    assert calls
+    torch.testing.assert_close(student, plain)
+    torch.testing.assert_close(found.divergence, expected.divergence)
