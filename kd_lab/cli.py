@@ -46,6 +46,7 @@ COMMANDS = {
     "train": Command("kd_lab.train", "train a student, or fine-tune a teacher"),
     "evaluate": Command("kd_lab.evaluation.evaluate", "measure a student, with intervals"),
     "report": Command("kd_lab.report.report", "all runs in one table and plots", first="runs"),
+    "check": Command("kd_lab.check.check", "what a distillation loss optimises", first="function"),
     "demo": Command("kd_lab.demo", "a whole study: train, evaluate, report"),
     "plan": Command("kd_lab.planning.plan", "memory and hours that a run will need, estimated"),
     "doctor": Command("kd_lab.doctor", "this machine, and what it can run", options=False),

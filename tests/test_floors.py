@@ -18,7 +18,7 @@ FLOORS = (
     "models states",
     "student teacher",
     "rollout",
-    "trainers evaluation",
+    "trainers evaluation check",
     "train report",
     "planning",
     "cli",

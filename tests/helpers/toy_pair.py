@@ -1,5 +1,7 @@
 """A small teacher and student with random weights, and rows of the toy language, for the tests."""
 
+from pathlib import Path
+
 import torch
 from datasets import Dataset
 from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -30,6 +32,13 @@ def toy_model(width: int = 32, layers: int = 1, seed: int = 0, **more: object) -
         **more,
     }
     return Qwen2ForCausalLM(Qwen2Config(**settings))
+
+
+def saved_toy_model(folder: Path, width: int, layers: int, seed: int) -> str:
+    """The folder, with such a model and the toy tokenizer in it."""
+    toy_model(width, layers, seed).save_pretrained(folder)
+    TOKENIZER.save_pretrained(folder)
+    return str(folder)
 
 
 def toy_rows(count: int, seed: int = 0, two_turn_share: float = 0.5) -> Dataset:

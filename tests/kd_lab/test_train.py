@@ -17,7 +17,7 @@ from kd_lab.trainers.distil_config import DistilConfig, check_one_gpu
 from kd_lab.vocabulary import check_same_tokenizer
 from tests.helpers.forked_processes import one_process
 from tests.helpers.refusal import SHAPE, refusal
-from tests.helpers.toy_pair import TOKENIZER, toy_model
+from tests.helpers.toy_pair import TOKENIZER, saved_toy_model, toy_model
 
 STUDENT = ["--model_shape", SHAPE, "--num_conversations", "200"]
 QUICK = ["--use_cpu", "true", "--disable_tqdm", "true", "--max_steps", "2"]
@@ -25,10 +25,7 @@ QUICK = ["--use_cpu", "true", "--disable_tqdm", "true", "--max_steps", "2"]
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory) -> str:
-    folder = tmp_path_factory.mktemp("teacher")
-    toy_model(64, 2, seed=2).save_pretrained(folder)
-    TOKENIZER.save_pretrained(folder)
-    return str(folder)
+    return saved_toy_model(tmp_path_factory.mktemp("teacher"), 64, 2, seed=2)
 
 
 @pytest.mark.parametrize(

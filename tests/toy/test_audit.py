@@ -141,7 +141,8 @@ def test_partial_results_of_other_settings_are_not_taken():
 
 @pytest.mark.slow
 def test_killed_audit_continues_where_it_was(tmp_path):
-    command = [sys.executable, "toy/audit.py", "--quick", "--only", "ranks", "--out", str(tmp_path)]
+    command = [sys.executable, "toy/audit.py", "--quick", "--only", "ranks", "--jobs", "1"]
+    command += ["--out", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
         deadline = time.monotonic() + 100
         while not (kept := list(tmp_path.glob("results/.partial/ranks/*/rank*.json"))):

@@ -8,7 +8,7 @@ from kd_lab.cli import main
 from kd_lab.data.conversations import DataArguments
 from kd_lab.data.row_store import RowStore
 from tests.helpers.refusal import SHAPE, refusal
-from tests.helpers.toy_pair import TOKENIZER, toy_model
+from tests.helpers.toy_pair import TOKENIZER, saved_toy_model
 
 QUICK = ["--use_cpu", "true", "--disable_tqdm", "true", "--max_steps", "1", "--save_strategy", "no"]
 MINILLM = ["--prefixes", "student", "--alpha", "1", "--policy_gradient", "true"]
@@ -18,10 +18,7 @@ WRITES = ["--max_new_tokens", "6", "--per_device_train_batch_size", "4"]
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory) -> str:
-    folder = tmp_path_factory.mktemp("teacher")
-    toy_model(64, 2, seed=2).save_pretrained(folder)
-    TOKENIZER.save_pretrained(folder)
-    return str(folder)
+    return saved_toy_model(tmp_path_factory.mktemp("teacher"), 64, 2, seed=2)
 
 
 @pytest.fixture(scope="module")

@@ -7,15 +7,12 @@ import pytest
 from kd_lab.cli import main
 from kd_lab.data.conversations import DataArguments, load_conversations
 from kd_lab.rollout.questions import is_question, user_header
-from tests.helpers.toy_pair import TOKENIZER, toy_model
+from tests.helpers.toy_pair import TOKENIZER, saved_toy_model
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> str:
-    folder = tmp_path_factory.mktemp("model")
-    toy_model(32, 1, seed=0).save_pretrained(folder)
-    TOKENIZER.save_pretrained(folder)
-    return str(folder)
+    return saved_toy_model(tmp_path_factory.mktemp("model"), 32, 1, seed=0)
 
 
 def words(model: str, folder, **others) -> list[str]:

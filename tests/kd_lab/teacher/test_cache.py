@@ -21,21 +21,6 @@ from tests.helpers.cache_problem import DATA, HEAD_ROWS, arguments, cached, save
 from tests.helpers.forked_processes import one_process, two_processes
 
 
-@pytest.fixture(scope="module")
-def tokenizer():
-    return toy_tokenizer()
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory, tokenizer):
-    return save_teacher(tmp_path_factory.mktemp("teacher"), tokenizer)
-
-
-@pytest.fixture(scope="module")
-def hidden_cache(teacher, tmp_path_factory):
-    return cached(teacher, tmp_path_factory.mktemp("hidden"), teacher_signal="hidden").store.folder
-
-
 def contents(folder):
     return {path.name: path.read_bytes() for path in folder.glob("[!.]*")}
 

@@ -6,28 +6,12 @@ from transformers import AutoModelForCausalLM, PhiConfig, PhiForCausalLM
 
 from kd_lab.data.conversations import load_conversations
 from kd_lab.data.examples import training_examples
-from kd_lab.data.toy_tokenizer import toy_tokenizer
 from kd_lab.loss import (
     fused_linear_distillation_loss,
     fused_linear_topk_distillation_loss,
 )
 from kd_lab.teacher.stored import StoredTeacher
-from tests.helpers.cache_problem import DATA, HEAD_ROWS, WIDTH, cached, save_teacher
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return toy_tokenizer()
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory, tokenizer):
-    return save_teacher(tmp_path_factory.mktemp("teacher"), tokenizer)
-
-
-@pytest.fixture(scope="module")
-def hidden_cache(teacher, tmp_path_factory):
-    return cached(teacher, tmp_path_factory.mktemp("hidden"), teacher_signal="hidden").store.folder
+from tests.helpers.cache_problem import DATA, HEAD_ROWS, WIDTH, cached
 
 
 class Live:

@@ -1,0 +1,220 @@
+"""All that was found of a loss, its one line, and whether it is what was expected."""
+
+import dataclasses
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from kd_lab.check.batches import Finding, examine_batch, in_bfloat16
+from kd_lab.check.candidates import TAILS, Candidate, candidates
+from kd_lab.check.fixed_point import End, follow
+from kd_lab.check.forms import Loss
+from kd_lab.check.naming import Named, name_gradients
+from kd_lab.check.sampling import BATCHES, LEVEL, SIZE, depends_on_batch, sampled_gradients
+from kd_lab.check.scale import gradients, samples_needed, with_temperature
+from kd_lab.check.situations import Situations, situations
+from kd_lab.check.whole_answers import SMALL, Answers, examine_answers
+from kd_lab.divergences import DIVERGENCES, get_divergence
+
+WHOLE = "sequence_reverse_kl"  # what --expect takes beside the divergences
+LATER = 1e-2
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a loss optimises.
+
+    Attributes:
+        form: a key of ``forms.FORMS``, or "trainer".
+        prefixes: who wrote what it was given.
+        loss: as it was called; None for a trainer.
+        seed: of the teachers, students and batches.
+        named: its name at one position.
+        answers: of whole answers; None where its name is no single divergence.
+        reduction: a key of ``batches.REDUCTIONS``, or "unknown".
+        findings: all else; faults among them.
+        samples: sampled tokens needed for a direction within a tenth, by student.
+        bfloat16: the gradient's relative error where logits come in bfloat16.
+    """
+
+    form: str
+    prefixes: str
+    loss: Loss | None
+    seed: int
+    named: Named
+    answers: Answers | None
+    reduction: str
+    findings: list[Finding]
+    samples: dict[str, float]
+    bfloat16: float | None
+
+    @cached_property
+    def ends(self) -> list[End]:
+        """Where its flow ends, from a flat and a collapsed student.
+
+        Empty for a trainer, and where the gradient was sampled.
+        """
+        if self.loss is None or any(finding.name == "batch" for finding in self.findings):
+            return []
+        return follow(self.loss, self.seed)
+
+    @property
+    def faults(self) -> list[Finding]:
+        """What nobody means."""
+        return [finding for finding in self.findings if finding.is_fault]
+
+    @property
+    def line(self) -> str:
+        """The verdict in one line."""
+        faults = "; ".join(fault.words for fault in self.faults)
+        of_answers = ""
+        if self.answers is not None and _is_reverse(self.named) and self.prefixes == "student":
+            of_answers = f" ({self.answers.words})"
+        return f"it optimises {self.named.words}{of_answers}" + (
+            f"; but {faults}" if faults else ""
+        )
+
+    def objections(self, expected: str, **settings: float) -> list[str]:
+        """Why this is not the loss that was expected; empty where it is.
+
+        Args:
+            expected: a divergence, "cross_entropy", or "sequence_reverse_kl".
+            settings: of the divergence, without which any will do; T is a temperature.
+        Raises:
+            ValueError: nothing has this name.
+        """
+        known = [*DIVERGENCES, "cross_entropy", WHOLE]
+        if expected not in known:
+            raise ValueError(f"expect must be one of {', '.join(known)}, not {expected!r}")
+        name = "reverse_kl" if expected == WHOLE else expected
+        objections = [fault.words for fault in self.faults]
+        if not self._is(name, settings):
+            wanted = ", ".join(f"{key} {value:g}" for key, value in settings.items())
+            said = f"{name} ({wanted})" if wanted else name
+            objections.insert(0, f"it is not {said}: it optimises {self.named.words}")
+        elif expected == WHOLE and not (self.answers and _has_later(self.answers)):
+            objections.insert(
+                0, self.answers.words if self.answers else "it is of no whole answers"
+            )
+        return objections
+
+    def _is(self, name: str, settings: dict[str, float]) -> bool:
+        if self.named.is_zero or not self.named.is_explained or len(self.named.parts) != 1:
+            return False
+        candidate, coefficient = self.named.parts[0]
+        found = dict(candidate.settings)
+        base = candidate.name.removesuffix(
+            f", {TAILS[0].words}"
+        )  # a bucket loses nothing but words
+        same = all(abs(found.get(key, value) - value) < 5e-3 for key, value in settings.items())
+        temperature = found.get("T", 1.0) == settings.get("T", 1.0)
+        return base == name and coefficient > 0 and same and temperature
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for a file."""
+        return {
+            "form": self.form,
+            "prefixes": self.prefixes,
+            "verdict": self.line,
+            "parts": [
+                {"name": c.name, "settings": dict(c.settings), "coefficient": coefficient}
+                for c, coefficient in self.named.parts
+            ],
+            "unexplained": self.named.unexplained,
+            "cosines": self.named.cosines,
+            "lengths": self.named.lengths,
+            "answers": self.answers and dataclasses.asdict(self.answers),
+            "ends": [dataclasses.asdict(end) for end in self.ends],
+            "reduction": self.reduction,
+            "findings": [dataclasses.asdict(finding) for finding in self.findings],
+            "samples_needed": {
+                name: None if count == float("inf") else count
+                for name, count in self.samples.items()
+            },
+            "bfloat16_error": self.bfloat16,
+        }
+
+
+def examine(loss: Loss, seed: int = 0) -> Verdict:
+    """Everything about a loss.
+
+    Args:
+        seed: of the teachers, students and batches.
+    Raises:
+        ValueError: the function does not return what its form returns, or fails; says at what.
+    """
+    at = situations(seed)
+    known = candidates(loss.topk if loss.form == "topk" else None)
+    if loss.samples and depends_on_batch(loss, at, seed):
+        return _of_batches(loss, at, known, seed)
+    named = name_gradients(gradients(loss, at), at, known)
+    reduction, findings = examine_batch(loss, seed)
+    findings += of_name(named) + with_temperature(loss, at, named)
+    return Verdict(
+        loss.form,
+        loss.prefixes,
+        loss,
+        seed,
+        named,
+        _answers(loss, named, reduction, seed),
+        reduction,
+        findings,
+        samples_needed(loss, at),
+        in_bfloat16(loss, seed),
+    )
+
+
+def _of_batches(loss: Loss, at: Situations, known: list[Candidate], seed: int) -> Verdict:
+    """By sampling, since a token's gradient depends on the others of its batch."""
+    sampled = sampled_gradients(loss, at, seed)
+    named = name_gradients(sampled.mean, at, known, sampled)
+    words = (
+        "a token's gradient depends on the other tokens of its batch: its name is by sampling, "
+        f"{SIZE * BATCHES:,} tokens in each situation, and a right one is refused in "
+        f"{100 * LEVEL:.0f}% of cases"
+    )
+    findings = [Finding("batch", words), *of_name(named)]
+    return Verdict(loss.form, loss.prefixes, loss, seed, named, None, "unknown", findings, {}, None)
+
+
+def of_name(named: Named) -> list[Finding]:
+    """What is wrong about a name itself."""
+    if named.is_zero:
+        return [Finding("zero", "its expected gradient is zero: it trains nothing", True)]
+    findings = []
+    if not named.is_explained:
+        words = (
+            f"{100 * named.unexplained:.0f}% of its gradient is unexplained; its length is "
+            f"{min(named.lengths):.2g} to {max(named.lengths):.2g} times that of reverse KL"
+        )
+        findings.append(Finding("unexplained", words, True))
+    elif named.times:
+        words = f"its length is not that of one loss: it optimises {named.words}"
+        findings.append(Finding("length", words))
+    elif any(coefficient < 0 for _, coefficient in named.parts):
+        minus = next(c.words for c, coefficient in named.parts if coefficient < 0)
+        findings.append(Finding("sign", f"it makes {minus} larger", True))
+    return findings
+
+
+def _answers(loss: Loss, named: Named, reduction: str, seed: int) -> Answers | None:
+    """Of whole answers, where one divergence of the registry explains each word's gradient."""
+    if len(named.parts) != 1 or not named.is_explained or named.times:
+        return None
+    candidate, coefficient = named.parts[0]
+    settings = dict(candidate.settings)
+    if candidate.name not in DIVERGENCES or "T" in settings:
+        return None
+    divergence = get_divergence(candidate.name, **settings)
+    per_token = reduction not in ("rows", "sum", "batch")
+    return examine_answers(
+        loss, lambda p, q: coefficient * divergence(p, q), per_token, reduction == "rows", seed
+    )
+
+
+def _is_reverse(named: Named) -> bool:
+    return [candidate.name for candidate, _ in named.parts] == ["reverse_kl"]
+
+
+def _has_later(answers: Answers) -> bool:
+    return answers.unexplained < SMALL and abs(answers.later / answers.own - 1) < LATER
