@@ -44,7 +44,8 @@ def _narrow(
         levels = tl.minimum(levels, high - 1)
         mass = tl.zeros([WAYS, BLOCK], tl.float32)
         count = tl.zeros([WAYS, BLOCK], tl.int32)
-        for start in range(0, width, BLOCK):
+        # Unrolled, so that several loads are on their way at once.
+        for start in tl.range(0, width, BLOCK, loop_unroll_factor=4):
             at = start + tl.arange(0, BLOCK)
             p = probability(read(row, at, width, vocab), top, scale, inverse_temperature)
             reach = bits(p)[None, :] >= levels[:, None]

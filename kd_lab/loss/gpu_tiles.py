@@ -25,7 +25,8 @@ from kd_lab.loss.tiles import (
 
 BLOCK = 2048  # words of a row at a time
 WARPS = 8
-WAYS, CAPACITY = 16, 1024  # of adaptive_kernel.py: levels a pass, and tokens that are kept
+# Of adaptive_kernel.py: levels a pass, tokens that are kept, and warps that share so many numbers.
+WAYS, CAPACITY, HEAD_WARPS = 16, 1024, 16
 
 
 def terms_of(divergence: Divergence) -> tuple[Terms, dict[str, Any]] | None:
@@ -131,7 +132,7 @@ def _live(
         head_weights[(rows,)](
             *sides, settings["mu"], shares, live.means, student.new_empty(rows, 2, CAPACITY), rows,
             TAIL=settings["crossing"] == "tail", CAPACITY=CAPACITY, WAYS=WAYS, BLOCK=BLOCK,
-            num_warps=WARPS,
+            num_warps=HEAD_WARPS,
         )  # fmt: skip
     else:
         means[(rows,)](
