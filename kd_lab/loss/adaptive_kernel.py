@@ -115,8 +115,9 @@ def head_weights(
             if single:  # equally likely tokens: the lowest ids first
                 head_gaps += tl.where(inside & (place < taken), gap, 0.0)
             else:
-                tl.store(kept + place, p, mask=inside)
-                tl.store(kept + CAPACITY + place, gap, mask=inside)
+                fits = inside & (place < CAPACITY)
+                tl.store(kept + place, p, mask=fits)
+                tl.store(kept + CAPACITY + place, gap, mask=fits)
             found += here
     head_gap = tl.sum(head_gaps, 0)
     if not single:

@@ -91,7 +91,8 @@ def scale(gradient: Tensor, factor: Tensor) -> None:
     """
     if factor.device.type == "cpu" and factor.numpy() == 1:
         return
-    if factor.device.type in KERNEL_DEVICES and gradient.is_contiguous() and _has_triton():
+    is_plain = gradient.is_contiguous() and gradient.dtype != torch.float64
+    if is_plain and factor.device.type in KERNEL_DEVICES and _has_triton():
         from kd_lab.loss.gpu_tiles import scale_by
 
         scale_by(gradient, factor)

@@ -65,7 +65,8 @@ def distillation_loss(
         targets: the token that comes next at each position, [n].
         objective: the divergence, its weights and temperature, and what the sum is divided by.
         vocab_size: rows that are real tokens in both heads; the softmax runs over these.
-        chunk_size: tokens projected at a time; memory grows with it, the loss does not change.
+        chunk_size: tokens projected at a time, twice as many where kernels run, which need no
+            scratch; memory grows with it, the loss does not change.
     Raises:
         ValueError: shapes or settings that do not fit.
         FloatingPointError: a logit that is infinite or NaN; says whose, and at which position.

@@ -130,7 +130,8 @@ def _live(
     )  # fmt: skip
     if terms is TERMS[divergences.adaptive_kl]:
         head_weights[(rows,)](
-            *sides, settings["mu"], shares, live.means, student.new_empty(rows, 2, CAPACITY), rows,
+            *sides, float(settings["mu"]), shares, live.means,
+            student.new_empty(rows, 2, CAPACITY), rows,
             TAIL=settings["crossing"] == "tail", CAPACITY=CAPACITY, WAYS=WAYS, BLOCK=BLOCK,
             num_warps=HEAD_WARPS,
         )  # fmt: skip
