@@ -7,23 +7,26 @@
         -m kd_lab train --config qwen2.5/token_fkl
 
 Each command is a module with ``ARGUMENTS``, its dataclasses, and ``run(*arguments)``. This file
-only finds the command, checks its arguments and passes them on. A command's refusal (ValueError,
-OSError) is one line on stderr and exit code 2; with KD_LAB_TRACEBACK=1 it is the whole traceback. A
-run that fails on the way (FloatingPointError, such as a loss that is not finite) exits with 1.
+only finds the command, checks its arguments and passes them on. ``refusals.py`` has the line and
+the exit code of a command that cannot go on.
 """
 
 import argparse
 import dataclasses
 import importlib
 import os
+import signal
 import sys
 import textwrap
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
-from kd_lab.recipe import check_recipe, did_you_mean, find_recipe, kinds, read_recipe
-from kd_lab.terminal import take_any_text, waiting
+from kd_lab.interrupts import heard_everywhere
+from kd_lab.option_values import check_empty, check_mappings, finite, mapping_of, takes_mapping
+from kd_lab.recipe import check_recipe, did_you_mean, find_recipe, read_recipe
+from kd_lab.refusals import TRACEBACK, refusal, stopped
+from kd_lab.terminal import end_progress_bars, take_any_text, waiting
 
 if TYPE_CHECKING:
     from trl.scripts.utils import TrlParser
@@ -69,24 +72,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     take_any_text()
     # TRL counts its users over the network by default; to allow it, set this to 0.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # Of several processes of accelerate launch the first speaks for all.
+    first = os.environ.get("RANK", "0") == "0"
     try:
         if not words or words[0] in ("-h", "--help"):
             print(_overview())
         elif words[0] == "recipe":
             _recipe(words[1:])
         elif words[0] in COMMANDS:
-            # Of several processes of accelerate launch the first speaks for all.
-            first = os.environ.get("RANK", "0") == "0"
-            _run(words[0], words[1:], tell=argv is None and first)
+            with heard_everywhere():
+                _run(words[0], words[1:], tell=argv is None and first)
         else:
             known = [*COMMANDS, "recipe"]
             nearest = did_you_mean(words[0], known) or f"; the commands are {', '.join(known)}"
             raise ValueError(f"unknown command {words[0]!r}{nearest}")
-    except (ValueError, OSError, FloatingPointError) as error:
-        if os.environ.get("KD_LAB_TRACEBACK"):
+    except (Exception, KeyboardInterrupt) as error:
+        if os.environ.get(TRACEBACK):
             raise
-        print(f"kd-lab: error: {error}", file=sys.stderr)
-        return 1 if isinstance(error, FloatingPointError) else 2
+        is_stopped = isinstance(error, KeyboardInterrupt)
+        if is_stopped and argv is None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would break off the end
+        line, code = stopped(words[0]) if is_stopped else refusal(error)
+        end_progress_bars()
+        if first or not is_stopped:
+            print(line, file=sys.stderr)
+        return code
     return 0
 
 
@@ -135,6 +145,7 @@ def parse(command: str, words: Sequence[str], tell: bool = False) -> tuple[Any, 
     renamed = RENAMED.get(command, {})
     if recipe is not None:
         parser.set_defaults_with_config(**check_recipe(recipe, hints, renamed))
+        check_mappings(recipe, hints)
     # Before the values are looked at: a misspelt option is why another seems to be missing.
     options = [
         "--config",
@@ -151,6 +162,7 @@ def parse(command: str, words: Sequence[str], tell: bool = False) -> tuple[Any, 
     )
     if left_over:
         raise ValueError(f"unexpected {left_over[0]!r}: every value follows its --option")
+    check_empty(arguments)
     return tuple(arguments)
 
 
@@ -193,19 +205,11 @@ def _parser(types: Sequence[type], hints: dict[str, Any]) -> "TrlParser":
 
     parser = Parser(types, add_help=False, allow_abbrev=False)  # type: ignore[arg-type]
     for action in parser._actions:
-        if any(
-            kind is dict or getattr(kind, "__origin__", None) is dict
-            for kind in kinds(hints[action.dest])
-        ):
-            action.type = _mapping
+        if takes_mapping(hints[action.dest]):
+            action.type = mapping_of
+        elif action.type is float:
+            action.type = finite
     return parser
-
-
-def _mapping(text: str) -> Any:
-    """``'{mu: 0.4}'`` on the command line; other text (such as a path) stays as it is."""
-    import yaml
-
-    return yaml.safe_load(text) if text.lstrip().startswith("{") else text
 
 
 def _recipe(words: Sequence[str]) -> None:

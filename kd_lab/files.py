@@ -1,5 +1,6 @@
 """A file or a folder is whole or absent; one process writes in it; and its SHA-256."""
 
+import errno
 import hashlib
 import json
 import os
@@ -11,8 +12,65 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# What safetensors and torch say of a full disk: they have no error numbers.
+SAYS_FULL = ("os error 28)", "os error 27)", "os error 122)", "inline_container", "StreamWriter")
 SEAL = "sha256"  # the key of a JSON file's own digest
 LOCK = ".lock"
+
+
+class DiskFull(OSError):
+    """There is no room for a file; the message names it."""
+
+
+def raise_if_full(
+    error: Exception, path: Path, advice: str = "give the same command again"
+) -> None:
+    """Say which file found no room, if that is what a library means.
+
+    Args:
+        advice: what to do once there is room.
+    Raises:
+        DiskFull: names the file.
+    """
+    says_so = any(words in str(error) for words in SAYS_FULL)
+    is_full = isinstance(error, OSError) and error.errno in FULL
+    if isinstance(error, DiskFull) or not (is_full or says_so):
+        return
+    reason = os.strerror(error.errno or errno.ENOSPC) if isinstance(error, OSError) else "disk full"
+    raise DiskFull(
+        f"no room for {path} ({reason}): what was whole before is whole still; make room and "
+        f"{advice}"
+    ) from error
+
+
+def being_written(error: Exception, folder: Path) -> Path:
+    """The file below a folder that an error broke off: the last one that was written to.
+
+    The folder itself where there is none. safetensors deletes what it has of a file.
+    """
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != LOCK]
+    last = max(files, key=lambda path: path.stat().st_mtime_ns, default=folder)
+    is_weights = type(error).__name__ == "SafetensorError"
+    return last.with_name("model.safetensors") if is_weights else last
+
+
+def check_room(folder: Path, needed: float, what: str) -> None:
+    """Refuse to begin what the disk has no room for.
+
+    Args:
+        needed: bytes, at the least.
+        what: it is that takes them, for the message.
+    Raises:
+        ValueError: names the folder, the need and the room.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        raise ValueError(
+            f"{folder}: {what} takes {needed / 1e9:,.1f} GB or more, and its disk has "
+            f"{free / 1e9:,.1f} GB left: make room, or choose another output_dir"
+        )
 
 
 @contextmanager
@@ -27,6 +85,9 @@ def whole_file(path: Path) -> Iterator[Path]:
         yield part
         force_to_disk(part)
         part.replace(path)
+    except Exception as error:
+        raise_if_full(error, path)
+        raise
     finally:
         part.unlink(missing_ok=True)
     force_to_disk(path.parent)
@@ -76,6 +137,9 @@ def whole_folder(folder: Path) -> Iterator[Path]:
             (folder / LOCK).unlink(missing_ok=True)
             folder.rmdir()
         part.rename(folder)
+    except Exception as error:
+        raise_if_full(error, folder / being_written(error, part).relative_to(part))
+        raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

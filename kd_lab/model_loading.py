@@ -6,11 +6,10 @@ A folder of LoRA weights is its base model with these weights merged into it.
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kd_lab.readable import readable
 from kd_lab.runs.marker import check_whole
 
 if TYPE_CHECKING:  # importing transformers takes seconds
@@ -65,11 +64,19 @@ def load_tokenizer(name: str, revision: str | None = None) -> "PreTrainedTokeniz
     """
     from transformers import AutoTokenizer
 
+    if Path(name).is_dir() and not any(map(_is_of_a_tokenizer, Path(name).iterdir())):
+        raise ValueError(f"{name} has no tokenizer: copy the model's tokenizer files into it")
     with readable(name):
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
     if not len(tokenizer):
         raise ValueError(f"{name} has no tokenizer: copy the model's tokenizer files into it")
     return tokenizer
+
+
+def _is_of_a_tokenizer(file: Path) -> bool:
+    """Whether a tokenizer's tokens may be in a file; transformers makes an empty one without."""
+    begins = ("tokenizer.", "vocab", "merges", "spiece", "sentencepiece", "tekken")
+    return file.name.startswith(begins) or file.suffix in (".model", ".tiktoken", ".spm", ".gguf")
 
 
 def load_causal_lm(name: str, revision: str | None = None, **loading: Any) -> "PreTrainedModel":
@@ -112,24 +119,3 @@ def _with_lora(model: "PreTrainedModel", folder: str) -> "PreTrainedModel":
 
     with readable(folder):
         return PeftModel.from_pretrained(model, folder).merge_and_unload()  # type: ignore[return-value]
-
-
-@contextmanager
-def readable(name: str | Path) -> Iterator[None]:
-    """What a library raises for a file that it cannot read becomes one line with the name.
-
-    Raises:
-        ValueError: whatever was raised inside, by its first line.
-    """
-    try:
-        yield
-    except MemoryError:
-        raise
-    except Exception as error:  # safetensors, tokenizers, json and torch have no common base
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = lines[0] if lines else type(error).__name__
-        if reason.endswith(":") and len(lines) > 1:
-            reason += f" {lines[1]}"
-        if isinstance(error, KeyError):
-            reason = f"it has no {reason}"
-        raise ValueError(f"{name} cannot be read: {reason}") from error

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kd_lab.next_step import steps
+from kd_lab.readable import readable
 from kd_lab.smollm2 import FOLDER
 
 if TYPE_CHECKING:  # importing transformers takes seconds, and most shapes need none of it
@@ -121,12 +122,7 @@ def model_shape(name: str, keep_every: int = 1) -> ModelShape:
     """
     config = Path(name).expanduser() / "config.json"
     if config.is_file():
-        settings = json.loads(config.read_text(encoding="utf-8"))
-        if _can_be_summed(settings):
-            return summed_shape(settings, keep_every)
-        from transformers import AutoConfig
-
-        return shape_of(AutoConfig.from_pretrained(config.parent), keep_every)
+        return _shape_in(config, keep_every)
     known = re.fullmatch(r"(?:Qwen/)?Qwen2\.5-([\d.]+B)(?:-Instruct)?", name)
     if known and known[1] in QWEN25:
         return summed_shape(_qwen25(known[1]), keep_every)
@@ -145,6 +141,19 @@ def model_shape(name: str, keep_every: int = 1) -> ModelShape:
     )
 
 
+def _shape_in(config: Path, keep_every: int) -> ModelShape:
+    """The shape that a config.json describes."""
+    with readable(config):
+        settings = json.loads(config.read_text(encoding="utf-8"))
+        if not isinstance(settings, dict):
+            raise ValueError("it holds no mapping")
+        if _can_be_summed(settings):
+            return summed_shape(settings, keep_every)
+        from transformers import AutoConfig
+
+        return shape_of(AutoConfig.from_pretrained(config.parent), keep_every)
+
+
 def untrained(shape: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration of a recipe's ``model_shape``."""
     return {"model_type": "qwen2", "vocab_size": TOY_HEAD_ROWS, **shape}
@@ -154,8 +163,18 @@ def summed_shape(config: Mapping[str, Any], keep_every: int = 1) -> ModelShape:
     """The shape that a Llama's or Qwen2's config.json describes, by adding up its matrices."""
     hidden, intermediate = config["hidden_size"], config["intermediate_size"]
     heads = config["num_attention_heads"]
+    shared = config.get("num_key_value_heads") or heads
+    for name, value in (
+        ("hidden_size", hidden), ("intermediate_size", intermediate),
+        ("num_hidden_layers", config["num_hidden_layers"]), ("num_attention_heads", heads),
+        ("num_key_value_heads", shared), ("vocab_size", config["vocab_size"]),
+    ):  # fmt: skip
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+    if heads % shared:
+        raise ValueError(f"{heads} attention heads cannot share {shared} heads of keys and values")
     size = config.get("head_dim") or hidden // heads
-    keys = (config.get("num_key_value_heads") or heads) * size
+    keys = shared * size
     queries, layers = heads * size, len(range(0, config["num_hidden_layers"], keep_every))
     attention = 2 * hidden * (queries + keys)
     biases = queries + 2 * keys if config["model_type"] == "qwen2" else 0

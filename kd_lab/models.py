@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kd_lab.hub import check_model_at_hand
+from kd_lab.model_check import check_loadable
 from kd_lab.model_identity import model_files, model_identity
 from kd_lab.model_loading import load_causal_lm, load_config, load_tokenizer
 from kd_lab.vocabulary import shared_vocabulary_size
@@ -41,6 +42,7 @@ class Model:
         if model_files(name) is None:
             check_model_at_hand("model", name, revision)
         self.name, self.revision, self.dtype = name, revision, dtype
+        self._is_checked = False
 
     @cached_property
     def identity(self) -> dict[str, str]:
@@ -76,8 +78,19 @@ class Model:
             return self.dtype
         return str(self.config.dtype or torch.float32).removeprefix("torch.")
 
+    def check(self) -> None:
+        """Look at its files and its shape, once, before any weights are read.
+
+        Raises:
+            ValueError: as ``check_loadable``.
+        """
+        if not self._is_checked:
+            check_loadable(self.name, self.revision)
+            self._is_checked = True
+
     def load(self) -> "PreTrainedModel":
         """Its weights, in its dtype, frozen and in eval mode, where transformers puts them."""
+        self.check()
         model = load_causal_lm(self.name, self.revision, dtype=self.dtype)
         return model.requires_grad_(False).eval()
 

@@ -11,6 +11,7 @@ holds environment variables, as in TRL's own configuration files.
 import difflib
 import json
 import re
+import sys
 import types
 from collections.abc import Iterable, Mapping
 from enum import Enum
@@ -72,29 +73,54 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         ValueError: it is no YAML mapping, or has a key twice; names the line.
     """
-    import yaml
-
-    loader = _loader()(path.read_text(encoding="utf-8"))
-    try:
-        root = loader.get_single_node()
-        if not isinstance(root, yaml.MappingNode):
-            raise ValueError(f"{path}: a recipe is a YAML mapping, lines of `key: value`")
-        settings: dict[str, Setting] = {}
-        for key_node, value_node in root.value:
-            key, line = str(loader.construct_object(key_node)), key_node.start_mark.line + 1
-            if key in settings:
-                first = settings[key].line
-                raise ValueError(f"{path}:{line}: {key!r} is given twice, first in line {first}")
-            settings[key] = Setting(loader.construct_object(value_node, deep=True), line)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ValueError(f"{path}:{line}: not valid YAML: {error.problem}") from error
-    finally:
-        loader.dispose()
+    settings: dict[str, Setting] = {}
+    for key, setting in _entries(path):
+        if key in settings:
+            first = settings[key].line
+            raise ValueError(
+                f"{path}:{setting.line}: {key!r} is given twice, first in line {first}"
+            )
+        settings[key] = setting
     env = settings.pop("env", Setting({}, 0))
     if not isinstance(env.value, dict):
         raise ValueError(f"{path}:{env.line}: env must be a mapping of environment variables")
-    return Recipe(path, settings, {str(name): str(value) for name, value in env.value.items()})
+    variables = {str(name): str(value) for name, value in env.value.items()}
+    for name, value in variables.items():
+        if not name or "=" in name or "\0" in name + value:
+            raise ValueError(f"{path}:{env.line}: env: {name!r} is no environment variable")
+    return Recipe(path, settings, variables)
+
+
+def _entries(path: Path) -> list[tuple[str, Setting]]:
+    """The keys and values of a YAML file in order, also those that are there twice."""
+    import yaml
+
+    text = _text_of(path)
+    try:
+        loader = _loader()(text)
+        root = loader.get_single_node()
+        if isinstance(root, yaml.MappingNode):
+            return [
+                (
+                    str(loader.construct_object(key, deep=True)),
+                    Setting(loader.construct_object(value, deep=True), key.start_mark.line + 1),
+                )
+                for key, value in root.value
+            ]
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ValueError(f"{path}:{line}: not valid YAML: {error.problem}") from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: no such date
+        raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    raise ValueError(f"{path}: a recipe is a YAML mapping, lines of `key: value`")
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ValueError(f"{path}:{line}: not text in UTF-8") from error
 
 
 def check_recipe(
@@ -148,7 +174,9 @@ def _fits_kind(value: Any, kind: Any) -> bool:
         )
     if isinstance(value, bool) or origin is bool:
         return isinstance(value, bool) and origin is bool
-    return isinstance(value, (int, float) if origin is float else origin)
+    if origin is float:
+        return isinstance(value, int | float) and abs(value) <= sys.float_info.max
+    return isinstance(value, origin)
 
 
 def _words(kind: Any) -> list[Any] | None:

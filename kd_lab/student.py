@@ -1,9 +1,9 @@
 """The student to start from: a model, every k-th layer of one, or a shape without weights."""
 
-import contextlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import math
+import os
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -13,14 +13,16 @@ from transformers import (
     PreTrainedTokenizerBase,
     Qwen2Config,
 )
-from trl import ModelConfig
+from trl import ModelConfig, get_peft_config
 
 from kd_lab import model_loading
 from kd_lab.data.toy_tokenizer import toy_tokenizer
 from kd_lab.honoured_options import check_honoured
+from kd_lab.model_check import check_loadable, unsharded, without_weights
 from kd_lab.model_loading import load_causal_lm, load_config
 from kd_lab.model_shapes import TOY_HEAD_ROWS
 from kd_lab.models import Model
+from kd_lab.readable import reason_of
 from kd_lab.recipe import did_you_mean
 
 
@@ -42,6 +44,7 @@ class StudentArguments(ModelConfig):
 
     def __post_init__(self) -> None:
         check_honoured(self)
+        _check_lora(self)
         super().__post_init__()
         if isinstance(self.model_shape, str):
             try:
@@ -59,6 +62,19 @@ class StudentArguments(ModelConfig):
             )
 
 
+def _check_lora(student: StudentArguments) -> None:
+    """Refuse numbers out of range, and LoRA's options where LoRA is off."""
+    for name in ("lora_r", "lora_alpha"):
+        if getattr(student, name) < 1:
+            raise ValueError(f"{name} must be at least 1, not {getattr(student, name)}")
+    if not 0 <= student.lora_dropout < 1:
+        raise ValueError(f"lora_dropout must lie in [0, 1), not {student.lora_dropout}")
+    for of in fields(student):
+        is_lora = of.name.startswith("lora_") or of.name in ("use_dora", "use_rslora")
+        if is_lora and not student.use_peft and getattr(student, of.name) != of.default:
+            raise ValueError(f"{of.name} would have no effect without LoRA: say --use_peft true")
+
+
 def _check_shape(shape: Any) -> None:
     if not isinstance(shape, dict) or not shape:
         raise ValueError(f"model_shape must be a mapping of Qwen2's keys to numbers, not {shape!r}")
@@ -71,7 +87,7 @@ def _check_shape(shape: Any) -> None:
 
 
 def load_tokenizer(
-    student: StudentArguments, eos_token: str | None = None
+    student: StudentArguments, eos_token: str | None = None, pad_token: str | None = None
 ) -> PreTrainedTokenizerBase:
     """The student's own tokenizer, with ``eos_token`` to end an answer if that is given.
 
@@ -85,9 +101,10 @@ def load_tokenizer(
         tokenizer: PreTrainedTokenizerBase = toy_tokenizer()
     else:
         tokenizer = model_loading.load_tokenizer(student.model_name_or_path, student.model_revision)
+    for name, token in (("eos_token", eos_token), ("pad_token", pad_token)):
+        if token is not None and token not in tokenizer.get_vocab():
+            raise ValueError(f"{name}: the student's tokenizer has no token {token!r}")
     if eos_token is not None:
-        if eos_token not in tokenizer.get_vocab():
-            raise ValueError(f"eos_token: the student's tokenizer has no token {eos_token!r}")
         tokenizer.eos_token = eos_token
     return tokenizer
 
@@ -100,26 +117,80 @@ def head_rows(student: StudentArguments) -> int:
     return Model(student.model_name_or_path, student.model_revision).head_rows
 
 
+def check_student(student: StudentArguments, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Look at the student before anything is loaded: its shape, files, attention and adapters.
+
+    Returns:
+        the number of its parameters.
+    Raises:
+        ValueError: there is no such model; names the option, the key or the file.
+    """
+    if student.model_name_or_path is None:
+        config = _shape_config(student, tokenizer)
+        if config.vocab_size < len(tokenizer):
+            raise ValueError(
+                f"model_shape: vocab_size is {config.vocab_size}, and the toy language has "
+                f"{len(tokenizer)} tokens"
+            )
+        model = without_weights("model_shape", config, student.attn_implementation)
+    else:
+        model = check_loadable(
+            student.model_name_or_path, student.model_revision, student.attn_implementation
+        )
+    size = sum(weight.numel() for weight in model.parameters())
+    adapters = get_peft_config(student)
+    if adapters is not None:
+        from peft import get_peft_model
+
+        try:
+            get_peft_model(model, adapters, low_cpu_mem_usage=True)
+        except Exception as error:  # of peft, which has no base of its own
+            raise ValueError(
+                f"LoRA (lora_target_modules, lora_modules_to_save): {reason_of(error)}"
+            ) from error
+    if size * 4 > (memory := _memory()):
+        raise ValueError(
+            f"{student.model_name_or_path or 'model_shape'}: a student of {size:,} parameters has "
+            f"{size * 4 / 1e9:,.0f} GB of weights, and this machine {memory / 1e9:,.0f} GB of "
+            "memory"
+        )
+    return size
+
+
+def _memory() -> float:
+    """Bytes of this machine's memory; no limit where the system does not say."""
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return math.inf
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _shape_config(student: StudentArguments, tokenizer: PreTrainedTokenizerBase) -> Qwen2Config:
+    """The configuration of ``model_shape``, in the toy language."""
+    assert isinstance(student.model_shape, dict)
+    settings: dict[str, Any] = {
+        "vocab_size": TOY_HEAD_ROWS,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": None,
+        **student.model_shape,
+    }
+    try:
+        return Qwen2Config(**settings)
+    except Exception as error:  # of transformers' checks, which have no common base
+        raise ValueError(f"model_shape: {reason_of(error)}") from error
+
+
 def load_student(student: StudentArguments, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     """The student before training. Random weights come from torch's seed."""
     dtype = getattr(torch, student.dtype) if student.dtype not in (None, "auto") else student.dtype
     loading = {"dtype": dtype or torch.float32, "attn_implementation": student.attn_implementation}
     if student.model_name_or_path is None:
-        assert isinstance(student.model_shape, dict)
-        config = Qwen2Config(
-            **{  # type: ignore[arg-type]
-                "vocab_size": TOY_HEAD_ROWS,
-                "eos_token_id": tokenizer.eos_token_id,
-                "pad_token_id": tokenizer.pad_token_id,
-                "bos_token_id": None,
-                **student.model_shape,
-            }
-        )
+        config = _shape_config(student, tokenizer)
         return AutoModelForCausalLM.from_config(config, **loading)
     revision, path = student.model_revision, student.model_name_or_path
     if student.keep_every == 1:
         return load_causal_lm(path, revision, **loading)
-    with _unsharded():
+    with unsharded():
         whole = load_causal_lm(path, revision, **loading)
         config = load_config(path, revision)
         kept = range(0, config.num_hidden_layers, student.keep_every)
@@ -145,16 +216,3 @@ def _kept_layers(decoder: torch.nn.Module, kept: list[int]) -> dict[str, torch.T
             name = f"layers.{kept.index(int(number))}.{rest}"
         weights[name] = tensor
     return weights
-
-
-@contextlib.contextmanager
-def _unsharded() -> Iterator[None]:
-    """Load whole weights, although under ZeRO-3 transformers would shard them."""
-    from transformers.integrations import deepspeed
-
-    reference = deepspeed._hf_deepspeed_config_weak_ref
-    deepspeed._hf_deepspeed_config_weak_ref = None
-    try:
-        yield
-    finally:
-        deepspeed._hf_deepspeed_config_weak_ref = reference

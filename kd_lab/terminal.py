@@ -1,4 +1,4 @@
-"""Output for a terminal: a line before a wait, and text in any encoding."""
+"""Output for a terminal: a line before a wait, bars that end, and text in any encoding."""
 
 import io
 import sys
@@ -14,6 +14,13 @@ def take_any_text() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def end_progress_bars() -> None:
+    """Close the bars that a broken-off training left open: what is said next has its own line."""
+    tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)
+    for bar in list(getattr(tqdm, "_instances", ())):
+        bar.close()
 
 
 @contextmanager

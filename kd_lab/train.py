@@ -21,17 +21,24 @@ from kd_lab.data.packed_rows import PackedRows
 from kd_lab.data.row_store import RowStore
 from kd_lab.data.shards import ShardStore
 from kd_lab.data.trained_turns import NO_ANSWER
-from kd_lab.files import only_one_at_work
+from kd_lab.files import being_written, check_room, only_one_at_work, raise_if_full
 from kd_lab.hub import check_model_at_hand
 from kd_lab.model_identity import check_same_teacher, tokenizer_hash
 from kd_lab.models import Model
 from kd_lab.next_step import check_folder, check_model_path
-from kd_lab.runs.resuming import start_run
+from kd_lab.runs.resuming import check_no_other_model, start_run
 from kd_lab.runs.run_files import resolved_config
 from kd_lab.runs.run_folder import MarkWholeCheckpoints, MetricsWriter, finish_run, record_run
-from kd_lab.student import StudentArguments, head_rows, load_student, load_tokenizer
+from kd_lab.student import (
+    StudentArguments,
+    check_student,
+    head_rows,
+    load_student,
+    load_tokenizer,
+)
 from kd_lab.teacher.arguments import TeacherArguments, check_teacher_arguments, teacher_of
 from kd_lab.teacher.stored import StoredTeacher, answers_end_tokens, stored_answers
+from kd_lab.trainers.at_hand import check_at_hand, least_bytes
 from kd_lab.trainers.distil_config import NO_FLOAT16, DistilConfig, check_one_gpu
 from kd_lab.trainers.token_distil import TokenDistilTrainer
 from kd_lab.vocabulary import shared_vocabulary_size
@@ -51,6 +58,7 @@ class TrainTeacherArguments(TeacherArguments):
     )
 
 
+WITH_RESUME = "give the same command with --resume_from_checkpoint true"
 ARGUMENTS = (StudentArguments, TrainTeacherArguments, DataArguments, DistilConfig)
 
 
@@ -72,7 +80,9 @@ def run(
     check_model_at_hand(
         "teacher_model_name_or_path", teacher.teacher_model_name_or_path, teacher.teacher_revision
     )
+    check_at_hand(config)
     folder = Path(config.output_dir or "")
+    check_no_other_model(folder)
     with only_one_at_work(folder):
         _train(student, teacher, data, config, folder)
 
@@ -86,8 +96,13 @@ def _train(
 ) -> None:
     settings = resolved_config(student, teacher, data, config)
     resume_from = start_run(folder, config.resume_from_checkpoint, settings)
-    tokenizer = load_tokenizer(student, config.eos_token)
+    tokenizer = load_tokenizer(student, config.eos_token, config.pad_token)
+    size = check_student(student, tokenizer)
+    if not student.use_peft:
+        check_room(folder, least_bytes(config, size, student.dtype), "the trained model")
     teacher_model = teacher_of(teacher)
+    if teacher_model is not None:
+        teacher_model.check()
     vocab_size = check_vocabularies(student, tokenizer, teacher_model)
     check_answers(teacher, tokenizer, teacher_model)
     stored = load_stored_teacher(teacher, config, tokenizer, teacher_model)
@@ -107,9 +122,13 @@ def _train(
         callbacks=[MetricsWriter(folder), MarkWholeCheckpoints()],
     )
     record_run(folder, settings)
-    trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
-    trainer.save_model(str(folder))
-    finish_run(folder)
+    try:
+        trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
+        trainer.save_model(str(folder))
+        finish_run(folder)
+    except Exception as error:  # of torch, safetensors and the system
+        raise_if_full(error, being_written(error, folder), WITH_RESUME)
+        raise
     if trainer.accelerator.is_main_process:
         print(f"wrote {folder}: the student, metrics.jsonl, config.yaml, README.md")
     if trainer.accelerator.num_processes > 1:  # a peer that still talks must not find it gone

@@ -10,11 +10,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FLOORS = (
-    "divergences vocabulary files recipe methods hub terminal house_style machine honoured_options",
+    "divergences vocabulary files recipe methods hub terminal house_style machine honoured_options "
+    "refusals readable interrupts",
+    "option_values",
     "loss smollm2 runs",
     "next_step",
     "data model_identity model_shapes",
     "model_loading",
+    "model_check",
     "models states",
     "student teacher",
     "rollout",

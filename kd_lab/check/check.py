@@ -130,6 +130,8 @@ def run(arguments: CheckArguments) -> None:
         raise ValueError(f"dtype must be float32 or float64, not {arguments.dtype!r}")
     if arguments.form not in CALLED:
         raise ValueError(f"form must be one of {', '.join(CALLED)}, not {arguments.form!r}")
+    if arguments.topk < 1:
+        raise ValueError(f"topk must be at least 1, not {arguments.topk}")
     function = load_function(arguments.function)
     how = {
         "settings": arguments.settings,

@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 # The default number drawn from the named sources; other sources give all.
 DRAWN = {"train": 20_000, "test": 1_000}
+MOST = 10_000_000  # of either; more would fill the memory without a word
 
 Split = Literal["train", "test"]
 BOTH: tuple[Split, ...] = ("train", "test")
@@ -113,29 +114,39 @@ class Drawn(NamedTuple):
     notes: list[str]  # a sentence each
 
 
+def check_data_numbers(args: DataArguments) -> None:
+    """Refuse numbers out of their range; no source needs to exist.
+
+    Raises:
+        ValueError: names the option.
+    """
+    for name in ("num_conversations", "num_test_conversations"):
+        if (count := getattr(args, name)) is not None and count < 1:
+            raise ValueError(f"{name} must be at least 1, not {count}")
+        if count is not None and count > MOST:
+            raise ValueError(f"{name} must be at most {MOST:,}, not {count:,}")
+    if not 0 <= args.conversation_seed < 2**32:
+        raise ValueError(f"conversation_seed must lie in [0, 2^32), not {args.conversation_seed}")
+    if not 0 <= args.two_turn_share <= 1:
+        raise ValueError(f"two_turn_share must lie in [0, 1], not {args.two_turn_share}")
+    if args.test_share is not None and not 0 < args.test_share < 1:
+        raise ValueError(f"test_share must lie between 0 and 1, not {args.test_share}")
+
+
 def check_data_arguments(args: DataArguments) -> None:
     """Refuse what can be refused before anything is loaded.
 
     Raises:
         ValueError: a source that does not exist, or a number out of range.
     """
-    for name in ("num_conversations", "num_test_conversations"):
-        if (count := getattr(args, name)) is not None and count < 1:
-            raise ValueError(f"{name} must be at least 1, not {count}")
-    if not 0 <= args.conversation_seed < 2**32:
-        raise ValueError(f"conversation_seed must lie in [0, 2^32), not {args.conversation_seed}")
-    if not 0 <= args.two_turn_share <= 1:
-        raise ValueError(f"two_turn_share must lie in [0, 1], not {args.two_turn_share}")
+    check_data_numbers(args)
     if args.two_turn_share and "toy" not in (args.dataset, args.test_dataset):
         raise ValueError(f"two_turn_share is for the toy language, and dataset is {args.dataset}")
     for source in (source_of(args), _test_source(args)):
         if source is not None:
             check_source(source)
-    if args.test_share is not None:
-        if not 0 < args.test_share < 1:
-            raise ValueError(f"test_share must lie between 0 and 1, not {args.test_share}")
-        if args.test_dataset is not None or args.dataset in NAMED:
-            raise ValueError("test_share is for one source without a test split")
+    if args.test_share is not None and (args.test_dataset is not None or args.dataset in NAMED):
+        raise ValueError("test_share is for one source without a test split")
 
 
 def load_conversations(args: DataArguments, splits: Sequence[Split] = BOTH) -> DatasetDict:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kd_lab.evaluation.bartscore import BART
+from kd_lab.data.shards import ShardStore
+from kd_lab.evaluation.bartscore import BART, check_bart
 from kd_lab.models import check_dtype
 from kd_lab.next_step import check_folder, check_model_path
 from kd_lab.rollout.sampling import Sampling
@@ -92,6 +93,9 @@ def check_evaluate_arguments(args: EvaluateArguments) -> Sampling:
         )
     for name in ("answers", "teacher_answers"):
         check_folder(name, getattr(args, name), "generate --split test")
+        if getattr(args, name) is not None:
+            ShardStore.open(getattr(args, name), "answers", verify=False)
+    check_bart(args.bart_model)
     output_folder(args)
     return sampling_of(args)
 

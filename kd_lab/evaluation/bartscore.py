@@ -8,6 +8,7 @@ tokens include <s> and </s>, and both texts are cut at 1,024 tokens. The post's 
 facebook/bart-large-cnn.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kd_lab.model_loading import readable
+from kd_lab.readable import readable
 from kd_lab.states import LOGIT_ENTRIES
 
 if TYPE_CHECKING:  # importing transformers takes seconds
@@ -28,6 +29,29 @@ Floats = NDArray[np.float64]
 
 BART = "facebook/bart-large-cnn"
 MAX_TOKENS = 1024  # of a text; cut further where the model has fewer positions
+
+
+def check_bart(name_or_path: str | None) -> None:
+    """Look at BART's folder before any model loads; a name on the hub is left to ``load``.
+
+    Raises:
+        ValueError: the path leads nowhere, or the folder holds no BART model.
+    """
+    if name_or_path is None:
+        return
+    folder = Path(name_or_path).expanduser()
+    if not folder.is_dir():
+        is_name = name_or_path.count("/") <= 1 and name_or_path[:1] not in (".", "/", "~")
+        if folder.exists() or not is_name:
+            raise ValueError(f"bart_model: there is no folder {name_or_path}")
+        return
+    try:
+        with readable(folder / "config.json"):
+            kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
+        if kind != "bart":
+            raise ValueError(f"its config.json is of a {kind} model")
+    except ValueError as error:
+        raise ValueError(f"bart_model: {name_or_path} holds no BART model: {error}") from error
 
 
 class BartScorer:

@@ -93,6 +93,8 @@ def evaluate(args: EvaluateArguments, data: DataArguments) -> dict[str, Any]:
     student = Model(args.model_name_or_path, args.model_revision, args.dtype)
     check_may_write(output_folder(args), student.name, student.identity)
     teacher = teacher_of(args)
+    for model in (student, teacher) if teacher is not None else (student,):
+        model.check()
     vocab_size = shared_size(student, teacher or student)
     test = load_test_set(data, student.tokenizer, args.max_prompt_length, args.max_length)
     settings = resolved_config(args, data)

@@ -8,7 +8,7 @@ It takes the recipes of ``kd-lab train``. Its own options are the numbers that n
 result prints them. kd_lab/planning/planned_run.py has the arithmetic; its tests check it.
 """
 
-from kd_lab.data.conversations import DataArguments
+from kd_lab.data.conversations import DataArguments, check_data_numbers
 from kd_lab.planning.advice import CACHE, FITS, fits, what_would_fit
 from kd_lab.planning.planned_config import PlannedConfig
 from kd_lab.planning.planned_run import (
@@ -38,6 +38,7 @@ def run(
     Raises:
         ValueError: a model of unknown size, or a setting that cannot be planned.
     """
+    check_data_numbers(data)
     print(describe(make_job(plan, student, teacher, data, config)))
 
 

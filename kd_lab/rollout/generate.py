@@ -174,6 +174,7 @@ def _describe(args: GenerateArguments, data: DataArguments, sampling: Sampling) 
     from transformers import GenerationConfig
 
     teacher = Model(args.teacher_model_name_or_path, args.teacher_revision, args.teacher_dtype)
+    teacher.check()
     tokenizer = teacher.tokenizer
     split = as_split(args.split)
     prompts, dropped, _ = RowStore(data, tokenizer, [split]).prompts(split, args.max_prompt_length)

@@ -72,6 +72,7 @@ def run(args: QuestionArguments) -> None:
 def _write(args: QuestionArguments, sampling: Sampling) -> None:
     folder = Path(args.output_dir)
     teacher = Model(args.teacher_model_name_or_path, args.teacher_revision, args.teacher_dtype)
+    teacher.check()
     wanted = {
         "kind": KIND,
         "teacher": teacher.identity,

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from kd_lab.rollout.sampling import Sampling
 
+MOST_TOKENS = 10_000_000  # of an answer; no model has as many positions
 TOP_P = "Nucleus sampling: keep the likeliest tokens that together have this probability."
 
 
@@ -39,6 +40,10 @@ def sampling_of(args: SamplingArguments) -> Sampling:
     """
     if args.rollout_batch_size < 1:
         raise ValueError(f"rollout_batch_size must be at least 1, not {args.rollout_batch_size}")
+    if args.max_new_tokens > MOST_TOKENS:
+        raise ValueError(
+            f"max_new_tokens must be at most {MOST_TOKENS:,}, not {args.max_new_tokens:,}"
+        )
     if not 0 <= args.sampling_temperature < float("inf"):
         raise ValueError(
             f"sampling_temperature must be 0 (greedy) or positive, not {args.sampling_temperature}"

@@ -67,6 +67,18 @@ def start_run(
     return checkpoint
 
 
+def check_no_other_model(folder: Path) -> None:
+    """Refuse to train over a model that no run wrote.
+
+    Raises:
+        ValueError: names the folder.
+    """
+    if (folder / "config.json").is_file() and not (folder / CONFIG).is_file():
+        raise ValueError(
+            f"output_dir: {folder} holds a model that no run wrote there: give another folder"
+        )
+
+
 def has_trained(folder: Path) -> bool:
     """Whether a folder belongs to a run: one that failed before its first step does not own it."""
     if (folder / COMPLETE).exists() or any(folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")):

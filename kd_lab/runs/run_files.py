@@ -46,14 +46,18 @@ def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
         ValueError: a line before the last is no JSON object; names the file and line.
     """
     path = Path(folder) / METRICS
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     metrics = []
     for number, line in enumerate(lines, 1):
         try:
-            metrics.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number < len(lines) or line.endswith("\n"):
-                raise ValueError(f"{path}:{number}: not JSON: {error.msg}") from error
+            metrics.append(json.loads(line.decode("utf-8")))
+        except ValueError as error:  # of the text, or of the JSON in it
+            if number < len(lines) or line.endswith(b"\n"):
+                reason = getattr(error, "msg", "no text in UTF-8")
+                raise ValueError(f"{path}:{number}: not JSON: {reason}") from error
+    for number, line in enumerate(metrics, 1):
+        if not isinstance(line, dict):
+            raise ValueError(f"{path}:{number}: {line!r}, and no line of a training")
     return metrics
 
 

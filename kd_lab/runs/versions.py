@@ -44,7 +44,11 @@ def _git_commit() -> tuple[str | None, bool | None]:
     def git(*words: str) -> str:
         here = Path(__file__).parent
         return subprocess.run(
-            ["git", *words], cwd=here, capture_output=True, text=True, check=True
+            ["git", "--no-optional-locks", *words],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout.strip()
 
     try:

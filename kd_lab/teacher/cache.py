@@ -37,7 +37,7 @@ from kd_lab.data.examples import say_rows_without_end
 from kd_lab.data.packed_rows import PackedRows
 from kd_lab.data.row_store import RowStore
 from kd_lab.data.shards import Shard, ShardStore
-from kd_lab.files import only_one_at_work
+from kd_lab.files import check_room, only_one_at_work
 from kd_lab.loss import CHUNK_SIZE
 from kd_lab.loss.plain_logits import check_plain_logits
 from kd_lab.model_identity import check_same_teacher, tokenizer_hash
@@ -159,7 +159,9 @@ def cache_teacher(args: CacheArguments, data: DataArguments) -> ShardStore:
     process = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=1))
     with process.main_process_first():
         teacher = Model(args.teacher_model_name_or_path, args.teacher_revision, args.teacher_dtype)
+        teacher.check()
         settings, rows = _describe(args, data, teacher)
+        check_room(Path(args.output_dir), _bytes(args, teacher, rows), "the cache, whole,")
         store = ShardStore.create(
             args.output_dir,
             "cache",
@@ -219,6 +221,14 @@ def _describe(
         rows = PackedRows.of(written)
         source = {"answers": answers}
     return settings | {"source": source, "rows_sha256": rows.sha256()}, rows
+
+
+def _bytes(args: CacheArguments, teacher: Model, rows: PackedRows) -> int:
+    """The size of the shards that are still to be written, about."""
+    hidden = teacher.config.get_text_config().hidden_size
+    each = 2 * hidden if args.teacher_signal == "hidden" else 4 * args.topk + 4
+    there = sum(path.stat().st_size for path in Path(args.output_dir).glob("shard-*.safetensors"))
+    return int(rows.positions_per_row().sum()) * each - there
 
 
 def _head(model: "PreTrainedModel", vocab_size: int) -> tuple[Tensor, Tensor | None]:

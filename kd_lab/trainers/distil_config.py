@@ -19,7 +19,7 @@ from kd_lab.divergences import Divergence, get_divergence
 from kd_lab.honoured_options import check_honoured
 from kd_lab.machine.nvidia import nvidia_gpus, torch_build, why_unused
 from kd_lab.methods import PREFIX_SOURCES, Point
-from kd_lab.rollout.sampling_arguments import SamplingArguments
+from kd_lab.rollout.sampling_arguments import SamplingArguments, sampling_of
 from kd_lab.trainers.figures import LOSSES
 from kd_lab.trainers.ranges import check_ranges
 
@@ -112,6 +112,7 @@ class DistilConfig(SamplingArguments, SFTConfig):
         if isinstance(self.divergence_settings, str):
             self.divergence_settings = _mapping("divergence_settings", self.divergence_settings)
         self.get_divergence()
+        sampling_of(self)  # its ranges
         writer = self.point.source.writer
         if not 0 <= self.student_share <= 1:
             raise ValueError(f"student_share must lie in [0, 1], not {self.student_share}")
