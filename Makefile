@@ -20,8 +20,8 @@ ifneq ($(filter-out cpu,$(TORCH)),)
 $(error TORCH is $(TORCH); it can be cpu, or unset for the build that PyPI has)
 endif
 
-.PHONY: help demo demo-smol tiny smol test test-vllm lint figures audit evidence claims \
-	site browser notebooks bench check-installs lock clean
+.PHONY: help demo demo-smol tiny smol test test-vllm hardening lint figures audit evidence \
+	claims field site browser notebooks bench check-installs lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -58,6 +58,9 @@ evidence: smol  ## all studies of language models behind assets/results/ (three 
 claims: $(VENV)/.core  ## write CLAIMS.md anew from assets/results/
 	$(PY) -m evidence claims
 
+field: $(VENV)/.dev  ## check the losses of other projects, and write FIELD.md (three minutes)
+	$(PY) -m evidence field
+
 site: $(VENV)/.site  ## the book as static pages, in build/site/; needs no network
 	$(PY) -m sphinx -q -a -W --keep-going -b html -c site -d build/doctrees . build/site
 	@echo "wrote build/site: $(PY) -m http.server -d build/site, then open http://localhost:8000"
@@ -81,6 +84,9 @@ test: $(VENV)/.dev  ## all notebooks and all tests
 test-vllm: $(VLLM_VENV)/.ready  ## vLLM's answers against transformers' (4 GB more; no GPU needed)
 	VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=0-1 \
 		$(VLLM_VENV)/bin/python -m pytest tests/kd_lab/rollout/vllm_engine_check.py
+
+hardening: $(VENV)/.dev  ## damages, kills, two writers, odd names, splits, by the hundred (an hour)
+	OMP_NUM_THREADS=1 $(PY) -m tests.hardening --json assets/results/hardening.json
 
 lint: $(VENV)/.dev  ## formatting, lint and types
 	$(PY) -m ruff format --check .

@@ -4,11 +4,13 @@
     python -m evidence NAME RUNS             # measures finished runs: assets/results/NAME.json
     python -m evidence publish STUDY RUNS    # copies a study's own report into assets/
     python -m evidence claims                # writes CLAIMS.md from assets/results/
+    python -m evidence field                 # checks other projects' losses, and writes FIELD.md
 
 Run it in the project's folder. ``make evidence`` runs all of them.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +19,7 @@ from evidence.claims.page import write_page
 from evidence.claims.results import Results
 from evidence.measurements import MEASUREMENTS, RESULTS, take
 from evidence.publish import PUBLISHED, publish
+from kd_lab.files import write_text
 
 PAGE = Path("CLAIMS.md")
 
@@ -34,6 +37,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if words.command == "claims":
             PAGE.write_text(write_page(Results(RESULTS)).text, encoding="utf-8")
             written = [PAGE]
+        elif words.command == "field":
+            from evidence.field.measure import measure
+            from evidence.field.page import write_page as write_field
+
+            result, page = RESULTS / "field.json", Path("FIELD.md")
+            found = measure()
+            write_text(result, json.dumps(found, ensure_ascii=False, indent=1) + "\n")
+            write_text(page, write_field(found))
+            written = [result, page]
         elif words.command == "publish":
             written = publish(words.study, words.runs)
         else:
@@ -59,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("study", choices=PUBLISHED, metavar="STUDY", help=", ".join(PUBLISHED))
     command.add_argument("runs", type=Path, metavar="RUNS", help="the study's folder; only read")
     commands.add_parser("claims", help="CLAIMS.md, written from assets/results/")
+    commands.add_parser("field", help="other projects' losses, checked, and FIELD.md")
     return parser
 
 

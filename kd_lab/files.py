@@ -121,6 +121,17 @@ def delete_parts(path: Path) -> None:
         part.unlink()
 
 
+def delete_remains(folder: Path) -> None:
+    """Delete what killed processes left in a folder: hidden parts, and safetensors' own ones.
+
+    No other process may write in the folder now.
+    """
+    for pattern in (".*.[0-9]*.part*", ".tmp??????"):
+        for path in folder.glob(pattern):
+            if path.is_file():
+                path.unlink()
+
+
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """An empty hidden folder that becomes ``folder`` only if the block ends well.

@@ -109,3 +109,54 @@ def check_honoured(arguments: Any) -> None:
                 f"{field.name} is {value!r} and would have no effect: {PASSED_OVER[field.name]}; "
                 f"leave it out (its default is {default!r})"
             )
+
+
+ROWS_DEALT = "each process takes its own batches, and each row counts once, as they are"
+STEPS = "gradient_accumulation_steps says it, and is what the run's folder records"
+# Keys of accelerator_config that are refused unless they are at their default.
+ACCELERATOR = {
+    "even_batches": f"{ROWS_DEALT}; a process without rows would be waited for",
+    "split_batches": f"{ROWS_DEALT}; per_device_train_batch_size is that of one process",
+    "dispatch_batches": ROWS_DEALT,
+    "use_seedable_sampler": "a resumed run would see its rows in another order",
+    "use_configured_state": "kd-lab starts accelerate itself",
+}
+ACCUMULATION = ("sync_each_batch",)  # keys of gradient_accumulation_kwargs that are honoured
+
+
+def check_accelerator_keys(config: Any) -> None:
+    """Refuse an unknown key of accelerator_config, before transformers reads it.
+
+    Raises:
+        ValueError: names the key and the known ones.
+    """
+    from transformers.trainer_pt_utils import AcceleratorConfig
+
+    known = [field.name for field in dataclasses.fields(AcceleratorConfig)]
+    for key in config if isinstance(config, dict) else ():
+        if key not in known:
+            raise ValueError(f"accelerator_config has no key {key!r} (known: {', '.join(known)})")
+
+
+def check_accelerator_config(config: Any) -> None:
+    """Refuse what would deal rows or count steps in another way than the loss and the records do.
+
+    Args:
+        config: transformers' AcceleratorConfig.
+    Raises:
+        ValueError: a key is not at its default; the message says why.
+    """
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name, field.default)  # transformers takes one away
+        same = (field.default, False) if field.default is None else (field.default,)
+        if field.name in ACCELERATOR and value not in same:
+            raise ValueError(
+                f"accelerator_config: {field.name} is {value!r}, but {ACCELERATOR[field.name]}; "
+                f"leave it out (its default is {field.default!r})"
+            )
+    for key in config.gradient_accumulation_kwargs or ():
+        if key not in ACCUMULATION:
+            raise ValueError(
+                f"accelerator_config: gradient_accumulation_kwargs has {key}, but {STEPS}; "
+                "leave it out"
+            )

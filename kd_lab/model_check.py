@@ -29,7 +29,7 @@ def check_loadable(
     """
     base = lora_base(name)
     if base is not None:
-        return check_loadable(base, None, attn_implementation)
+        return check_loadable(*base, attn_implementation)
     model = without_weights(name, load_config(name, revision), attn_implementation)
     if Path(name).is_dir():
         _check_weights(Path(name), model)

@@ -68,6 +68,7 @@ def model_files(name_or_path: str) -> list[Path] | None:
     configs = [folder / name for name in CONFIGS if (folder / name).exists()]
     weights = sorted({path for pattern in WEIGHTS for path in folder.glob(pattern)})
     if not configs or not weights:
+        check_whole(folder)  # names the file, where a marker vouches for one
         missing = "weights" if configs else "config.json"
         raise ValueError(f"{folder} holds no model: it has no {missing}")
     if any((folder / name).is_file() for name in OF_A_RUN) and not (folder / COMPLETE).is_file():

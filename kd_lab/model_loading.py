@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kd_lab.readable import readable
-from kd_lab.runs.marker import check_whole
+from kd_lab.runs.marker import check_whole, vouched_files
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -18,8 +18,8 @@ if TYPE_CHECKING:  # importing transformers takes seconds
 ADAPTER = "adapter_config.json"
 
 
-def lora_base(name: str) -> str | None:
-    """The base model of a folder of LoRA weights; None where the folder holds a model.
+def lora_base(name: str) -> tuple[str, str | None] | None:
+    """Base model and revision of a folder of LoRA weights; None where the folder holds a model.
 
     Raises:
         ValueError: the folder's adapter_config.json cannot be read, or names no base.
@@ -28,10 +28,11 @@ def lora_base(name: str) -> str | None:
     if not path.is_file() or (Path(name) / "config.json").is_file():
         return None
     with readable(path):
-        base = json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"]
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        base = settings["base_model_name_or_path"]
     if not base:
         raise ValueError(f"{path} names no base model: train again with --merge_lora true")
-    return str(base)
+    return str(base), settings.get("revision")
 
 
 def load_config(name: str, revision: str | None = None) -> Any:
@@ -45,7 +46,8 @@ def load_config(name: str, revision: str | None = None) -> Any:
 
     base = lora_base(name)
     if base is not None:
-        return load_config(base)
+        return load_config(*base)
+    _check_but_weights(name)
     with readable(name):
         config = AutoConfig.from_pretrained(name, revision=revision)
     if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or config.is_encoder_decoder:
@@ -66,6 +68,7 @@ def load_tokenizer(name: str, revision: str | None = None) -> "PreTrainedTokeniz
 
     if Path(name).is_dir() and not any(map(_is_of_a_tokenizer, Path(name).iterdir())):
         raise ValueError(f"{name} has no tokenizer: copy the model's tokenizer files into it")
+    _check_but_weights(name)
     with readable(name):
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
     if not len(tokenizer):
@@ -94,7 +97,7 @@ def load_causal_lm(name: str, revision: str | None = None, **loading: Any) -> "P
         check_whole(Path(name))
     base = lora_base(name)
     if base is not None:
-        return _with_lora(load_causal_lm(base, **loading), name)
+        return _with_lora(load_causal_lm(*base, **loading), name)
     load_config(name, revision)
     with readable(name):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -119,3 +122,13 @@ def _with_lora(model: "PreTrainedModel", folder: str) -> "PreTrainedModel":
 
     with readable(folder):
         return PeftModel.from_pretrained(model, folder).merge_and_unload()  # type: ignore[return-value]
+
+
+def _check_but_weights(name: str) -> None:
+    """Compare a folder's small files with its marker: its template decides which rows are read."""
+    folder = Path(name)
+    if folder.is_dir():
+        small = (
+            file for file in vouched_files(folder) if not file.endswith((".safetensors", ".bin"))
+        )
+        check_whole(folder, only=small)

@@ -1,5 +1,6 @@
 """What a library raises for a file that it cannot read, in one line with the file's name."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,17 @@ def readable(name: str | Path) -> Iterator[None]:
     except MemoryError:
         raise
     except Exception as error:  # safetensors, tokenizers, json and torch have no common base
-        raise ValueError(f"{name} cannot be read: {reason_of(error)}") from error
+        raise ValueError(f"{_at_fault(Path(name))} cannot be read: {reason_of(error)}") from error
+
+
+def _at_fault(path: Path) -> Path:
+    """The first file of a folder that is no JSON where it should be, or else the folder."""
+    for file in sorted(path.glob("*.json")) if path.is_dir() else ():
+        try:
+            json.loads(file.read_bytes())
+        except ValueError:
+            return file
+    return path
 
 
 def reason_of(error: BaseException) -> str:

@@ -15,7 +15,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from kd_lab.data.packed_rows import PackedRows
 from kd_lab.loss.chunks import LiveDistribution, Projection
-from kd_lab.loss.plain_logits import check_plain_logits
+from kd_lab.loss.plain_logits import TOKENS, check_plain_logits
+from kd_lab.positions import check_positions
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedModel
@@ -130,14 +131,17 @@ def trained_states(
         models: causal language models in eval mode.
         tokens_per_batch: of a forward pass, padding included.
     Raises:
-        ValueError: a row without a trained token, or a model that scales or caps its logits.
+        ValueError: a row without a trained token, a model that has too few positions for a row,
+            or one whose logits are not its hidden states times its head.
         FloatingPointError: a model's hidden states are not finite.
     """
     empty = np.flatnonzero(rows.positions_per_row() == 0)
     if len(empty):
         raise ValueError(f"row {empty[0]} has no token to predict")
     for model in models:
-        check_plain_logits(model, torch.from_numpy(rows.input_ids[:8]).long())
+        name, longest = model.config.name_or_path or "", int(rows.lengths.max())
+        check_positions(name, model.config, "the longest row", longest, "max_length")
+        check_plain_logits(model, torch.from_numpy(rows.input_ids[:TOKENS]).long())
     device = models[0].device
     for start in range(0, len(rows.lengths), ROWS_AT_A_TIME):
         part = rows.select(range(start, min(start + ROWS_AT_A_TIME, len(rows.lengths))))

@@ -4,7 +4,7 @@ import json
 import math
 import os
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import (
@@ -25,6 +25,9 @@ from kd_lab.models import Model
 from kd_lab.readable import reason_of
 from kd_lab.recipe import did_you_mean
 
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
 
 @dataclass
 class StudentArguments(ModelConfig):
@@ -41,10 +44,15 @@ class StudentArguments(ModelConfig):
         default=1,
         metadata={"help": "Start from every k-th layer of model_name_or_path: 2 keeps half."},
     )
+    merge_lora: bool = field(
+        default=False,
+        metadata={
+            "help": "LoRA: save the whole model with the trained weights merged in, no adapter."
+        },
+    )
 
     def __post_init__(self) -> None:
         check_honoured(self)
-        _check_lora(self)
         super().__post_init__()
         if isinstance(self.model_shape, str):
             try:
@@ -60,6 +68,7 @@ class StudentArguments(ModelConfig):
                 f"keep_every is {self.keep_every}: it must be at least 1, and more only with "
                 "model_name_or_path"
             )
+        _check_lora(self)
 
 
 def _check_lora(student: StudentArguments) -> None:
@@ -73,6 +82,15 @@ def _check_lora(student: StudentArguments) -> None:
         is_lora = of.name.startswith("lora_") or of.name in ("use_dora", "use_rslora")
         if is_lora and not student.use_peft and getattr(student, of.name) != of.default:
             raise ValueError(f"{of.name} would have no effect without LoRA: say --use_peft true")
+    if student.merge_lora and not student.use_peft:
+        raise ValueError("merge_lora is true, and there is no LoRA: say --use_peft true as well")
+    for name, value in ("model_shape", student.model_shape), ("keep_every", student.keep_every - 1):
+        if student.use_peft and value:
+            raise ValueError(
+                f"use_peft is true and {name} is given: LoRA weights fit a model in a folder, and "
+                "this one is in none; train it first without use_peft, and give its folder as "
+                "model_name_or_path"
+            )
 
 
 def _check_shape(shape: Any) -> None:
@@ -178,6 +196,22 @@ def _shape_config(student: StudentArguments, tokenizer: PreTrainedTokenizerBase)
         return Qwen2Config(**settings)
     except Exception as error:  # of transformers' checks, which have no common base
         raise ValueError(f"model_shape: {reason_of(error)}") from error
+
+
+def student_config(student: StudentArguments) -> Any:
+    """The student's configuration; no weights are read."""
+    if student.model_name_or_path is None:
+        assert isinstance(student.model_shape, dict)
+        return Qwen2Config(**student.model_shape)  # type: ignore[arg-type]
+    return load_config(student.model_name_or_path, student.model_revision)
+
+
+def lora_config(student: StudentArguments) -> "PeftConfig | None":
+    """The settings of its LoRA, with the revision of the base; None without LoRA."""
+    config = get_peft_config(student)
+    if config is not None:
+        config.revision = student.model_revision
+    return config
 
 
 def load_student(student: StudentArguments, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:

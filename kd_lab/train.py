@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
-from trl import get_peft_config
 
 from kd_lab.data.conversations import DataArguments, check_data_arguments
 from kd_lab.data.examples import NoRows, say_rows_without_end
@@ -35,11 +34,15 @@ from kd_lab.student import (
     head_rows,
     load_student,
     load_tokenizer,
+    lora_config,
+    student_config,
 )
 from kd_lab.teacher.arguments import TeacherArguments, check_teacher_arguments, teacher_of
-from kd_lab.teacher.stored import StoredTeacher, answers_end_tokens, stored_answers
+from kd_lab.teacher.stored import StoredTeacher, answers_end_tokens, stored_answers, with_true_data
 from kd_lab.trainers.at_hand import check_at_hand, least_bytes
 from kd_lab.trainers.distil_config import NO_FLOAT16, DistilConfig, check_one_gpu
+from kd_lab.trainers.given import check_lengths
+from kd_lab.trainers.lora import save_merged
 from kd_lab.trainers.token_distil import TokenDistilTrainer
 from kd_lab.vocabulary import shared_vocabulary_size
 
@@ -94,7 +97,7 @@ def _train(
     config: DistilConfig,
     folder: Path,
 ) -> None:
-    settings = resolved_config(student, teacher, data, config)
+    settings = with_true_data(resolved_config(student, teacher, data, config))
     resume_from = start_run(folder, config.resume_from_checkpoint, settings)
     tokenizer = load_tokenizer(student, config.eos_token, config.pad_token)
     size = check_student(student, tokenizer)
@@ -107,6 +110,10 @@ def _train(
     check_answers(teacher, tokenizer, teacher_model)
     stored = load_stored_teacher(teacher, config, tokenizer, teacher_model)
     train_rows, test_rows = load_rows(teacher, data, config, tokenizer, stored)
+    readers = {student.model_name_or_path or "model_shape": student_config(student)}
+    if teacher_model is not None and stored is None:
+        readers[teacher_model.name] = teacher_model.config
+    check_lengths(readers, config, train_rows, test_rows, stored_rows(teacher))
 
     set_seed(config.seed)  # of the student's new weights, where it has any
     trainer = make_trainer(
@@ -118,13 +125,16 @@ def _train(
         eval_dataset=test_rows,
         processing_class=tokenizer,
         vocab_size=vocab_size,
-        peft_config=get_peft_config(student),
+        peft_config=lora_config(student),
         callbacks=[MetricsWriter(folder), MarkWholeCheckpoints()],
     )
     record_run(folder, settings)
     try:
         trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
-        trainer.save_model(str(folder))
+        if student.merge_lora:
+            save_merged(trainer, folder)
+        else:
+            trainer.save_model(str(folder))
         finish_run(folder)
     except Exception as error:  # of torch, safetensors and the system
         raise_if_full(error, being_written(error, folder), WITH_RESUME)
@@ -154,6 +164,8 @@ def check_arguments(
     check_data_arguments(data)
     if student.dtype == "float16":
         raise ValueError(f"dtype is float16, and {NO_FLOAT16}: say --dtype float32 or bfloat16")
+    if student.merge_lora and config.push_to_hub:
+        raise ValueError("push_to_hub uploads no merged model: say --merge_lora false, or push it")
     has_model = teacher.teacher_model_name_or_path is not None
     if config.alpha > 0 and not has_model and teacher.teacher_cache is None:
         raise ValueError(

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 FLOORS = (
     "divergences vocabulary files recipe methods hub terminal house_style machine honoured_options "
-    "refusals readable interrupts",
+    "refusals readable interrupts positions",
     "option_values",
     "loss smollm2 runs",
     "next_step",

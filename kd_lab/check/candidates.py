@@ -27,8 +27,8 @@ FAMILIES = {
     "skew_reverse_kl": ("alpha", (0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)),
     "adaptive_kl": ("mu", (0.1, 0.3, 0.4, 0.5, 0.6, 0.7, 0.9)),
 }
-# Log-probabilities that stand for a word that has none.
-NOTHING = -1e4
+# The log-probability that stands for a word that has none, where someone gives it one.
+NOTHING = -100.0
 TEMPERATURES = (0.5, 0.7, 0.8, 0.9, 1.5, 2.0, 3.0, 4.0, 5.0, 8.0)
 
 Value = Callable[[Situations, Tensor], Tensor]
@@ -144,25 +144,31 @@ def divergences() -> Iterator[tuple[str, tuple[tuple[str, float], ...], Divergen
             yield name, ((setting, value),), get_divergence(name, **{setting: value})
 
 
-def candidates(topk: int | None = None) -> list[Candidate]:
+def candidates(topk: int | None = None, whose: str = "teacher") -> list[Candidate]:
     """All that a gradient is held against, the likeliest first.
 
     Args:
-        topk: of a loss that sees so many words of the teacher; None: it sees them all.
+        topk: of a loss that sees so many words; None: it sees them all.
+        whose: likeliest words these are, the teacher's or the student's.
     """
     if topk is None:
         return [
             Candidate(name, settings, over_words(divergence))
             for name, settings, divergence in divergences()
         ] + RELATIVES
+    of = "" if whose == "teacher" else " on the student's top k"
     return (
         [
-            Candidate(f"{name}, {tail.words}", settings, _over_top(sum_of, tail, topk))
+            Candidate(f"{name}{of}, {tail.words}", settings, _over_top(sum_of, tail, topk, whose))
             for tail in TAILS
             for name, settings, sum_of in SUMS
         ]
         + [
-            Candidate(f"{name}, {TAILS[0].words}", settings, _over_top(divergence, TAILS[0], topk))
+            Candidate(
+                f"{name}{of}, {TAILS[0].words}",
+                settings,
+                _over_top(divergence, TAILS[0], topk, whose),
+            )
             for name, settings, divergence in divergences()
         ]
         + RELATIVES
@@ -211,9 +217,10 @@ def over_words(divergence: Divergence) -> Value:
     return lambda at, logits: divergence(at.teacher_logp, logits.log_softmax(-1))
 
 
-def _over_top(sum_of: Divergence, tail: Tail, topk: int) -> Value:
+def _over_top(sum_of: Divergence, tail: Tail, topk: int, whose: str) -> Value:
     def value(at: Situations, logits: Tensor) -> Tensor:
-        tokens = at.teacher_logp.topk(topk).indices
+        of = at.teacher_logp if whose == "teacher" else logits.detach()
+        tokens = of.topk(topk).indices
         return sum_of(
             tail.teacher(at.teacher_logp, tokens), tail.student(logits.log_softmax(-1), tokens)
         )

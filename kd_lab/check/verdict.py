@@ -103,9 +103,9 @@ class Verdict:
             return False
         candidate, coefficient = self.named.parts[0]
         found = dict(candidate.settings)
-        base = candidate.name.removesuffix(
-            f", {TAILS[0].words}"
-        )  # a bucket loses nothing but words
+        # A bucket merges words: what is left is the same divergence, of fewer outcomes.
+        base = candidate.name.removesuffix(f", {TAILS[0].words}")
+        base = base.removesuffix(" on the student's top k")
         same = all(abs(found.get(key, value) - value) < 5e-3 for key, value in settings.items())
         temperature = found.get("T", 1.0) == settings.get("T", 1.0)
         return base == name and coefficient > 0 and same and temperature
@@ -120,6 +120,7 @@ class Verdict:
                 {"name": c.name, "settings": dict(c.settings), "coefficient": coefficient}
                 for c, coefficient in self.named.parts
             ],
+            "is_explained": self.named.is_explained,
             "unexplained": self.named.unexplained,
             "cosines": self.named.cosines,
             "lengths": self.named.lengths,
@@ -147,7 +148,11 @@ def examine(loss: Loss, seed: int = 0) -> Verdict:
     known = candidates(loss.topk if loss.form == "topk" else None)
     if loss.samples and depends_on_batch(loss, at, seed):
         return _of_batches(loss, at, known, seed)
-    named = name_gradients(gradients(loss, at), at, known)
+    ours = gradients(loss, at)
+    named = name_gradients(ours, at, known)
+    if loss.form == "logits" and not named.is_explained:  # it may choose words by itself
+        of_top = name_gradients(ours, at, candidates(loss.topk, whose="student"))
+        named = of_top if of_top.is_explained else named
     reduction, findings = examine_batch(loss, seed)
     findings += of_name(named) + with_temperature(loss, at, named)
     return Verdict(

@@ -24,9 +24,12 @@ def check_manifest(folder: Path) -> dict[str, Any] | None:
         return None
     except ValueError as error:
         raise ValueError(f"{folder / MANIFEST}: not JSON: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
+    if not isinstance(manifest, dict):
         return None
-    check_sealed(folder / MANIFEST, manifest)
+    if {"kind", "settings", "files"} <= manifest.keys():  # ours, or it was before a change
+        check_sealed(folder / MANIFEST, manifest)
+    if manifest.get("kind") != KIND:
+        return None
     for name, written in manifest["files"].items():
         file = folder / name
         if not file.exists() or sha256_of_file(file) != written["sha256"]:

@@ -69,7 +69,10 @@ def prepare_data(data: DataArguments, folder: Path) -> tuple[dict[str, Any], boo
     if folder.exists() and not is_empty(folder):
         manifest = check_manifest(folder)
         if manifest is None:
-            raise ValueError(f"{folder} holds something else; give another --output_dir")
+            raise ValueError(
+                f"{folder} holds something else, without a {MANIFEST} of kd-lab data; give another "
+                "--output_dir"
+            )
         for of, values in wanted.items():
             for key in {**manifest[of], **values}:
                 before, now = manifest[of].get(key), values.get(key)

@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 SIDECAR = ".sidecar"
+SIDECAR_SEAL = "sidecar_sha256"  # a sidecar's key for the digest of its other values
 COMMANDS = {"answers": "kd-lab generate", "cache": "kd-lab cache"}  # which writes what kind
 
 
@@ -126,8 +127,9 @@ class ShardStore:
         absent = [shard for shard in shards if not store._is_there(store.path(shard))]
         if absent:
             raise ValueError(
-                f"{folder} is not finished: {len(shards) - len(absent)} of {len(shards)} shards "
-                f"are there; run the same `{command}` again, which goes on where it stopped"
+                f"{folder} is not finished: it lacks {store.path(absent[0]).name} or its "
+                f"{SIDECAR}, and {len(shards) - len(absent)} of {len(shards)} shards are there; "
+                f"run the same `{command}` again, which goes on where it stopped"
             )
         corrupted = store._corrupted(shards) if verify else []
         if corrupted:
@@ -232,7 +234,7 @@ class ShardStore:
         delete_parts(path)
         replace_file(path, save)
         about |= {"settings": self._fingerprint(), "sha256": sha256_of_file(path)}
-        write_text(_sidecar(path), json.dumps(about) + "\n")
+        write_text(_sidecar(path), json.dumps(about | {SIDECAR_SEAL: _seal(about)}) + "\n")
 
     def _save_manifest(self) -> None:
         text = json.dumps(sealed(self.manifest), indent=1, ensure_ascii=False) + "\n"
@@ -258,7 +260,8 @@ class ShardStore:
             about = _read_sidecar(path)
         except ValueError:  # the sidecar itself is broken
             return False
-        return about == {
+        sealed_by = about.pop(SIDECAR_SEAL, None)  # sidecars of the first edition have none
+        return sealed_by in (None, _seal(about)) and about == {
             "rows": rows,
             "tokens": about.get("tokens"),
             "settings": self._fingerprint(),
@@ -308,4 +311,12 @@ def _sidecar(path: Path) -> Path:
 
 
 def _read_sidecar(path: Path) -> dict[str, Any]:
-    return json.loads(_sidecar(path).read_text(encoding="utf-8"))
+    about = json.loads(_sidecar(path).read_text(encoding="utf-8"))
+    if not isinstance(about, dict):
+        raise ValueError(f"{_sidecar(path)} holds no mapping")
+    return about
+
+
+def _seal(about: dict[str, Any]) -> str:
+    """The digest of a sidecar's other values."""
+    return sha256_of(json.dumps(about, sort_keys=True))

@@ -44,9 +44,10 @@ from kd_lab.evaluation.measurements import (
     measure_texts,
     measure_toy_modes,
 )
-from kd_lab.evaluation.speed import measure_speed
+from kd_lab.evaluation.speed import SPEED_TOKENS, measure_speed
 from kd_lab.files import only_one_at_work, sha256_of
 from kd_lab.models import Model, shared_size
+from kd_lab.positions import check_positions
 from kd_lab.rollout.sampling import Completion, Sampling
 from kd_lab.runs.evaluations import check_may_write, write_evaluation
 from kd_lab.runs.run_files import RESULT, resolved_config
@@ -97,6 +98,8 @@ def evaluate(args: EvaluateArguments, data: DataArguments) -> dict[str, Any]:
         model.check()
     vocab_size = shared_size(student, teacher or student)
     test = load_test_set(data, student.tokenizer, args.max_prompt_length, args.max_length)
+    for model in (student,) if teacher is None else (student, teacher):
+        _check_positions(model, test, args)
     settings = resolved_config(args, data)
     with _progress() as step:
         evaluation = _Evaluation(args, student, teacher, vocab_size, test, step)
@@ -123,6 +126,16 @@ def evaluate(args: EvaluateArguments, data: DataArguments) -> dict[str, Any]:
         "settings": settings,
         "versions": versions,
     }
+
+
+def _check_positions(model: Model, test: HeldOut, args: EvaluateArguments) -> None:
+    """Refuse a test set that is too long for a model, and answers that would be."""
+    longest = max(map(len, test.prompts))
+    new_tokens = max(args.max_new_tokens, SPEED_TOKENS)
+    options = "max_new_tokens or max_prompt_length"
+    check_positions(model.name, model.config, "the longest prompt", longest, options, new_tokens)
+    row = int(test.rows.lengths.max())
+    check_positions(model.name, model.config, "the longest test row", row, "max_length")
 
 
 @dataclass

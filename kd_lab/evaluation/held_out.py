@@ -4,17 +4,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import yaml
-
 from kd_lab.data.conversations import DataArguments, source_of
 from kd_lab.data.examples import NoRows
 from kd_lab.data.held_out import HELD_OUT
 from kd_lab.data.packed_rows import PackedRows
 from kd_lab.data.row_kinds import NO_REFERENCE, TRAINING_ROW
 from kd_lab.data.row_store import RowStore
-from kd_lab.data.shards import ShardStore
 from kd_lab.data.sources import NAMED, has_test_split
+from kd_lab.runs.evaluations import read_yaml
 from kd_lab.runs.run_files import CONFIG
+from kd_lab.teacher.stored import stored_source
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedTokenizerBase
@@ -38,7 +37,7 @@ def check_not_trained(model: str, data: DataArguments) -> None:
     config = Path(model).expanduser() / CONFIG
     if not config.is_file():
         return
-    trained = yaml.safe_load(config.read_text(encoding="utf-8"))
+    trained = read_yaml(config)
     if isinstance(trained, dict) and trained_and_tested(_source_of(trained), data):
         raise ValueError(
             f"{model} was trained on conversations of {data.dataset} that this would test on, "
@@ -49,11 +48,7 @@ def check_not_trained(model: str, data: DataArguments) -> None:
 
 def _source_of(config: dict[str, Any]) -> dict[str, Any]:
     """The settings that name the source of a run's rows: its own, or its stored rows'."""
-    for key, kind in ("teacher_cache", "cache"), ("answers", "answers"):
-        if (folder := config.get(key)) is not None and Path(folder).is_dir():
-            source = ShardStore.open(folder, kind, verify=False).settings["source"]
-            return source["answers"]["source"] if "answers" in source else source
-    return config
+    return stored_source(config) or config
 
 
 def trained_and_tested(trained: Mapping[str, Any], tested: DataArguments) -> bool:

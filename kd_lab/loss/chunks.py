@@ -16,6 +16,7 @@ dtype. What they sum up to never has fewer than 32 bits (products.py): logits, s
 and the gradient of the logits are float32, and this gradient is rounded to be an operand itself.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -69,10 +70,13 @@ def distillation_loss(
             scratch; memory grows with it, the loss does not change.
     Raises:
         ValueError: shapes or settings that do not fit.
-        FloatingPointError: a logit that is infinite or NaN; says whose, and at which position.
+        FloatingPointError: a logit or a weight that is infinite or NaN; says whose, and at which
+            position.
     """
-    if not objective.temperature > 0:
+    if not 0 < objective.temperature < math.inf:
         raise ValueError(f"temperature must be positive, not {objective.temperature}")
+    if len(targets):
+        check_divisor(objective.num_items)
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
     for whose, side in ("teacher", teacher), ("student", student):
@@ -106,6 +110,17 @@ def check_tokens(what: str, tokens: Tensor, vocab_size: int) -> None:
             f"{what} go from {numbers.min()} to {numbers.max()}, outside the {vocab_size} rows of "
             "the vocabulary"
         )
+
+
+def check_divisor(num_items: float | Tensor) -> None:
+    """Refuse a divisor that is no positive number. A GPU is not waited for: it stops by itself."""
+    if isinstance(num_items, Tensor) and num_items.device.type == "cuda":
+        inside = (num_items > 0) & (num_items < math.inf)
+        torch._assert_async(inside, "num_items must be a positive number")
+        return
+    number = num_items.cpu().numpy() if isinstance(num_items, Tensor) else num_items
+    if not 0 < number < math.inf:
+        raise ValueError(f"num_items must be a positive number, not {number}")
 
 
 @dataclass
@@ -246,12 +261,17 @@ def _means(
     divergence, cross_entropy, student_finite, teacher_finite = (
         torch.cat(part) for part in zip(*losses, strict=True)
     )
-    is_finite = bool((student_finite & teacher_finite).all())  # a GPU is waited for, here alone
-    for whose, finite in ("student", student_finite), ("teacher", teacher_finite):
+    parts = {"the student's logits": student_finite, "the teacher's logits": teacher_finite}
+    for name, weights in objective.weights._asdict().items():
+        if isinstance(weights, Tensor):
+            parts[f"{name}_weights"] = weights.isfinite()
+    # A GPU is waited for, here alone.
+    is_finite = bool(torch.stack([finite.all() for finite in parts.values()]).all())
+    for what, finite in parts.items():
         if not is_finite and not finite.all():
             broken = (~finite).nonzero()
             raise FloatingPointError(
-                f"the {whose}'s logits are infinite or NaN at trained position {int(broken[0])} "
+                f"{what} are infinite or NaN at trained position {int(broken[0])} "
                 f"({len(broken)} of {len(finite)} trained positions)"
             )
     loss = objective.weights.cross_entropy * cross_entropy

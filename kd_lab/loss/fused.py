@@ -21,6 +21,7 @@ from kd_lab.loss.chunks import CHUNK_SIZE, DistillationLoss, LiveDistribution, d
 from kd_lab.loss.tiles import Objective, StoredDistribution, Weights, precise
 from kd_lab.vocabulary import IGNORED
 
+ROWS_AT_A_TIME = 1024  # of top k tokens, to be compared with one another
 TOPK_SLACK = 0.02  # log-probabilities kept in 16 bits may sum to this much more than log 1
 
 
@@ -69,7 +70,8 @@ def fused_linear_distillation_loss(
         a ``DistillationLoss``; with no trained token its parts are 0 and so are all gradients.
     Raises:
         ValueError: shapes, labels or settings that do not fit.
-        FloatingPointError: a logit that is infinite or NaN; says whose, and at which position.
+        FloatingPointError: a logit or a weight that is infinite or NaN; says whose, and at which
+            position.
     """
     rows = len(student_head) if vocab_size is None else vocab_size
     teacher = None
@@ -124,8 +126,8 @@ def fused_linear_topk_distillation_loss(
             these tokens is then infinitely far away in reverse KL.
         Everything else: as in ``fused_linear_distillation_loss``.
     Raises:
-        ValueError, FloatingPointError: likewise; also if a position of ``topk_logp``, with
-            ``topk_tail``, sums to a probability over 1.
+        ValueError, FloatingPointError: likewise; also if a position of ``topk_logp`` sums to a
+            probability over 1, with ``topk_tail`` to another than 1, or has a token twice.
     """
     rows = len(student_head) if vocab_size is None else vocab_size
     if topk_logp.shape != topk_tokens.shape or topk_logp.shape[:-1] != labels.shape:
@@ -135,18 +137,21 @@ def fused_linear_topk_distillation_loss(
         )
     if topk_tokens.numel() and not 0 <= topk_tokens.min() <= topk_tokens.max() < rows:
         raise ValueError(f"topk_tokens has a token outside the {rows} rows of the vocabulary")
+    _check_all_different(topk_tokens)
     dtype = precise(topk_logp.device)
-    total = topk_logp.to(dtype).logsumexp(-1)
+    total = off = topk_logp.to(dtype).logsumexp(-1)
     if topk_tail is None:
         topk_tail = torch.log1p(-total.exp().clamp(max=1))
     elif topk_tail.shape != labels.shape:
         raise ValueError(f"topk_tail is {list(topk_tail.shape)}, expected [{len(labels)}]")
     else:
         total = total.logaddexp(topk_tail.to(dtype))
-    if len(total) and total.max() > TOPK_SLACK:
+        off = total.abs().where(labels != IGNORED, 0)  # too little is as wrong as too much
+    if len(total) and not off.max() <= TOPK_SLACK:  # NaN is the largest
+        worst = int(off.argmax())
         raise ValueError(
-            f"topk_logp sums to a probability of {total.max().exp():.3f} at position "
-            f"{int(total.argmax())}; are these log-probabilities?"
+            f"topk_logp sums to a probability of {total[worst].exp():.3f} at position {worst}; are "
+            "these log-probabilities?"
         )
     return _labelled_loss(
         LiveDistribution(student_hidden, student_head, student_bias),
@@ -157,6 +162,16 @@ def fused_linear_topk_distillation_loss(
         rows,
         chunk_size,
     )
+
+
+def _check_all_different(topk_tokens: Tensor) -> None:
+    """Refuse a position that names a token twice: the two would be one bucket of the student's."""
+    for start in range(0, len(topk_tokens), ROWS_AT_A_TIME):
+        ordered = topk_tokens[start : start + ROWS_AT_A_TIME].sort(-1).values
+        twice = (ordered[:, 1:] == ordered[:, :-1]).any(-1)
+        if twice.any():
+            position = start + int(twice.nonzero()[0])
+            raise ValueError(f"topk_tokens has a token twice at position {position}")
 
 
 def _objective(

@@ -8,6 +8,8 @@ token. The student also learns the answer's own next token, as in plain SFT:
 The fused loss of this folder computes the same without ever holding logits whole.
 """
 
+import math
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -36,7 +38,11 @@ def plain_distillation_loss(
             gradient (Hinton et al. 2015, arXiv 1503.02531).
     Returns:
         three scalars that carry gradients: loss, divergence (without T²), cross-entropy.
+    Raises:
+        ValueError: a temperature that is not a positive number.
     """
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature must be positive, not {temperature}")
     vocab_size = min(student_logits.shape[-1], teacher_logits.shape[-1])
     trained = labels[:, 1:] != IGNORED  # position t predicts token t + 1
     student = student_logits[:, :-1, :vocab_size][trained]  # [n, V]

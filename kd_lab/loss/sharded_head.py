@@ -8,7 +8,7 @@ inside the head's own forward, and their hooks do the rest.
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -28,20 +28,24 @@ def call_with_head(
         hidden: what the head would be called with, [..., H].
     """
 
+    head: Any = lm_head
+    if hasattr(head, "modules_to_save"):  # PEFT trains a copy beside it
+        head = head.modules_to_save[head.active_adapters[0]]
+
     def forward(hidden: Tensor) -> Result:
-        own = dict(lm_head.named_parameters(recurse=False))
+        own = dict(head.named_parameters(recurse=False))
         bias = own.get("bias")
         return function(hidden, _plain(own["weight"]), None if bias is None else _plain(bias))
 
-    replaced = lm_head.__dict__.get("forward")  # a library may have put its own there
-    lm_head.forward = forward
+    replaced = head.__dict__.get("forward")  # a library may have put its own there
+    head.forward = forward
     try:
-        return lm_head(hidden)
+        return head(hidden)
     finally:
         if replaced is None:
-            del lm_head.forward
+            del head.forward
         else:
-            lm_head.forward = replaced
+            head.forward = replaced
 
 
 @contextlib.contextmanager

@@ -1,5 +1,7 @@
 """log p of given tokens straight from hidden states, without [tokens, vocabulary] logits."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -41,7 +43,7 @@ def token_log_probs(
         )
     if not 0 < rows <= len(head):
         raise ValueError(f"vocab_size must lie between 1 and the head's {len(head)} rows")
-    if not temperature > 0:
+    if not 0 < temperature < math.inf:
         raise ValueError(f"temperature must be positive, not {temperature}")
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")

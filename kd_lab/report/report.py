@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from kd_lab.files import only_one_at_work, whole_file
+from kd_lab.files import delete_remains, only_one_at_work, whole_file
 from kd_lab.report.comparisons import best_of_columns, differences_to_sft
 from kd_lab.report.document import MAIN, report_markdown
 from kd_lab.report.plots import FORMATS, PICTURES, draw_all
@@ -57,6 +57,7 @@ def _write(args: ReportArguments) -> None:
     for drawn in pictures.values():
         files |= drawn
     folder = Path(args.output_dir)
+    delete_remains(folder)
     with ExitStack() as all_or_none:  # a full disk leaves the earlier report as it was
         for name, content in files.items():
             all_or_none.enter_context(whole_file(folder / name)).write_bytes(content)

@@ -34,9 +34,10 @@ from kd_lab.data.examples import say_rows_without_end
 from kd_lab.data.messages import json_row
 from kd_lab.data.row_store import RowStore
 from kd_lab.data.shards import Shard, ShardStore
-from kd_lab.files import only_one_at_work, sha256_of
+from kd_lab.files import delete_remains, only_one_at_work, sha256_of
 from kd_lab.model_identity import tokenizer_hash
 from kd_lab.models import Model
+from kd_lab.positions import check_positions
 from kd_lab.rollout.sampling import Completion, Sampling
 from kd_lab.rollout.sampling_arguments import SamplingArguments, sampling_of
 from kd_lab.teacher.arguments import TeacherArguments, check_teacher_arguments
@@ -159,6 +160,8 @@ def generate(args: GenerateArguments, data: DataArguments) -> ShardStore:
             args.rows_per_shard,
             ".jsonl",
         )
+        if process.is_main_process:
+            delete_remains(store.folder)
     mine = [
         shard
         for shard in store.missing()
@@ -179,12 +182,10 @@ def _describe(args: GenerateArguments, data: DataArguments, sampling: Sampling) 
     split = as_split(args.split)
     prompts, dropped, _ = RowStore(data, tokenizer, [split]).prompts(split, args.max_prompt_length)
     longest = max(map(len, prompts["prompt_ids"]))
-    room = teacher.config.get_text_config().max_position_embeddings - longest
-    if args.max_new_tokens > room:
-        raise ValueError(
-            f"after the longest prompt the teacher has room for {max(room, 0):,} tokens, not for "
-            f"max_new_tokens = {args.max_new_tokens:,}: lower it, or max_prompt_length"
-        )
+    check_positions(
+        teacher.name, teacher.config, "the longest prompt", longest,
+        "max_new_tokens or max_prompt_length", args.max_new_tokens,
+    )  # fmt: skip
     ends = {tokenizer.eos_token_id}
     with suppress(OSError):  # it has no such file
         also = GenerationConfig.from_pretrained(

@@ -25,6 +25,7 @@ from kd_lab.data.manifest import KIND, MANIFEST, check_manifest
 from kd_lab.data.messages import prompt_key
 from kd_lab.files import is_empty, only_one_at_work, sealed, sha256_of_file, whole_folder
 from kd_lab.models import Model
+from kd_lab.positions import check_positions
 from kd_lab.rollout.sampling import Sampling
 from kd_lab.rollout.sampling_arguments import TOP_P, SamplingArguments, sampling_of
 from kd_lab.teacher.arguments import TeacherArguments, check_teacher_arguments
@@ -81,7 +82,10 @@ def _write(args: QuestionArguments, sampling: Sampling) -> None:
     if not is_empty(folder):
         there = check_manifest(folder) or {}
         if {key: there.get(key) for key in wanted} != wanted:
-            raise ValueError(f"{folder} holds something else: give another --output_dir")
+            raise ValueError(
+                f"{folder} holds something else, by its {MANIFEST} or without one: give another "
+                "--output_dir"
+            )
         print(f"{folder}: there already")
         return
     questions, written, cut = _ask(args, teacher, sampling)
@@ -144,6 +148,10 @@ def _ask(args: QuestionArguments, teacher: Model, sampling: Sampling) -> tuple[l
 
     tokenizer = teacher.tokenizer
     prompt = tokenizer(user_header(tokenizer), add_special_tokens=False)["input_ids"]
+    check_positions(
+        teacher.name, teacher.config, "the chat template's user header", len(prompt),
+        "max_new_tokens", args.max_new_tokens,
+    )  # fmt: skip
     wanted, batch = args.num_questions + args.num_test_questions, args.rollout_batch_size
     written = cut = 0
     found: dict[tuple[str, ...], str] = {}

@@ -37,7 +37,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON: {error.msg} in line {error.lineno}") from error
     if not isinstance(evaluation, dict):
-        raise ValueError(f"{path} was not written by kd-lab evaluate: it holds no mapping")
+        raise ValueError(f"{path} is not what was written: it holds no mapping")
     check_sealed(path, evaluation)
     return evaluation
 
@@ -80,14 +80,23 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file():
         return {}
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path} is not YAML: {reason}") from error
+    config = read_yaml(path)
     if not isinstance(config, dict) or "alpha" not in config or "prefixes" not in config:
         raise ValueError(f"{path} was not written by kd-lab train: it has no alpha and prefixes")
     return config
+
+
+def read_yaml(path: Path) -> Any:
+    """The file's value.
+
+    Raises:
+        ValueError: it is no YAML; names the file.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or no date or number
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} is not YAML: {reason}") from error
 
 
 def check_may_write(folder: Path, model: str, identity: Mapping[str, str]) -> None:

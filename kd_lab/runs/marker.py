@@ -33,6 +33,8 @@ def mark_whole(folder: Path) -> None:
     paths = {path.relative_to(folder).as_posix(): path for path in _vouched(folder)}
     for path in paths.values():
         force_to_disk(path)
+    for holder in {folder.parent, *(path.parent for path in paths.values())}:
+        force_to_disk(holder)
     files = {
         name: {"bytes": paths[name].stat().st_size, "sha256": digest}
         for name, digest in _digests(paths).items()
@@ -49,7 +51,7 @@ def check_whole(folder: Path, *, only: Iterable[str] | None = None) -> None:
         Damaged: a file is missing or was changed, or the marker itself was; names the file.
     """
     vouched = vouched_files(folder)
-    if not vouched and (folder / COMPLETE).is_file():
+    if only is None and not vouched and (folder / COMPLETE).is_file():
         print(f"kd-lab: {folder / COMPLETE} is empty: the files are not checked", file=sys.stderr)
     wanted = vouched if only is None else {name: vouched[name] for name in only if name in vouched}
     paths = {name: folder / name for name in wanted}

@@ -124,13 +124,18 @@ def _student(config: Mapping[str, Any]) -> str:
     text = _code(config["model_name_or_path"], config.get("model_revision"))
     if config.get("keep_every", 1) > 1:
         text += f", every {config['keep_every']}th of its layers"
-    return text + (f", LoRA of rank {config['lora_r']}" if config.get("use_peft") else "")
+    if not config.get("use_peft"):
+        return text
+    merged = ", merged into the run's final model" if config.get("merge_lora") else ""
+    return f"{text}, LoRA of rank {config['lora_r']}{merged}"
 
 
 def _data(config: Mapping[str, Any]) -> str:
     count = config.get("num_conversations")
     drawn = f", {count:,} conversations" if count else ""
-    return f"`{config['dataset']}`{drawn} (seed {config['conversation_seed']})"
+    text = f"`{config['dataset']}`{drawn} (seed {config['conversation_seed']})"
+    stored = config.get("teacher_cache") or config.get("answers")
+    return f"{text}, as stored in `{stored}`" if stored else text
 
 
 def _batch(config: Mapping[str, Any], versions: Mapping[str, Any]) -> int:

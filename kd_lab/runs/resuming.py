@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from kd_lab.runs.evaluations import read_yaml
 from kd_lab.runs.marker import Damaged, check_whole
-from kd_lab.runs.run_files import COMPLETE, CONFIG, read_metrics
+from kd_lab.runs.run_files import COMPLETE, CONFIG, METRICS, VERSIONS, read_metrics
 
 # How far a run goes, what it saves, logs and evaluates, and how its process works.
 MAY_CHANGE = frozenset(
@@ -63,6 +63,7 @@ def start_run(
             raise ValueError(f"{checkpoint} is not whole: the run was cut off while it was written")
         check_whole(checkpoint)
     if checkpoint is not None:
+        check_whole(checkpoint.parent, only=(CONFIG, VERSIONS, METRICS))
         check_same_run(checkpoint.parent, settings)
     return checkpoint
 
@@ -128,10 +129,12 @@ def check_same_run(folder: Path, settings: Mapping[str, Any]) -> None:
 def changes(folder: Path, settings: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The settings on record that differ from the present ones: key -> old and new."""
     path = folder / CONFIG
-    recorded = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    recorded = read_yaml(path) if path.is_file() else {}
+    if not isinstance(recorded, dict):
+        raise ValueError(f"{path} was not written by kd-lab train: it holds no mapping")
     return {
         key: (old, settings[key])
-        for key, old in (recorded or {}).items()
+        for key, old in recorded.items()
         if key in settings and settings[key] != old
     }
 

@@ -43,22 +43,26 @@ def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl; a last line that was cut off is left out.
 
     Raises:
-        ValueError: a line before the last is no JSON object; names the file and line.
+        ValueError: a line before the last is no JSON object with a step; names the file and line.
     """
     path = Path(folder) / METRICS
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     metrics = []
     for number, line in enumerate(lines, 1):
         try:
-            metrics.append(json.loads(line.decode("utf-8")))
-        except ValueError as error:  # of the text, or of the JSON in it
+            metrics.append(_with_step(json.loads(line)))
+        except ValueError as error:  # no JSON, or not UTF-8
             if number < len(lines) or line.endswith(b"\n"):
-                reason = getattr(error, "msg", "no text in UTF-8")
-                raise ValueError(f"{path}:{number}: not JSON: {reason}") from error
-    for number, line in enumerate(metrics, 1):
-        if not isinstance(line, dict):
-            raise ValueError(f"{path}:{number}: {line!r}, and no line of a training")
+                reason = " ".join(str(error).split())
+                raise ValueError(f"{path}:{number}: not JSON of a training: {reason}") from error
     return metrics
+
+
+def _with_step(line: Any) -> dict[str, Any]:
+    """The line, if it is one of a training."""
+    if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+        raise ValueError("it has no step")
+    return line
 
 
 def _plain(value: Any) -> Any:

@@ -23,6 +23,7 @@ for a whole one:
 
 import json
 import os
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,13 +34,16 @@ import yaml
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
-from kd_lab.files import write_text
+from kd_lab.files import SEAL, delete_remains, sealed, write_text
 from kd_lab.machine.peak_memory import own_peak
+from kd_lab.runs.evaluations import read_sealed
 from kd_lab.runs.marker import mark_whole
 from kd_lab.runs.model_card import model_card
 from kd_lab.runs.resuming import changes, step_of
 from kd_lab.runs.run_files import COMPLETE, CONFIG, METRICS, VERSIONS, read_metrics
 from kd_lab.runs.versions import run_versions
+
+CHECKPOINTS = f"{PREFIX_CHECKPOINT_DIR}-*"
 
 
 def record_run(folder: str | Path, config: Mapping[str, Any]) -> None:
@@ -51,11 +55,13 @@ def record_run(folder: str | Path, config: Mapping[str, Any]) -> None:
         return
     path = folder / VERSIONS
     if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = read_sealed(path)
+        before.pop(SEAL, None)
         earlier = before.pop("earlier_starts", [])
         before["settings"] = {key: old for key, (old, _) in changes(folder, config).items()}
         versions["earlier_starts"] = [*earlier, before]
-    write_text(path, json.dumps(versions, indent=2) + "\n")
+    (folder / COMPLETE).unlink(missing_ok=True)  # it vouches for the files of an earlier start
+    write_text(path, json.dumps(sealed(versions), indent=2) + "\n")
     write_text(folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=True, allow_unicode=True))
 
 
@@ -80,8 +86,8 @@ class MetricsWriter(TrainerCallback):
     ) -> None:
         if not state.is_world_process_zero:
             return
-        kept = [line for line in read_metrics(self.path.parent) if self._stays(line, state)]
-        seconds = kept[-1]["seconds"] if kept else 0.0
+        kept = self._kept(state)
+        seconds = kept[-1].get("seconds", 0.0) if kept else 0.0
         self._began = time.perf_counter() - seconds
         write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
@@ -102,10 +108,23 @@ class MetricsWriter(TrainerCallback):
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, default=float) + "\n")
 
-    @staticmethod
-    def _stays(line: dict[str, Any], state: TrainerState) -> bool:
+    def _kept(self, state: TrainerState) -> list[dict[str, Any]]:
+        """The lines up to this step; the checkpoint has them too, and says which were changed."""
         # The summary at the end of training is written anew by the run that goes on.
-        return line["step"] <= state.global_step and "train_runtime" not in line
+        kept = [
+            line
+            for line in read_metrics(self.path.parent)
+            if line["step"] <= state.global_step and "train_runtime" not in line
+        ]
+        logged = [entry for entry in state.log_history if "train_runtime" not in entry]
+        if [_without_seconds(line) for line in kept] == [_without_seconds(e) for e in logged]:
+            return kept
+        print(
+            f"kd-lab: {self.path} is not what was written: its lines up to step "
+            f"{state.global_step} are taken from the checkpoint, without their seconds",
+            file=sys.stderr,
+        )
+        return [{"step": entry["step"], **entry} for entry in logged]
 
 
 class MarkWholeCheckpoints(TrainerCallback):
@@ -124,10 +143,12 @@ class MarkWholeCheckpoints(TrainerCallback):
         self._limit, args.save_total_limit = args.save_total_limit, None
         if state.is_world_process_zero and args.output_dir is not None:
             # Checkpoints beyond this step are written again, and are not whole meanwhile.
-            for marker in Path(args.output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*/{COMPLETE}"):
+            for marker in Path(args.output_dir).glob(f"{CHECKPOINTS}/{COMPLETE}"):
                 if step_of(marker.parent) > state.global_step:
                     marker.unlink()
             (Path(args.output_dir) / COMPLETE).unlink(missing_ok=True)
+            for written in (Path(args.output_dir), *Path(args.output_dir).glob(CHECKPOINTS)):
+                delete_remains(written)
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -150,11 +171,16 @@ class MarkWholeCheckpoints(TrainerCallback):
         args.save_total_limit = self._limit
 
 
+def _without_seconds(line: Mapping[str, Any]) -> str:
+    """A logged line as text that says what was logged, and not when; NaN is NaN there."""
+    return json.dumps({k: v for k, v in line.items() if k != "seconds"}, sort_keys=True)
+
+
 def _mark_complete(model_folder: Path, *, run_folder: Path) -> None:
     _wait_for_everyone()  # each process writes a part
     if _is_main_process():
         config = yaml.safe_load((run_folder / CONFIG).read_text(encoding="utf-8"))
-        versions = json.loads((run_folder / VERSIONS).read_text(encoding="utf-8"))
+        versions = read_sealed(run_folder / VERSIONS)
         card = model_card(config, versions, read_metrics(run_folder))
         write_text(model_folder / "README.md", card)
         mark_whole(model_folder)

@@ -37,12 +37,13 @@ from kd_lab.data.examples import say_rows_without_end
 from kd_lab.data.packed_rows import PackedRows
 from kd_lab.data.row_store import RowStore
 from kd_lab.data.shards import Shard, ShardStore
-from kd_lab.files import check_room, only_one_at_work
+from kd_lab.files import check_room, delete_remains, only_one_at_work
 from kd_lab.loss import CHUNK_SIZE
-from kd_lab.loss.plain_logits import check_plain_logits
+from kd_lab.loss.plain_logits import TOKENS, check_plain_logits
 from kd_lab.model_identity import check_same_teacher, tokenizer_hash
 from kd_lab.models import Model
 from kd_lab.next_step import check_folder
+from kd_lab.positions import check_positions
 from kd_lab.states import trained_hidden_states
 from kd_lab.teacher.arguments import TeacherArguments, check_teacher_arguments
 from kd_lab.teacher.signals import topk_distribution
@@ -134,7 +135,7 @@ def check_cache_arguments(args: CacheArguments) -> None:
     for name in ("topk", "rows_per_shard", "tokens_per_batch", "chunk_size"):
         if getattr(args, name) < 1:
             raise ValueError(f"{name} must be at least 1, not {getattr(args, name)}")
-    if not args.distil_temperature > 0:
+    if not 0 < args.distil_temperature < float("inf"):
         raise ValueError(f"distil_temperature must be positive, not {args.distil_temperature}")
     if args.max_length is not None and args.max_length < 2:
         raise ValueError(f"max_length must be at least 2, not {args.max_length}")
@@ -170,6 +171,8 @@ def cache_teacher(args: CacheArguments, data: DataArguments) -> ShardStore:
             args.rows_per_shard,
             ".safetensors",
         )
+        if process.is_main_process:
+            delete_remains(store.folder)
     mine = [
         shard
         for shard in store.missing()
@@ -178,7 +181,7 @@ def cache_teacher(args: CacheArguments, data: DataArguments) -> ShardStore:
     needs_head = args.teacher_signal == "hidden" and process.is_main_process
     if mine or (needs_head and not store.has_attached(HEAD)):
         model = teacher.load().to(process.device)  # type: ignore[arg-type]
-        check_plain_logits(model, torch.from_numpy(rows.input_ids[:8]).long())
+        check_plain_logits(model, torch.from_numpy(rows.input_ids[:TOKENS]).long())
         head, bias = _head(model, settings["vocab_size"])
         if needs_head:
             parts = {"weight": head} if bias is None else {"weight": head, "bias": bias}
@@ -220,6 +223,8 @@ def _describe(
         say_rows_without_end(written, answers["eos_token_ids"], f"rows of {args.answers}")
         rows = PackedRows.of(written)
         source = {"answers": answers}
+    longest = int(rows.lengths.max())
+    check_positions(teacher.name, teacher.config, "the longest row", longest, "max_length")
     return settings | {"source": source, "rows_sha256": rows.sha256()}, rows
 
 

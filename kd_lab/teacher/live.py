@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kd_lab.loss.chunks import LiveDistribution
+from kd_lab.loss.plain_logits import check_plain_logits
 from kd_lab.loss.sharded_head import gathered_head
 
 if TYPE_CHECKING:  # these take seconds to import
@@ -36,6 +37,20 @@ class LiveTeacher:
     @property
     def model(self) -> "PreTrainedModel":
         return self.accelerator.unwrap_model(self.wrapped)
+
+    def check_plain_logits(self, input_ids: Tensor) -> None:
+        """Refuse a teacher whose logits are no hidden states times a head; every process calls it.
+
+        Args and errors: as of ``kd_lab.loss.plain_logits.check_plain_logits``.
+        """
+        model = self.model
+
+        def check() -> Tensor:
+            with torch.autocast(input_ids.device.type, enabled=False):
+                check_plain_logits(model, input_ids)
+            return input_ids
+
+        self._redirect(self.wrapped, model, check)
 
     @torch.no_grad()
     def hidden(self, inputs: dict[str, Tensor], trained: Tensor) -> Tensor:

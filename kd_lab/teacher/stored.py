@@ -7,6 +7,7 @@ in order. The signal is either ``hidden``, bfloat16 [n, H], or ``topk_logp``, ``
 """
 
 import json
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,6 +94,8 @@ class StoredTeacher:
             ``topk_logp`` float32 [n, k], ``topk_tokens`` int64 [n, k] and ``topk_tail`` float32
             [n], the log-probability of all other tokens together. These k + 1 probabilities are
             normalised to sum to 1, since 16 bits have rounded them.
+        Raises:
+            FloatingPointError: log-probabilities of the top k are infinite or NaN.
         """
         names = SIGNALS[self.kind]
         parts: dict[str, list[Tensor]] = {name: [] for name in names}
@@ -106,6 +109,8 @@ class StoredTeacher:
             return signal
         logp, tail = signal["topk_logp"].double(), signal["topk_tail"].double()
         total = torch.cat([logp, tail[:, None]], -1).logsumexp(-1)  # [n], almost 0
+        if not total.isfinite().all():  # on the CPU, so that no GPU waits
+            raise FloatingPointError(f"{self.store.folder}: its signal is infinite or NaN")
         return {
             "topk_logp": (logp - total[:, None]).float(),
             "topk_tokens": signal["topk_tokens"].long(),
@@ -146,6 +151,53 @@ class StoredTeacher:
             ends = PackedRows.load(path).positions_per_row().cumsum()
             places.append(np.stack([np.append(0, ends[:-1]), ends], axis=1))
         return np.concatenate(places)
+
+
+def stored_source(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The settings of the conversations behind a run's stored rows; None without stored rows.
+
+    Args:
+        config: the run's settings; ``teacher_cache`` or ``answers`` names the folder.
+    Raises:
+        ValueError: the folder holds no finished rows.
+    """
+    for key, kind in ("teacher_cache", "cache"), ("answers", "answers"):
+        if (folder := config.get(key)) is not None and Path(folder).is_dir():
+            source = ShardStore.open(folder, kind, verify=False).settings["source"]
+            return source["answers"]["source"] if "answers" in source else source
+    return None
+
+
+CONVERSATIONS = (
+    "dataset", "dataset_config", "dataset_revision", "train_split", "conversation_seed"
+)  # fmt: skip
+
+
+def with_true_data(config: dict[str, Any]) -> dict[str, Any]:
+    """A run's settings, with the conversations that it really trains on.
+
+    Stored rows were made of conversations of their own, whatever the run's data settings say. Where
+    these serve for a test set too, they must be the same: so that the record is true.
+
+    Raises:
+        ValueError: the test set would come from other conversations than the stored rows; names the
+            keys and values to give.
+    """
+    source = stored_source(config)
+    if source is None:
+        return config
+    made = {key: source[key] for key in CONVERSATIONS if key in source}
+    other = {key: value for key, value in made.items() if value != config.get(key)}
+    if config["eval_strategy"] == "no":
+        made |= {key: source[key] for key in ("num_conversations", "max_length") if key in source}
+    elif other:
+        folder = config.get("teacher_cache") or config["answers"]
+        listed = ", ".join(f"{key} {value!r}" for key, value in other.items())
+        raise ValueError(
+            f"{folder} was made of other conversations than this run names for its test set: set "
+            f"{listed} as there (test_dataset may be another), or eval_strategy to no"
+        )
+    return config | made
 
 
 def answers_end_tokens(folder: str | Path) -> list[int]:

@@ -2,7 +2,8 @@
 
     loss = alpha · T² · divergence(teacher, student) + (1 - alpha) · cross-entropy
 
-The positions are those of answers that ``prefixes`` names the writer of. All other settings
+The positions are those of answers that ``prefixes`` names the writer of. Cross-entropy is of
+answers that the dataset or the teacher wrote, never of the student's own. All other settings
 (learning rate, batch size, DeepSpeed, checkpoints, logging) are TRL's SFTConfig and transformers'
 TrainingArguments, unchanged.
 """
@@ -16,7 +17,11 @@ from transformers.utils import is_torch_bf16_gpu_available
 from trl import SFTConfig
 
 from kd_lab.divergences import Divergence, get_divergence
-from kd_lab.honoured_options import check_honoured
+from kd_lab.honoured_options import (
+    check_accelerator_config,
+    check_accelerator_keys,
+    check_honoured,
+)
 from kd_lab.machine.nvidia import nvidia_gpus, torch_build, why_unused
 from kd_lab.methods import PREFIX_SOURCES, Point
 from kd_lab.rollout.sampling_arguments import SamplingArguments, sampling_of
@@ -46,7 +51,10 @@ class DistilConfig(SamplingArguments, SFTConfig):
     )
     alpha: float = field(
         default=0.5,
-        metadata={"help": "Share of the divergence, in [0, 1]; the rest is plain SFT."},
+        metadata={
+            "help": "Share of the divergence, in [0, 1]; the rest is plain SFT. 1 where the "
+            "student writes all answers."
+        },
     )
     distil_temperature: float = field(
         default=1.0,
@@ -121,6 +129,7 @@ class DistilConfig(SamplingArguments, SFTConfig):
                 f"with prefixes: {self.prefixes} every answer is the student's; for a share of "
                 f"{self.student_share} set prefixes to dataset or teacher"
             )
+        self._check_share_of_sft()
         if (self.packing or self.padding_free) and self.written_share:
             raise ValueError(
                 "packing and padding_free join rows, so that no answer can be written anew: set "
@@ -144,7 +153,23 @@ class DistilConfig(SamplingArguments, SFTConfig):
                 f"bf16 is true and no GPU that has it is visible{why and f' ({why})'}: run on one, "
                 "or say --bf16 false, or --use_cpu true (slow)"
             )
+        check_accelerator_keys(self.accelerator_config)
         super().__post_init__()
+        check_accelerator_config(self.accelerator_config)
+
+    def _check_share_of_sft(self) -> None:
+        """Cross-entropy is of answers that the dataset or the teacher wrote: some must be left."""
+        if self.written_share == 1 and self.alpha != 1:
+            raise ValueError(
+                f"alpha is {self.alpha}, but no row is left to be fine-tuned on where the student "
+                "writes all answers: say --alpha 1, or set prefixes to dataset or teacher and "
+                "student_share below 1"
+            )
+        if self.written_share and self.alpha == 0 and not self.policy_gradient:
+            raise ValueError(
+                f"alpha is 0, so the rows that the student writes (student_share is "
+                f"{self.student_share}) would train nothing: say --alpha 1, or --student_share 0"
+            )
 
     def _check_policy_gradient(self) -> None:
         for name, needed in (
@@ -161,17 +186,18 @@ class DistilConfig(SamplingArguments, SFTConfig):
                 )
         if not self.written_share:
             raise ValueError("policy_gradient needs answers of the student: set prefixes: student")
-        if self.written_share == 1 and self.alpha != 1:
-            raise ValueError(
-                f"alpha is {self.alpha}, but no row is left to be fine-tuned on where the student "
-                "answers all: set alpha to 1, or prefixes to dataset and student_share below 1"
-            )
         if not 0 <= self.teacher_mix < 1:
             raise ValueError(f"teacher_mix must lie in [0, 1), not {self.teacher_mix}")
         if self.reward_clip is not None and not self.reward_clip > 0:
             raise ValueError(f"reward_clip must be positive, not {self.reward_clip}")
         if self.updates_per_rollout < 1:
             raise ValueError(f"updates_per_rollout must be at least 1: {self.updates_per_rollout}")
+        if self.save_strategy == "steps" and self.save_steps % self.updates_per_rollout:
+            raise ValueError(
+                f"save_steps is {self.save_steps:g}: a run resumed from there would write new "
+                f"answers in the middle of its {self.updates_per_rollout} updates_per_rollout; set "
+                "it to a multiple of them"
+            )
         if not 0 < self.ratio_clip < 1:
             raise ValueError(f"ratio_clip must lie in (0, 1), not {self.ratio_clip}")
 

@@ -7,7 +7,6 @@ tokens. The gradient comes from the loss of every other objective.
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from kd_lab.loss import LiveDistribution, StoredDistribution, Weights, token_log_probs
@@ -47,16 +46,11 @@ class PolicyGradientDistilTrainer(SeqDistilTrainer):
     # ---- answers
 
     def write_batches(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The step's rollout, new or an earlier step's, with a mark at the student's rows."""
+        """The step's rollout, new or an earlier step's."""
         is_new = self.state.global_step % self.args.updates_per_rollout == 0
         if is_new or len(self._rollout) != len(batches):
             self._rollout = super().write_batches(batches)
             self._writer_logp.clear()
-            sizes = [len(batch["labels"]) for batch in self._rollout]
-            by_student = torch.zeros(sum(sizes), dtype=torch.bool)
-            by_student[self._students_rows(sum(sizes))] = True
-            for batch, rows in zip(self._rollout, by_student.split(sizes), strict=True):
-                batch["by_student"] = rows
         return list(self._rollout)
 
     def _answers(self, rows: list[Row], writers: Any) -> list[Completion]:

@@ -18,10 +18,13 @@ import torch
 from torch import Tensor, nn
 from trl.models.utils import unwrap_model_for_generation
 
+from kd_lab.loss import LiveDistribution, StoredDistribution, Weights
+from kd_lab.loss.tiles import precise
 from kd_lab.rollout.sampling import Completion
 from kd_lab.rollout.sampling_arguments import sampling_of
 from kd_lab.rollout.transformers_engine import write_answers
 from kd_lab.teacher.live import LiveTeacher, processes_apart
+from kd_lab.trainers.given import check_rows
 from kd_lab.trainers.token_distil import TokenDistilTrainer
 from kd_lab.vocabulary import IGNORED
 
@@ -29,7 +32,17 @@ Row = dict[str, Any]  # input_ids, labels, prompt_length, as lists and a number
 
 
 class SeqDistilTrainer(TokenDistilTrainer):
-    """alpha · T² · divergence + (1 - alpha) · cross-entropy on answers that a model writes.
+    """alpha · T² · divergence on answers that a model writes, and a share of cross-entropy.
+
+    Cross-entropy is of answers that the dataset or the teacher wrote, never of the student's own:
+    a model's own samples teach it nothing at temperature 1 and make it narrower below. So the loss
+    is a sum over the step's n trained tokens, divided by n, the student's tokens included:
+
+        1/n Σ_t [ alpha · T² · D_t + (1 - alpha) · c_t · cross-entropy_t ],   c_t = 0 in the
+                                                                    student's rows, 1 in all others
+
+    One divisor for both parts leaves each token its weight, however many rows the student draws in
+    a step. At the share λ of student's rows cross-entropy has about (1 - λ) of its weight.
 
     With ``prefixes="teacher"`` and rows of answers that the teacher wrote beforehand
     (``kd-lab generate``) set ``answers_are_stored``: then only the student's share is written.
@@ -52,6 +65,8 @@ class SeqDistilTrainer(TokenDistilTrainer):
                 "the student's own answers are new each step, so no stored teacher knows them: "
                 "give teacher_model_name_or_path instead of teacher_cache"
             )
+        if self.teacher_writes or settings.written_share:
+            check_rows("train_dataset", self.train_dataset, "prompt_length")
         if self.teacher_writes and self.padding_free:
             raise ValueError(
                 "packing and padding_free join rows, which the teacher then cannot answer"
@@ -77,7 +92,9 @@ class SeqDistilTrainer(TokenDistilTrainer):
         return batches, self._get_num_items_in_batch(batches, device)
 
     def write_batches(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The same batches with the answers of this step in place of the dataset's."""
+        """The same batches with the answers of this step, and a mark at the student's rows."""
+        if not self.args.written_share and not self.teacher_writes:
+            return batches  # all answers are stored, and maybe the teacher's signal with them
         rows = [row for batch in batches for row in rows_of(batch)]
         repeated = {i for i, row in enumerate(rows) if row.pop("is_repeated")}  # trained elsewhere
         students = [i for i in self._students_rows(len(rows)) if i not in repeated]
@@ -89,7 +106,28 @@ class SeqDistilTrainer(TokenDistilTrainer):
             with self.teacher.for_writing() as teacher:
                 self._rewrite(rows, sorted({*range(len(rows))} - {*students} - repeated), teacher)
         sizes = [len(batch["input_ids"]) for batch in batches]
-        return [self.data_collator(rows[sum(sizes[:i]) :][:n]) for i, n in enumerate(sizes)]
+        by_student = torch.zeros(len(rows), dtype=torch.bool)
+        by_student[students] = True
+        return [
+            {**self.data_collator(rows[sum(sizes[:i]) :][:n]), "by_student": whose}
+            for i, (n, whose) in enumerate(zip(sizes, by_student.split(sizes), strict=True))
+        ]
+
+    def _weights(
+        self,
+        student: LiveDistribution,
+        teacher: LiveDistribution | StoredDistribution | None,
+        targets: Tensor,
+        positions: Tensor,
+        inputs: dict[str, Any],
+    ) -> Weights:
+        """alpha and 1 - alpha, but no cross-entropy in the student's rows."""
+        weights = super()._weights(student, teacher, targets, positions, inputs)
+        if weights.cross_entropy == 0 or not self.args.written_share or not self.model.training:
+            return weights
+        is_given = (~inputs["by_student"][:, None]).expand_as(positions)[positions]
+        share = is_given.to(precise(targets.device)) * weights.cross_entropy
+        return weights._replace(cross_entropy=share)
 
     @contextlib.contextmanager
     def _for_writing(self) -> Iterator[Any]:

@@ -31,7 +31,6 @@ from kd_lab.loss import (
     Weights,
     distillation_loss,
 )
-from kd_lab.loss.plain_logits import check_plain_head
 from kd_lab.loss.sharded_head import call_with_head
 from kd_lab.loss.tiles import precise
 from kd_lab.teacher.live import LiveTeacher
@@ -42,8 +41,10 @@ from kd_lab.trainers.batches import (
     collate_rows,
     count_each_row_once,
 )
-from kd_lab.trainers.distil_config import NO_FLOAT16, DistilConfig
-from kd_lab.trainers.figures import FIGURES, LOSSES, SFT_LOSSES, TokenMeans, loss_of
+from kd_lab.trainers.distil_config import DistilConfig
+from kd_lab.trainers.figures import LOSSES, SFT_LOSSES, TokenMeans, loss_of
+from kd_lab.trainers.given import causal_lm, check_both_models, check_given
+from kd_lab.trainers.lora import check_lora
 from kd_lab.trainers.row_order import LengthGroupedByEpoch, TellEpoch
 from kd_lab.trainers.saved_model import has_weights, whole_state_dict
 from kd_lab.vocabulary import IGNORED, shared_vocabulary_size
@@ -86,23 +87,7 @@ class TokenDistilTrainer(SFTTrainer):
         vocab_size: int | None = None,
         **others: Any,
     ) -> None:
-        if teacher is None and args.alpha != 0:
-            raise ValueError(
-                f"alpha is {args.alpha}, so a teacher is needed: give teacher_model_name_or_path "
-                "or teacher_cache, or set alpha to 0"
-            )
-        if isinstance(teacher, StoredTeacher) and (
-            args.packing or "cache_row" not in train_dataset.column_names
-        ):
-            raise ValueError(
-                "a stored teacher knows its own rows alone, one by one: train on its rows(), with "
-                "packing false"
-            )
-        if model.dtype == torch.float16:
-            raise ValueError(
-                f"the student's dtype is float16, and {NO_FLOAT16}: say --dtype float32 or bfloat16"
-            )
-        check_plain_head(model)
+        check_given(model, teacher, args, train_dataset, eval_dataset)
         if not args.packing:  # the rows are ready and cut: packing is all SFTTrainer could add
             args.dataset_kwargs = {"skip_prepare_dataset": True}
             args.max_length = None
@@ -114,16 +99,17 @@ class TokenDistilTrainer(SFTTrainer):
             processing_class=processing_class,
             **others,
         )
+        check_lora(self.model)
         self.data_collator = partial(collate_rows, self.data_collator)
         self.add_callback(TellEpoch(self))
         # SFTTrainer divides by the tokens of the whole step where the model says it can; ours does.
         self.model_accepts_loss_kwargs = True
         self._redirect = _ForwardRedirection()
+        self._are_checked = False
         self._means = {"train": TokenMeans(), "eval": TokenMeans()}
         self.divergence = args.get_divergence()
         self.teacher: LiveTeacher | StoredTeacher | None
         if isinstance(teacher, PreTrainedModel):
-            check_plain_head(teacher)
             other, other_tokenizer = teacher, teacher_tokenizer or processing_class
             self.teacher = LiveTeacher(teacher, self.accelerator)
         else:
@@ -151,6 +137,10 @@ class TokenDistilTrainer(SFTTrainer):
         if return_outputs:
             raise ValueError("the fused loss makes no logits to return; compute_metrics needs them")
         student = self.accelerator.unwrap_model(model)
+        if not self._are_checked:
+            first = inputs["input_ids"][0]
+            check_both_models(self.accelerator, model, student, self.teacher, first)
+            self._are_checked = True
         # Through the wrapper's own forward, where DDP, ZeRO-3 and FSDP set up their backward pass.
         loss = self._redirect(
             model, student, self._student_pass, student, inputs, num_items_in_batch
@@ -161,10 +151,13 @@ class TokenDistilTrainer(SFTTrainer):
             loss = loss.to(parts.loss.dtype)
             loss = loss + (parts.loss - loss.detach())
         divisor = parts.num_tokens if num_items_in_batch is None else num_items_in_batch
-        means = (part.to(precise(loss.device)) for part in (parts.divergence, parts.cross_entropy))
-        sums = {name: mean * divisor for name, mean in zip(FIGURES, means, strict=False)}
-        mode = "train" if self.model.training else "eval"
-        self._means[mode].add(parts.num_tokens, **sums, **self._measured)
+        wide = precise(loss.device)
+        self._means["train" if self.model.training else "eval"].add(
+            parts.num_tokens,
+            divergence=parts.divergence.to(wide) * divisor,
+            cross_entropy=parts.cross_entropy.to(wide) * divisor,
+            **self._measured,
+        )
         # The processes' gradients are averaged, and this is one part of a sum over all of them.
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             return loss * self.accelerator.num_processes
@@ -174,7 +167,7 @@ class TokenDistilTrainer(SFTTrainer):
         self, student: Any, inputs: dict[str, Any], num_items: Tensor | int | None
     ) -> Tensor:
         """The loss; its parts, and sums over tokens of what else was measured, stay here."""
-        causal_lm = student.get_base_model() if hasattr(student, "peft_config") else student
+        model = causal_lm(student)
         labels = inputs["labels"]  # [B, T]
         positions = labels[:, 1:] != IGNORED  # [B, T - 1]: is token t + 1 trained?
         # A GPU is waited for here, to learn how many they are, and once more when all is computed.
@@ -184,7 +177,7 @@ class TokenDistilTrainer(SFTTrainer):
         text = {name: inputs[name] for name in inputs if name not in NOT_FOR_THE_MODEL}
         self._measured: dict[str, Tensor] = {}
         with self._teacher_at(inputs, text, trained) as teacher, self.accelerator.autocast():
-            states = causal_lm.get_decoder()(**text, use_cache=False).last_hidden_state
+            states = model.get_decoder()(**text, use_cache=False).last_hidden_state
             hidden = states.flatten(0, 1).index_select(0, trained)  # [n, H]
 
             def loss(hidden: Tensor, head: Tensor, bias: Tensor | None) -> Tensor:
@@ -204,7 +197,7 @@ class TokenDistilTrainer(SFTTrainer):
                         self._measured[name] = apart.divergence
                 return found.loss
 
-            return call_with_head(causal_lm.get_output_embeddings(), loss, hidden)
+            return call_with_head(model.get_output_embeddings(), loss, hidden)
 
     def _weights(
         self,
@@ -224,6 +217,8 @@ class TokenDistilTrainer(SFTTrainer):
     ) -> Iterator[LiveDistribution | StoredDistribution | None]:
         """The teacher's distributions at the trained positions; None where it is not needed."""
         teacher, is_asked = self.teacher, self.args.point.has_divergence
+        if isinstance(teacher, StoredTeacher) and self.model.training and "cache_row" not in inputs:
+            raise RuntimeError("a batch has lost its cache_row, the key of the teacher's signal")
         if isinstance(teacher, LiveTeacher) and (is_asked or not self.model.training):
             with teacher.distribution(text, trained) as live:
                 yield live

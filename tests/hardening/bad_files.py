@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.hardening.bad_values import BadLine
-from tests.hardening.workspace import RIGHT
+from tests.hardening.command_line_workspace import RIGHT
 
 MODEL_OPTIONS = {
     "questions": ("teacher_model_name_or_path",),

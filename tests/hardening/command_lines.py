@@ -13,8 +13,8 @@ from pathlib import Path
 from tests.hardening.bad_files import bad_paths, bad_recipes, bad_runs, bad_words, not_here
 from tests.hardening.bad_values import BadLine, bad_values
 from tests.hardening.cases import Case
+from tests.hardening.command_line_workspace import clear, prepare
 from tests.hardening.one_command import Ended, run_command
-from tests.hardening.workspace import clear, prepare
 
 KIND = "command line"
 ERROR = "kd-lab: error: "

@@ -1,72 +1,59 @@
-"""What bad command lines begin from: small models, stored answers and runs, and damaged ones."""
+"""One small folder of each kind, written by the commands themselves, for what is done to them.
 
-import json
-import shutil
-from pathlib import Path
-
-from tests.hardening.one_command import run_command
-
-STUDENT = ("--model_name_or_path", "start", "--use_cpu", "true", "--max_steps", "1")
-TEACHER = ("--teacher_model_name_or_path", "teacher")
-TALKS = ("--dataset", "toy", "--num_conversations", "8")
-# Of each command the words that do something small, so that one more word is what is wrong.
-RIGHT: dict[str, tuple[str, ...]] = {
-    "data": (*TALKS, "--num_test_conversations", "4", "--output_dir", "out"),
-    "questions": (
-        *TEACHER, "--num_questions", "4", "--num_test_questions", "1", "--max_new_tokens", "8",
-        "--output_dir", "out",
-    ),
-    "generate": (*TEACHER, *TALKS, "--max_new_tokens", "8", "--output_dir", "out"),
-    "cache": (*TEACHER, *TALKS, "--output_dir", "out"),
-    "train": (*STUDENT, *TEACHER, *TALKS, "--output_dir", "out"),
-    "evaluate": (
-        "--model_name_or_path", "run", *TEACHER, "--num_test_conversations", "4",
-        "--max_new_tokens", "8", "--output_dir", "out",
-    ),
-    "report": ("sft-1", "fkl-1", "--output_dir", "out"),
-    "demo": ("--quick", "true", "--workers", "1", "--output_dir", "out"),
-    "check": ("mine.py:loss", "--form", "logits"),
-    "plan": (*STUDENT, *TEACHER, *TALKS, "--output_dir", "out"),
-    "doctor": (),
-}  # fmt: skip
-
-LOSS = """\
-def loss(student_logits, teacher_logits):
-    p, q = teacher_logits.log_softmax(-1), student_logits.log_softmax(-1)
-    return (p.exp() * (p - q)).sum(-1).mean()
+Data, a teacher, its answers, two caches, a trained run with three checkpoints, evaluations, a
+report. All names are relative, so that a copy of the workspace is one as well.
 """
 
+from pathlib import Path
 
-def prepare(place: Path) -> None:
-    """Write the models, folders and files that command lines name, right ones and damaged ones."""
-    from tests.helpers.toy_pair import TOKENIZER, toy_model
-    from tests.helpers.written_runs import write_run
+from tests.hardening.commands import ran
+from tests.helpers.refusal import SHAPE
 
-    place.mkdir(parents=True, exist_ok=True)
-    for name, seed in (("teacher", 0), ("start", 1)):
-        toy_model(32, seed=seed).save_pretrained(place / name)
-        TOKENIZER.save_pretrained(place / name)
-    _succeed(place, "train", *RIGHT["train"], "--save_steps", "1", "--output_dir", "run")
-    _succeed(place, "generate", *RIGHT["generate"], "--output_dir", "answers")
-    _succeed(place, "cache", *RIGHT["cache"], "--output_dir", "stored")
-    for name in ("sft-1", "fkl-1"):
-        write_run(place / name, {})
-    (place / "a_file").write_text("a file\n")
-    (place / "empty").mkdir()
-    (place / "mine.py").write_text(LOSS)
-    (place / "talks.jsonl").write_text(
-        "".join(
-            json.dumps({"prompt": f"What is {n}?", "completion": f"It is {n}."}) + "\n"
-            for n in range(40)
-        )
-    )
+DATA = ("--dataset", "data")
+TEACHER = ("--teacher_model_name_or_path", "teacher")
+SHORT = ("--max_new_tokens", "6", "--rows_per_shard", "8")
+STUDENT = (
+    "train", "--model_shape", SHAPE, "--use_cpu", "true", "--disable_tqdm", "true",
+    "--per_device_train_batch_size", "4", "--learning_rate", "1e-2", "--logging_steps", "1",
+    "--lr_scheduler_type", "constant",
+)  # fmt: skip
+COMMANDS = {
+    "data": (
+        "data", "--dataset", "toy", "--num_conversations", "20", "--num_test_conversations", "6",
+        "--output_dir", "data",
+    ),
+    "teacher": (
+        *STUDENT, *DATA, "--alpha", "0", "--max_steps", "2", "--save_strategy", "no",
+        "--output_dir", "teacher", "--seed", "1",
+    ),
+    "answers": ("generate", *TEACHER, *DATA, *SHORT, "--output_dir", "answers"),
+    "hidden": (
+        "cache", *TEACHER, *DATA, "--rows_per_shard", "8", "--output_dir", "hidden",
+    ),
+    "topk": (
+        "cache", *TEACHER, "--answers", "answers", "--rows_per_shard", "8", "--output_dir", "topk",
+        "--teacher_signal", "topk", "--topk", "16",
+    ),
+    "run": (
+        *STUDENT, *TEACHER, *DATA, "--max_steps", "3", "--save_steps", "1", "--output_dir", "run",
+        "--save_only_model", "false",
+    ),
+    "evaluate": (
+        "evaluate", "--model_name_or_path", "run", *TEACHER, *DATA, "--max_new_tokens", "6",
+    ),
+    "evaluate the teacher": (
+        "evaluate", "--model_name_or_path", "teacher", *TEACHER, *DATA, "--max_new_tokens", "6",
+    ),
+    "report": ("report", "run", "teacher", "--output_dir", "report"),
+}  # fmt: skip
 
 
-def clear(place: Path) -> None:
-    """Delete what a command left that should not have done anything."""
-    shutil.rmtree(place / "out", ignore_errors=True)
-
-
-def _succeed(place: Path, *words: str) -> None:
-    ended = run_command([*words], place)
-    assert ended.code == 0, f"kd-lab {' '.join(words)}: {ended.err or ended.out}"
+def prepare(folder: Path) -> None:
+    """Write the workspace, unless it is there: several kinds may share one."""
+    if folder.is_dir():
+        return
+    folder.mkdir(parents=True)
+    for name, words in COMMANDS.items():
+        said = ran(folder, words)
+        if said.code:
+            raise RuntimeError(f"the workspace's {name} failed: {said.text[-2000:]}")

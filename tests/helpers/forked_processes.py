@@ -17,8 +17,11 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 SERVER = multiprocessing.get_context("forkserver")
 # Where a GPU is, DeepSpeed asks it what it is, and CUDA once asked bears no fork.
 SERVER.set_forkserver_preload(
-    ["kd_lab.train", *([] if torch.cuda.is_available() else ["deepspeed"])]
-)
+    [
+        "kd_lab.train", "kd_lab.evaluation.evaluate", "kd_lab.report.report", "scipy.stats",
+        "rouge_score.rouge_scorer", *([] if torch.cuda.is_available() else ["deepspeed"]),
+    ]
+)  # fmt: skip
 
 
 def one_process(function: Callable, *arguments: object, log: Path) -> ForkServerProcess:

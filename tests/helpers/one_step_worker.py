@@ -1,6 +1,6 @@
-"""A step or two of each trainer, in processes of their own: for test_invariance.py.
+"""A step or two of each trainer, in processes of their own: for tests/hardening/splits.py.
 
-The same rows whatever they are split into, and a cache of the teacher for one case. Rank 0 writes
+The same rows whatever they are split into, and caches of the teacher for two cases. Rank 0 writes
 each step's loss and gradient norm, and the figures of an evaluation.
 """
 
@@ -32,34 +32,41 @@ class Case(NamedTuple):
     trained_rows: int = 1000  # all others have no trained token
     steps: int = 1
     lora: bool = False
-    stored: bool = False
+    stored: str = ""  # the signal of a stored teacher
     settings: Mapping[str, Any] = MappingProxyType({})
 
 
+ON_POLICY = {"prefixes": "student", "alpha": 1.0}
 POLICY_GRADIENT = {
     "prefixes": "student", "policy_gradient": True, "divergence": "reverse_kl", "alpha": 1.0
 }  # fmt: skip
 CASES = {
     "token": Case(settings={"divergence": "reverse_kl"}),
-    "on policy": Case(SeqDistilTrainer, settings={"prefixes": "student"}),
+    "on policy": Case(SeqDistilTrainer, settings=ON_POLICY),
     "policy gradient": Case(PolicyGradientDistilTrainer, settings=POLICY_GRADIENT),
     # Seven rows: the last batch of an epoch is not full, and one process has less than the other.
     "seven rows": Case(rows=7, steps=2),
     # Five rows: of two processes with four each, or of the second micro-batches, one has a row.
-    "five rows on policy": Case(SeqDistilTrainer, 5, steps=2, settings={"prefixes": "student"}),
+    "five rows on policy": Case(SeqDistilTrainer, 5, steps=2, settings=ON_POLICY),
     "one row with a policy gradient": Case(
         PolicyGradientDistilTrainer, 1, steps=2, settings=POLICY_GRADIENT
     ),
     "by length": Case(rows=70, steps=10, settings={"train_sampling_strategy": "group_by_length"}),
+    "1,000 rows by length": Case(
+        rows=1000, steps=2, settings={"train_sampling_strategy": "group_by_length"}
+    ),
     "joined rows": Case(rows=7, settings={"padding_free": True}),
     "LoRA": Case(lora=True),
-    "stored teacher": Case(stored=True, rows=7),
+    "stored hidden states": Case(stored="hidden", rows=7),
+    "stored top 16": Case(stored="topk", rows=7),
     "trained tokens in one process": Case(trained_rows=2),
 }
 EVALUATED = "seven rows"
 
 
-def one_case(name: str, folder: Path, cache: str, batch: int, accumulate: int, stage: int) -> dict:
+def one_case(
+    name: str, folder: Path, caches: Mapping[str, str], batch: int, accumulate: int, stage: int
+) -> dict:
     case = CASES[name]
     deepspeed = {
         "zero_optimization": {"stage": stage, "stage3_param_persistence_threshold": 0},
@@ -84,7 +91,7 @@ def one_case(name: str, folder: Path, cache: str, batch: int, accumulate: int, s
     rows = toy_rows(case.rows)
     teacher: Any = toy_model(64, 2, seed=2)
     if case.stored:
-        teacher = StoredTeacher(cache)
+        teacher = StoredTeacher(caches[case.stored])
         rows = teacher.rows().select(range(case.rows))
     labels = [
         labels if row < case.trained_rows else [IGNORED] * len(labels)
@@ -119,15 +126,17 @@ def one_case(name: str, folder: Path, cache: str, batch: int, accumulate: int, s
     return found
 
 
-def write_steps(out: Path, cache: str, batch: int, accumulate: int, stage: int) -> None:
+def write_steps(
+    out: Path, caches: Mapping[str, str], batch: int, accumulate: int, stage: int
+) -> None:
     """Writes each case's steps as JSON; without an error where gloo is done too early.
 
     Args:
-        cache: a folder of the teacher's hidden states on rows of the toy language.
+        caches: signal -> a folder of the teacher's signal on rows of the toy language.
         batch, accumulate, stage: rows of a process at a time, micro-batches of a step, ZeRO stage.
     """
     folder = out.with_suffix("")
-    steps = {case: one_case(case, folder, cache, batch, accumulate, stage) for case in CASES}
+    steps = {case: one_case(case, folder, caches, batch, accumulate, stage) for case in CASES}
     if not dist.is_initialized() or dist.get_rank() == 0:
         out.write_text(json.dumps(steps))
     if dist.is_initialized():

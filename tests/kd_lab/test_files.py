@@ -8,6 +8,7 @@ import pytest
 
 from kd_lab.files import (
     delete_parts,
+    delete_remains,
     replace_file,
     sha256_of,
     sha256_of_file,
@@ -76,6 +77,15 @@ def test_parts_of_a_killed_process_are_deleted_and_no_others(tmp_path):
     (tmp_path / ".shard-10.jsonl.5.part").write_text("another's")
     delete_parts(path)
     assert names(tmp_path) == [".shard-10.jsonl.5.part"]
+
+
+def test_remains_of_killed_processes_are_deleted_and_nothing_else(tmp_path):
+    remains = (".report.md.1234.part.md", ".tmpFCF09o", ".shard-00001.jsonl.12.part")
+    kept = (".lock", "report.md", ".part of mine", ".tmp")
+    for name in (*remains, *kept):
+        (tmp_path / name).write_text("x")
+    delete_remains(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {*kept}
 
 
 def test_a_folder_is_there_whole_or_not_at_all(tmp_path):

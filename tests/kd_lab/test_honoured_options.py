@@ -57,3 +57,29 @@ def test_the_refusal_is_one_line_before_anything_loads(tmp_path, capsys):
 
 def test_an_option_said_at_its_default_is_accepted(tmp_path):
     parse("train", [*STUDENT, "--output_dir", str(tmp_path), "--loss_type", "nll"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("{even_batches: false}", "even_batches is False, but each process takes its own batches"),
+        ("{even_batches: null}", "even_batches is None, but each process"),
+        ("{split_batches: true}", "split_batches is True, but each process"),
+        ("{dispatch_batches: true}", "dispatch_batches is True, but each process"),
+        ("{use_seedable_sampler: false}", "a resumed run would see its rows in another order"),
+        ("{gradient_accumulation_kwargs: {num_steps: 4}}", "gradient_accumulation_kwargs has num_"),
+        ("{even_batch: false}", "accelerator_config has no key 'even_batch' (known: split_batches"),
+    ],
+)
+def test_how_accelerate_deals_rows_is_not_up_to_its_configuration(settings, said, tmp_path, capsys):
+    words = [*STUDENT, "--output_dir", str(tmp_path / "run"), "--accelerator_config", settings]
+    assert said in refusal(capsys, "train", *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_accelerate_honours_is_accepted(tmp_path):
+    settings = "{non_blocking: true, even_batches: true, dispatch_batches: false, "
+    settings += "gradient_accumulation_kwargs: {sync_each_batch: true}}"
+    words = [*STUDENT, "--output_dir", str(tmp_path), "--accelerator_config", settings]
+    *_, config = parse("train", words)
+    assert config.accelerator_config.non_blocking

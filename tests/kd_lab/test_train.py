@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Tokenizer
 
 from kd_lab.cli import main
 from kd_lab.data.conversations import DataArguments
+from kd_lab.data.toy_language import conversations
+from kd_lab.runs.run_files import read_metrics
 from kd_lab.student import StudentArguments
 from kd_lab.train import TrainTeacherArguments, run
 from kd_lab.trainers.distil_config import DistilConfig, check_one_gpu
@@ -177,6 +180,30 @@ def test_a_cached_teacher_trains_like_the_live_one(signal, teacher, tmp_path):
     assert losses(tmp_path / "stored") == pytest.approx(losses(tmp_path / "live"), rel=5e-3)
 
 
+def test_the_record_names_the_conversations_that_stored_rows_were_made_of(
+    teacher, tmp_path, capsys
+):
+    mine, cache, run = tmp_path / "mine.jsonl", tmp_path / "cache", tmp_path / "run"
+    talks = conversations(40, seed=9)
+    mine.write_text("".join(json.dumps(talk) + "\n" for talk in talks))
+    data = ["--dataset", str(mine), "--conversation_seed", "5"]
+    words = ["--teacher_model_name_or_path", teacher, "--output_dir", str(cache)]
+    assert main(["cache", *words, *data, "--max_length", "500"]) == 0
+    train = ["train", "--model_shape", SHAPE, *QUICK, "--teacher_cache", str(cache)]
+    assert main([*train, "--output_dir", str(run)]) == 0  # whose own dataset is another
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert (config["dataset"], config["conversation_seed"]) == (str(mine), 5)
+    assert (config["max_length"], config["num_conversations"]) == (500, None)
+    assert f"`{mine}` (seed 5), as stored in `{cache}`" in (run / "README.md").read_text()
+    again = [*train, "--output_dir", str(run), "--resume_from_checkpoint", "true"]
+    assert main(again) == 0
+
+    tested = [*train, "--output_dir", str(tmp_path / "tested"), "--eval_strategy", "epoch"]
+    line = refusal(capsys, *tested)
+    assert f"{cache} was made of other conversations than this run names for its test set" in line
+    assert f"dataset '{mine}', conversation_seed 5 as there" in line
+
+
 def test_answers_of_another_teacher_are_refused(teacher, tmp_path, capsys):
     answers = tmp_path / "answers"
     which = ["--teacher_model_name_or_path", teacher]
@@ -203,6 +230,8 @@ def test_answers_of_another_teacher_are_refused(teacher, tmp_path, capsys):
     assert "set prefixes to teacher, not dataset" in line
     more = ["--prefixes", "teacher", "--output_dir", str(tmp_path / "cached")]
     assert main(["train", *stored, *more]) == 0
+    live, cached = (read_metrics(tmp_path / name)[-1] for name in ("run", "cached"))
+    assert cached["train_loss"] == pytest.approx(live["train_loss"], rel=1e-3)
 
 
 @pytest.mark.slow
@@ -212,7 +241,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(prefixes, teacher, tmp_path):
         *STUDENT, "--use_cpu", "true", "--disable_tqdm", "true", "--learning_rate", "1e-2",
         "--max_steps", "90", "--save_steps", "10", "--logging_steps", "10",
         "--save_total_limit", "2", "--per_device_train_batch_size", "8", "--prefixes", prefixes,
-        "--teacher_model_name_or_path", teacher, "--max_new_tokens", "12",
+        "--teacher_model_name_or_path", teacher, "--max_new_tokens", "12", "--alpha", "1",
     ]  # fmt: skip
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     command = ["train", *words, "--output_dir"]

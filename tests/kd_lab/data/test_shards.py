@@ -121,6 +121,24 @@ def test_a_shard_from_elsewhere_is_no_shard(tmp_path):
     assert [shard.index for shard in here.missing()] == [1]
 
 
+@pytest.mark.parametrize("change", ["a number of tokens", "null"])
+def test_a_changed_sidecar_is_no_sidecar(tmp_path, change):
+    store = create(tmp_path)
+    fill(store)
+    sidecar = tmp_path / "shard-00001.jsonl.sidecar"
+    about = json.loads(sidecar.read_text())
+    about["tokens"] += 1
+    sidecar.write_text("null" if change == "null" else json.dumps(about))
+    assert [shard.index for shard in store.missing()] == [1]
+
+
+def test_a_lacking_shard_is_named(tmp_path):
+    fill(create(tmp_path))
+    (tmp_path / "shard-00001.jsonl").unlink()
+    with pytest.raises(ValueError, match=r"lacks shard-00001.jsonl"):
+        ShardStore.open(tmp_path, "answers")
+
+
 def test_attached_files_are_checked_too(tmp_path):
     store = create(tmp_path)
     with pytest.raises(ValueError, match=r"head.bin is missing"):

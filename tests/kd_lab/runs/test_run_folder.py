@@ -103,6 +103,43 @@ def test_a_run_cut_off_while_saving_ends_like_one_that_was_not(tmp_path, whole_r
     assert len(versions["earlier_starts"]) == 1
 
 
+@pytest.mark.parametrize("change", ["removed", "a digit", "no JSON"])
+def test_lines_of_metrics_that_changed_are_the_checkpoint_s_again(
+    change, tmp_path, whole_run, capsys
+):
+    with pytest.raises(CutOff):
+        train(tmp_path, cut_at=4)
+    path = tmp_path / "metrics.jsonl"
+    text = path.read_text()
+    path.unlink()
+    if change == "no JSON":
+        path.write_text(text.replace('"loss"', "loss", 1))
+        with pytest.raises(ValueError, match=r"metrics.jsonl:1: not JSON"):
+            train(tmp_path, resume="true")
+        return
+    if change == "a digit":
+        path.write_text(text.replace('"epoch": 0.', '"epoch": 7.', 1))
+    train(tmp_path, resume="true")
+    assert f"{path} is not what was written" in capsys.readouterr().err
+    losses = [line["loss"] for line in read_metrics(tmp_path)[:6]]
+    assert losses == [line["loss"] for line in read_metrics(whole_run)[:6]]
+
+
+def test_a_changed_record_of_versions_is_refused(tmp_path):
+    record_run(tmp_path, {"seed": 0})
+    path = tmp_path / "versions.json"
+    path.write_text(path.read_text().replace('"processes": 1', '"processes": 2'))
+    with pytest.raises(ValueError, match=r"versions.json is not what was written"):
+        record_run(tmp_path, {"seed": 0})
+
+
+def test_a_run_that_goes_on_is_not_vouched_for_by_its_old_marker(tmp_path):
+    train(tmp_path)
+    assert (tmp_path / "complete").exists()
+    record_run(tmp_path, resolved_config(*arguments(tmp_path, max_steps=8)))
+    assert not (tmp_path / "complete").exists()  # killed here, config.yaml would seem damaged
+
+
 def test_the_old_checkpoint_stays_until_the_new_one_is_whole(tmp_path):
     with pytest.raises(CutOff):
         train(tmp_path, cut_at=4, save_total_limit=1)

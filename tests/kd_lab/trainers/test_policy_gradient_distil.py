@@ -186,6 +186,7 @@ def test_a_run_lowers_the_reverse_kl_of_whole_answers(tmp_path, updates_per_roll
         ({"teacher_mix": 1.0}, r"teacher_mix must lie in \[0, 1\)"),
         ({"reward_clip": -1.0}, "reward_clip must be positive"),
         ({"updates_per_rollout": 0}, "updates_per_rollout must be at least 1"),
+        ({"updates_per_rollout": 4, "save_steps": 10}, "set it to a multiple of them"),
         ({"ratio_clip": 1.0}, r"ratio_clip must lie in \(0, 1\)"),
     ],
 )

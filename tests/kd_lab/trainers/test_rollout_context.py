@@ -13,7 +13,8 @@ from tests.helpers.toy_pair import TOKENIZER, toy_model, toy_rows
 def trainer_of(tmp_path, trainer_class=SeqDistilTrainer, **settings):
     config = DistilConfig(
         output_dir=str(tmp_path / "run"), per_device_train_batch_size=4, max_steps=1, use_cpu=True,
-        save_strategy="no", disable_tqdm=True, max_new_tokens=6, prefixes="student", **settings,
+        save_strategy="no", disable_tqdm=True, max_new_tokens=6, prefixes="student", alpha=1.0,
+        **settings,
     )  # fmt: skip
     return trainer_class(
         toy_model(32, 2, seed=1), toy_model(64, 2, seed=2), config,
@@ -73,7 +74,7 @@ def test_a_rollout_in_bfloat16_casts_each_weight_once(tmp_path):
 
 def test_the_teacher_writes_in_its_own_dtype_beside_a_student_in_bfloat16(tmp_path):
     trainer = trainer_of(
-        tmp_path, PolicyGradientDistilTrainer, bf16=True, policy_gradient=True, alpha=1.0,
+        tmp_path, PolicyGradientDistilTrainer, bf16=True, policy_gradient=True,
         divergence="reverse_kl",
     )  # fmt: skip
     ids = torch.tensor([[5, 6, 7]])

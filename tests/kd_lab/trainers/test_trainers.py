@@ -206,7 +206,7 @@ def batches_of(trainer: SeqDistilTrainer, step: int = 0) -> list[dict[str, torch
 @pytest.mark.parametrize("writer", ["student", "teacher"])
 def test_greedy_answers_are_those_of_generate(config, writer):
     trainer = trained(
-        config(prefixes=writer, sampling_temperature=0.0, max_steps=1, learning_rate=0.0),
+        config(prefixes=writer, alpha=1.0, sampling_temperature=0.0, learning_rate=0.0),
         SeqDistilTrainer,
     )
     (batch,) = batches_of(trainer)
@@ -285,7 +285,10 @@ def test_the_order_of_an_epoch_depends_on_seed_and_epoch_alone():
     ("trainer_class", "settings"),
     [
         (TokenDistilTrainer, {"divergence": "reverse_kl", "gradient_accumulation_steps": 2}),
-        (SeqDistilTrainer, {"prefixes": "student", "divergence": "jensen_shannon"}),
+        (
+            SeqDistilTrainer,
+            {"prefixes": "student", "divergence": "jensen_shannon", "alpha": 1.0},
+        ),
         (SeqDistilTrainer, {"prefixes": "teacher", "student_share": 0.5}),
     ],
 )
