@@ -6,7 +6,7 @@ A loss on a GPU waits for memory. So its time follows from the bytes that its pa
 move, and from its matrix products. The bytes are counted: Triton's kernels run under its
 interpreter, which says what each load and store touches, and torch's operations are seen as they
 are dispatched. The times are computed from the bytes, and from what an H100 and an A100 reach.
-Nothing in a cache is read again for nothing.
+Nothing is read from a cache.
 
 ours          kd_lab's kernels: forward KL, alpha 0.5, float32 logits, 16-bit gradient
 liger         LigerFusedLinearJSDLoss (beta 0, both parts), compiled
@@ -242,8 +242,8 @@ def products(chunk: int, logit: float, gradient: float, of_head: float) -> list[
 
 def microseconds(card: Card, chunk: int, of_products: list[Product], cell: float = 0) -> float:
     """A token's share of a chunk's products and passes."""
-    seconds = sum(product.seconds(card) for product in of_products)
-    return (seconds / chunk + cell * VOCABULARY / card.bandwidth) * 1e6
+    seconds = sum(product.seconds(card) for product in of_products) / chunk
+    return (seconds + cell * VOCABULARY / card.bandwidth) * 1e6
 
 
 def times(card: Card, cells: dict[str, float]) -> dict[str, float]:
@@ -270,8 +270,7 @@ def measure() -> dict[str, Any]:
     by_device.KERNEL_DEVICES = ("cpu",)
     gpu_tiles.BLOCK = trl_kernels._BLOCK_SIZE = 2**14  # numpy's time goes by blocks, bytes do not
     counted = {name: ours(name) for name in DIVERGENCES}
-    flat = ours("adaptive_kl", scale=1.0)
-    peaked = counted["adaptive_kl"]
+    peaked, flat = counted["adaptive_kl"], ours("adaptive_kl", scale=1.0)
     counted["adaptive_kl"] = max(peaked, flat, key=lambda found: found["bytes"])
     others = {"sft": ours("forward_kl", alpha=0.0), "topk_64": ours("forward_kl", topk=64)}
     peers = {"trl": trl(), "liger_kl_div": liger_kl_div()}
@@ -325,11 +324,10 @@ def show(result: dict[str, Any]) -> None:
     cells = {**result["bytes_per_cell"], **result["other_bytes_per_cell"]}
     for name, found in cells.items():
         table.add_row(name, f"{found:.1f}", str(result["kernels_per_block"][name]))
-    console = Console()
-    console.print(table)
+    Console().print(table)
     for card in CARDS:
         found = ", ".join(f"{n} {us:.2f}" for n, us in result[f"{card}_us_per_token"].items())
-        console.print(
+        Console().print(
             f"{card}, computed, us a token: {found}; ours is {result[f'{card}_over_floor']:.2f} of "
             f"the floor and {result[f'{card}_over_better_peer']:.2f} of the better peer"
         )
