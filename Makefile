@@ -102,6 +102,7 @@ bench: smol $(VENV)/.dev  ## our speed against peers, as ratios measured in one 
 	$(PY) benchmarks/fused_loss.py --json assets/results/bench_fused_loss.json
 	$(PY) benchmarks/fused_loss.py --dtype bfloat16 --no-figure --repeats 2 \
 		--json assets/results/bench_fused_loss_bfloat16.json
+	$(PY) benchmarks/traffic.py --json assets/results/traffic.json
 	$(PY) benchmarks/training_step.py --json assets/results/bench_training_step.json
 
 check-installs: $(UV)  ## resolve every install on every platform and Python, as a stranger's machine would

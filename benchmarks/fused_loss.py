@@ -21,6 +21,7 @@ import argparse
 import ctypes
 import gc
 import json
+import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -149,6 +150,14 @@ def high_water_mark(reset: bool = False) -> int:
     raise ValueError("this system has no VmHWM in /proc/self/status; run it on Linux")
 
 
+def processor() -> str:
+    """Its name as Linux has it."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
 def fastest_chunk(data: Inputs, run: Callable[[Inputs, int], None], advance: Run) -> int:
     seconds = {}
     for chunk_size in CHUNKS:
@@ -207,6 +216,7 @@ def compare(tokens: int, vocab: int, dtype: torch.dtype, repeats: int) -> dict:
             "repeats": repeats,
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
+            "processor": processor(),
             "chunk_sizes": {"ours": CHUNK_SIZE, "floor": floor_chunk, "liger": liger_chunk},
         },
         "time": {name: statistics.median(seconds[name]) for name in CONTENDERS},

@@ -23,8 +23,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from kd_lab.loss.by_device import gradient_of, scale, tile_loss, tokens_at_a_time
 from kd_lab.loss.products import product, rounded_parts, sum_dtype, vocabulary_parts
-from kd_lab.loss.tiles import Objective, StoredDistribution, TileLoss, is_zero, tile_loss
+from kd_lab.loss.tiles import Objective, StoredDistribution, TileLoss, is_zero
 
 CHUNK_SIZE = 512
 ALIGNMENT = 64  # elements: rows of logits begin where vector loads do, whatever the vocabulary
@@ -65,7 +66,8 @@ def distillation_loss(
         targets: the token that comes next at each position, [n].
         objective: the divergence, its weights and temperature, and what the sum is divided by.
         vocab_size: rows that are real tokens in both heads; the softmax runs over these.
-        chunk_size: tokens projected at a time; memory grows with it, the loss does not change.
+        chunk_size: tokens projected at a time, twice as many where kernels run, which need no
+            scratch; memory grows with it, the loss does not change.
     Raises:
         ValueError: shapes or settings that do not fit.
         FloatingPointError: a logit or a weight that is infinite or NaN; says whose, and at which
@@ -73,8 +75,8 @@ def distillation_loss(
     """
     if not 0 < objective.temperature < math.inf:
         raise ValueError(f"temperature must be positive, not {objective.temperature}")
-    if len(targets) and not 0 < objective.num_items < math.inf:
-        raise ValueError(f"num_items must be a positive number, not {objective.num_items}")
+    if len(targets):
+        check_divisor(objective.num_items)
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
     for whose, side in ("teacher", teacher), ("student", student):
@@ -88,16 +90,37 @@ def distillation_loss(
             )
         if vocab_size > len(side.head):
             raise ValueError(f"vocab_size {vocab_size} exceeds the {whose}'s {len(side.head)} rows")
-    if len(targets) and not 0 <= targets.min() <= targets.max() < vocab_size:
-        raise ValueError(
-            f"labels go from {int(targets.min())} to {int(targets.max())}, outside the "
-            f"{vocab_size} rows of the vocabulary"
-        )
+    check_tokens("labels", targets, vocab_size)
     problem = Problem(targets, teacher, objective, vocab_size, chunk_size)
     loss, divergence, cross_entropy = ChunkedPass.apply(
         student.hidden, student.head, student.bias, problem, torch.is_grad_enabled()
     )
     return DistillationLoss(loss, divergence, cross_entropy, num_tokens=len(targets))
+
+
+def check_tokens(what: str, tokens: Tensor, vocab_size: int) -> None:
+    """Refuse tokens outside the vocabulary. A GPU is not waited for: it stops by itself."""
+    if tokens.device.type == "cuda":
+        inside = ((tokens >= 0) & (tokens < vocab_size)).all()
+        torch._assert_async(inside, f"{what} outside the {vocab_size} rows of the vocabulary")
+        return
+    numbers = tokens.cpu().numpy()
+    if len(numbers) and not 0 <= numbers.min() <= numbers.max() < vocab_size:
+        raise ValueError(
+            f"{what} go from {numbers.min()} to {numbers.max()}, outside the {vocab_size} rows of "
+            "the vocabulary"
+        )
+
+
+def check_divisor(num_items: float | Tensor) -> None:
+    """Refuse a divisor that is no positive number. A GPU is not waited for: it stops by itself."""
+    if isinstance(num_items, Tensor) and num_items.device.type == "cuda":
+        inside = (num_items > 0) & (num_items < math.inf)
+        torch._assert_async(inside, "num_items must be a positive number")
+        return
+    number = num_items.cpu().numpy() if isinstance(num_items, Tensor) else num_items
+    if not 0 < number < math.inf:
+        raise ValueError(f"num_items must be a positive number, not {number}")
 
 
 @dataclass
@@ -139,10 +162,9 @@ class ChunkedPass(torch.autograd.Function):
         else:
             hidden, head, bias = ctx.saved_tensors
             _, gradients = _run(hidden, head, bias, ctx.problem, ctx.wanted)
-        if grad_loss.item() != 1:
-            for gradient in gradients:
-                if gradient is not None:
-                    gradient.mul_(grad_loss)
+        for gradient in gradients:
+            if gradient is not None:
+                scale(gradient, grad_loss)
         return *gradients, None, None
 
 
@@ -151,8 +173,9 @@ def _run(
 ) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor | None, ...]]:
     """The three parts of the loss, and its gradients to hidden [n, H], head [V, H] and bias [V]."""
     want_hidden, want_head, want_bias = wanted
-    n, vocab_size, chunk_size = len(hidden), problem.vocab_size, problem.chunk_size
+    n, vocab_size = len(hidden), problem.vocab_size
     student = Projection(LiveDistribution(hidden, head, bias), vocab_size)
+    chunk_size = tokens_at_a_time(problem.chunk_size, hidden.device, sum_dtype(student.dtype))
     teacher = problem.teacher
     logits_of_teacher = None
     if isinstance(teacher, LiveDistribution):
@@ -181,14 +204,16 @@ def _run(
                     compared = teacher.at(block)
                 part = tile[block.start - start : block.stop - start]
                 here = problem.objective.at(block)
-                losses.append(tile_loss(part, compared, problem.targets[block], here, any(wanted)))
+                targets = problem.targets[block]
+                losses.append(tile_loss(part, compared, targets, here, any(wanted), student.dtype))
             # and the tile is now the gradient of its logits
+            gradient = gradient_of(tile, compared, problem.objective.divergence, student.dtype)
             if hidden_gradient is not None or want_head:
                 _multiply_out(
-                    tile, student, chunk, hidden_gradient, head_gradient if want_head else None
+                    gradient, student, chunk, hidden_gradient, head_gradient if want_head else None
                 )
             if bias_gradient is not None:
-                bias_gradient[:vocab_size] += tile.sum(0)
+                bias_gradient[:vocab_size] += gradient.sum(0, dtype=bias_gradient.dtype)
     parts = _means(losses, problem.objective, hidden)
     if hidden_gradient is not None:
         hidden_gradient = hidden_gradient.to(hidden.dtype)
@@ -206,16 +231,17 @@ def _multiply_out(
 ) -> None:
     """From ``tile`` [C, V], the gradient of logits, to those of hidden states and head."""
     total = None  # of the chunk's hidden states, [C, H]
+    sums = sum_dtype(tile.dtype)
     if hidden_gradient is not None:
         total = hidden_gradient[chunk]
-        if total.dtype != tile.dtype:  # summed over parts of the vocabulary, and rounded once
-            total = torch.empty_like(total, dtype=tile.dtype)
+        if total.dtype != sums:  # summed over parts of the vocabulary, and rounded once
+            total = torch.empty_like(total, dtype=sums)
     for vocab, part in rounded_parts(tile, student.dtype):
         if total is not None:
             product(part, student.head[vocab], total, add=vocab.start > 0)
         if head_gradient is not None:
             head_gradient.add(part, student.hidden[chunk], vocab)
-    if hidden_gradient is not None and total is not None and hidden_gradient.dtype != tile.dtype:
+    if hidden_gradient is not None and total is not None and hidden_gradient.dtype != sums:
         hidden_gradient[chunk] = total
 
 
@@ -239,8 +265,10 @@ def _means(
     for name, weights in objective.weights._asdict().items():
         if isinstance(weights, Tensor):
             parts[f"{name}_weights"] = weights.isfinite()
+    # A GPU is waited for, here alone.
+    is_finite = bool(torch.stack([finite.all() for finite in parts.values()]).all())
     for what, finite in parts.items():
-        if not finite.all():
+        if not is_finite and not finite.all():
             broken = (~finite).nonzero()
             raise FloatingPointError(
                 f"{what} are infinite or NaN at trained position {int(broken[0])} "
@@ -283,7 +311,7 @@ class Projection:
         tile = self.tile[: len(hidden), : len(self.head)]
         if self.bias is not None and tile.dtype == self.dtype:
             return torch.addmm(self.bias, hidden, self.head.t(), out=tile)
-        for vocab in vocabulary_parts(len(self.head), self.dtype):
+        for vocab in vocabulary_parts(len(self.head), self.dtype, tile.device):
             product(hidden, self.head[vocab].t(), tile[:, vocab])
         return tile if self.bias is None else tile.add_(self.bias)
 

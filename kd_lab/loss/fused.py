@@ -238,7 +238,7 @@ def _labelled_loss(
         student._replace(hidden=pick(student.hidden)),
         teacher,
         labels[trained],
-        Objective(objective.divergence, weights, objective.temperature, float(total)),
+        Objective(objective.divergence, weights, objective.temperature, total),
         vocab_size=vocab_size,
         chunk_size=chunk_size,
     )

@@ -20,9 +20,9 @@ def sum_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in NARROW else dtype
 
 
-def vocabulary_parts(vocab_size: int, dtype: torch.dtype) -> list[slice]:
+def vocabulary_parts(vocab_size: int, dtype: torch.dtype, device: torch.device) -> list[slice]:
     """All rows of the vocabulary: at once, or in parts where operands are converted."""
-    if dtype not in NARROW:
+    if dtype not in NARROW or device.type == "cuda":
         return [slice(0, vocab_size)]
     starts = range(0, vocab_size, VOCABULARY_PART)
     return [slice(start, min(start + VOCABULARY_PART, vocab_size)) for start in starts]
@@ -30,7 +30,7 @@ def vocabulary_parts(vocab_size: int, dtype: torch.dtype) -> list[slice]:
 
 def rounded_parts(tile: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
     """A tile [C, V] in the dtype of the operands, by parts of the vocabulary."""
-    for vocab in vocabulary_parts(tile.shape[-1], dtype):
+    for vocab in vocabulary_parts(tile.shape[-1], dtype, tile.device):
         yield vocab, tile[:, vocab].to(dtype)
 
 

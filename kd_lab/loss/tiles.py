@@ -11,6 +11,8 @@ student nearly agree, the difference of the logits is exact. So no digit is lost
 log-probability.
 """
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -55,7 +57,7 @@ class Objective:
     divergence: Divergence
     weights: Weights
     temperature: float = 1.0
-    num_items: float = 1.0
+    num_items: float | Tensor = 1.0
 
     def at(self, block: slice) -> "Objective":
         return replace(self, weights=self.weights.at(block))
@@ -85,6 +87,7 @@ def tile_loss(
     targets: Tensor,
     objective: Objective,
     want_gradient: bool = True,
+    is_compiled: bool = False,
 ) -> TileLoss:
     """The loss of a tile, and the gradient of its logits in their place.
 
@@ -94,11 +97,13 @@ def tile_loss(
         teacher: logits [C, V], overwritten; or a stored distribution; or None for no divergence
             (then NaN).
         targets: the next tokens, [C].
+        is_compiled: whether the passes are joined by ``torch.compile``.
     """
     count, vocab_size = student.shape
     on_cpu = student.device.type == "cpu"
     block_size = max(1, CPU_BLOCK_ENTRIES // vocab_size) if on_cpu else count
     scratch = Scratch(min(block_size, count), vocab_size, student.dtype, student.device)
+    block_loss = _compiled_block_loss() if is_compiled else _block_loss
     parts = []
     for start in range(0, count, block_size):
         block = slice(start, start + block_size)
@@ -109,7 +114,7 @@ def tile_loss(
             compared = compared[block]
         here = objective.at(block)
         parts.append(
-            _block_loss(student[block], compared, targets[block], here, want_gradient, scratch)
+            block_loss(student[block], compared, targets[block], here, want_gradient, scratch)
         )
     return TileLoss(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
@@ -160,17 +165,22 @@ def _block_loss(
             teacher_finite = live.finite
             divergence, gradient = _compare_live(student, live, objective.divergence)
     if want_gradient:
-        on_targets = _factor(weights.cross_entropy, 1.0, objective, logits)
+        on_targets = factor(weights.cross_entropy, 1.0, objective, logits)
         if gradient is None or is_zero(weights.divergence):
             torch.mul(plain.probs, on_targets, out=logits)
         else:
-            on_divergence = _factor(weights.divergence, temperature, objective, logits)
+            on_divergence = factor(weights.divergence, temperature, objective, logits)
             torch.mul(gradient, on_divergence, out=logits)
             if not is_zero(weights.cross_entropy):
                 logits.addcmul_(plain.probs, on_targets)
         logits.scatter_add_(-1, targets, -on_targets.expand(size, 1))
     precise_divergence = divergence.to(cross_entropy.dtype)
     return TileLoss(precise_divergence, cross_entropy, plain.finite, teacher_finite)
+
+
+@functools.cache
+def _compiled_block_loss() -> Callable[..., TileLoss]:
+    return torch.compile(_block_loss, dynamic=True)
 
 
 def precise(device: torch.device) -> torch.dtype:
@@ -186,7 +196,7 @@ def is_zero(weight: Tensor | float) -> bool:
     return not isinstance(weight, Tensor) and weight == 0
 
 
-def _factor(weight: Tensor | float, times: float, objective: Objective, logits: Tensor) -> Tensor:
+def factor(weight: Tensor | float, times: float, objective: Objective, logits: Tensor) -> Tensor:
     """``times`` · weight / num_items in the dtype of the gradient, [R, 1] or [1, 1]."""
     if isinstance(weight, Tensor):
         return (weight / objective.num_items)[:, None].to(logits.dtype) * times

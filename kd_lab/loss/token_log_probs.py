@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from kd_lab.loss.chunks import CHUNK_SIZE, LiveDistribution, Projection
+from kd_lab.loss.chunks import CHUNK_SIZE, LiveDistribution, Projection, check_tokens
 
 
 @torch.no_grad()
@@ -47,11 +47,7 @@ def token_log_probs(
         raise ValueError(f"temperature must be positive, not {temperature}")
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
-    if len(tokens) and not 0 <= tokens.min() <= tokens.max() < rows:
-        raise ValueError(
-            f"tokens go from {int(tokens.min())} to {int(tokens.max())}, outside the {rows} rows "
-            f"of the vocabulary"
-        )
+    check_tokens("tokens", tokens, rows)
     wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
     projection = Projection(LiveDistribution(hidden, head, bias), rows)
     log_probs = hidden.new_empty(len(tokens), dtype=wide)

@@ -53,33 +53,33 @@ class LiveTeacher:
         self._redirect(self.wrapped, model, check)
 
     @torch.no_grad()
-    def hidden(self, inputs: dict[str, Tensor], positions: Tensor) -> Tensor:
+    def hidden(self, inputs: dict[str, Tensor], trained: Tensor) -> Tensor:
         """The last hidden states [n, H] that predict the trained tokens.
 
         Args:
             inputs: the model's inputs: input_ids [B, T] and others.
-            positions: True at t where token t + 1 is trained, bool [B, T - 1].
+            trained: the positions whose next token is trained, integers [n] of B·T.
         """
         model = self.model
 
         def backbone() -> Tensor:
             # its own dtype: the student's mixed precision is not the teacher's
-            with torch.autocast(positions.device.type, enabled=False):
+            with torch.autocast(trained.device.type, enabled=False):
                 hidden = model.get_decoder()(**inputs, use_cache=False).last_hidden_state
-            return hidden[:, :-1][positions]  # [n, H]
+            return hidden.flatten(0, 1).index_select(0, trained)  # [n, H]
 
         # Through the wrapper's own forward, where ZeRO-3 and FSDP put the weights together.
         return self._redirect(self.wrapped, model, backbone)
 
     @contextlib.contextmanager
     def distribution(
-        self, inputs: dict[str, Tensor], positions: Tensor
+        self, inputs: dict[str, Tensor], trained: Tensor
     ) -> Iterator[LiveDistribution]:
         """Its distributions at n positions, with the whole LM head, while the block lasts.
 
         Args: as in ``hidden``.
         """
-        hidden = self.hidden(inputs, positions)
+        hidden = self.hidden(inputs, trained)
         with gathered_head(self.model.get_output_embeddings()) as (weight, bias):
             yield LiveDistribution(hidden, weight, bias)
 

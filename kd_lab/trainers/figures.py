@@ -9,6 +9,7 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -26,27 +27,30 @@ class TokenMeans:
 
     def clear(self) -> None:
         self.num_tokens = 0
-        self.sums: dict[str, float] = {}
+        self.sums: list[dict[str, Tensor | float]] = []  # of each micro-batch, not waited for
         self.is_empty = True
 
-    def add(self, num_tokens: int, **sums: float) -> None:
+    def add(self, num_tokens: int, **sums: Tensor | float) -> None:
         """Add a micro-batch's sums over its trained tokens; NaN is a figure that it has not."""
         unknown = {*sums} - {*FIGURES}
         if unknown:
             raise ValueError(f"unknown figures {sorted(unknown)} (known: {', '.join(FIGURES)})")
         self.is_empty = False
         self.num_tokens += num_tokens
-        for name, value in sums.items():
-            if not math.isnan(value):
-                self.sums[name] = self.sums.get(name, 0.0) + value
+        self.sums.append(sums)
 
     def take(self, accelerator: "Accelerator") -> dict[str, float]:
         """The means over the tokens of all processes, and a new start; every process calls it."""
+        totals: dict[str, float] = {}
+        for sums in self.sums:
+            for name, value in sums.items():
+                if not math.isnan(value):
+                    totals[name] = totals.get(name, 0.0) + float(value)
         mine = torch.tensor(
             [
                 self.num_tokens,
-                *(self.sums.get(name, 0.0) for name in FIGURES),
-                *(name in self.sums for name in FIGURES),
+                *(totals.get(name, 0.0) for name in FIGURES),
+                *(name in totals for name in FIGURES),
             ],
             dtype=torch.float32,
         )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import Sampler
@@ -31,6 +32,7 @@ from kd_lab.loss import (
     distillation_loss,
 )
 from kd_lab.loss.sharded_head import call_with_head
+from kd_lab.loss.tiles import precise
 from kd_lab.teacher.live import LiveTeacher
 from kd_lab.teacher.stored import StoredTeacher
 from kd_lab.trainers.batches import (
@@ -148,11 +150,12 @@ class TokenDistilTrainer(SFTTrainer):
         if loss.dtype != parts.loss.dtype:
             loss = loss.to(parts.loss.dtype)
             loss = loss + (parts.loss - loss.detach())
-        divisor = parts.num_tokens if num_items_in_batch is None else float(num_items_in_batch)
+        divisor = parts.num_tokens if num_items_in_batch is None else num_items_in_batch
+        wide = precise(loss.device)
         self._means["train" if self.model.training else "eval"].add(
             parts.num_tokens,
-            divergence=float(parts.divergence) * divisor,
-            cross_entropy=float(parts.cross_entropy) * divisor,
+            divergence=parts.divergence.to(wide) * divisor,
+            cross_entropy=parts.cross_entropy.to(wide) * divisor,
             **self._measured,
         )
         # The processes' gradients are averaged, and this is one part of a sum over all of them.
@@ -165,14 +168,17 @@ class TokenDistilTrainer(SFTTrainer):
     ) -> Tensor:
         """The loss; its parts, and sums over tokens of what else was measured, stay here."""
         model = causal_lm(student)
-        positions = inputs["labels"][:, 1:] != IGNORED  # [B, T - 1]: is token t + 1 trained?
-        targets = inputs["labels"][:, 1:][positions]  # [n]
-        divisor = max(len(targets), 1) if num_items is None else float(num_items)
+        labels = inputs["labels"]  # [B, T]
+        positions = labels[:, 1:] != IGNORED  # [B, T - 1]: is token t + 1 trained?
+        # A GPU is waited for here, to learn how many they are, and once more when all is computed.
+        trained = F.pad(positions, (0, 1)).flatten().nonzero().squeeze(-1)  # [n], of B·T
+        targets = labels.flatten()[trained + 1]  # [n]
+        divisor = max(len(targets), 1) if num_items is None else num_items
         text = {name: inputs[name] for name in inputs if name not in NOT_FOR_THE_MODEL}
-        self._measured: dict[str, float] = {}
-        with self._teacher_at(inputs, text, positions) as teacher, self.accelerator.autocast():
+        self._measured: dict[str, Tensor] = {}
+        with self._teacher_at(inputs, text, trained) as teacher, self.accelerator.autocast():
             states = model.get_decoder()(**text, use_cache=False).last_hidden_state
-            hidden = states[:, :-1][positions]  # [n, H]
+            hidden = states.flatten(0, 1).index_select(0, trained)  # [n, H]
 
             def loss(hidden: Tensor, head: Tensor, bias: Tensor | None) -> Tensor:
                 own = LiveDistribution(hidden, head, bias)
@@ -188,7 +194,7 @@ class TokenDistilTrainer(SFTTrainer):
                     for name in ("forward_kl", "reverse_kl"):
                         plain = Objective(get_divergence(name), Weights(1.0, 0.0))
                         apart = distillation_loss(own, teacher, targets, plain, **self._sizes)
-                        self._measured[name] = float(apart.divergence)
+                        self._measured[name] = apart.divergence
                 return found.loss
 
             return call_with_head(model.get_output_embeddings(), loss, hidden)
@@ -207,19 +213,19 @@ class TokenDistilTrainer(SFTTrainer):
 
     @contextlib.contextmanager
     def _teacher_at(
-        self, inputs: dict[str, Any], text: dict[str, Tensor], positions: Tensor
+        self, inputs: dict[str, Any], text: dict[str, Tensor], trained: Tensor
     ) -> Iterator[LiveDistribution | StoredDistribution | None]:
         """The teacher's distributions at the trained positions; None where it is not needed."""
         teacher, is_asked = self.teacher, self.args.point.has_divergence
         if isinstance(teacher, StoredTeacher) and self.model.training and "cache_row" not in inputs:
             raise RuntimeError("a batch has lost its cache_row, the key of the teacher's signal")
         if isinstance(teacher, LiveTeacher) and (is_asked or not self.model.training):
-            with teacher.distribution(text, positions) as live:
+            with teacher.distribution(text, trained) as live:
                 yield live
         elif isinstance(teacher, StoredTeacher) and is_asked and "cache_row" in inputs:
-            stored = teacher.distribution(inputs["cache_row"].tolist(), positions.device)
+            stored = teacher.distribution(inputs["cache_row"].tolist(), trained.device)
             if "is_repeated" in inputs:  # those rows come last, and none of their tokens is trained
-                real = slice(int(positions.sum()))
+                real = slice(len(trained))
                 if isinstance(stored, LiveDistribution):
                     stored = stored._replace(hidden=stored.hidden[real])
                 else:

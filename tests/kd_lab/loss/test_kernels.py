@@ -1,0 +1,137 @@
+"""The kernels of a GPU, without one: interpreted, and assembled for sm_80 and sm_90."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton", reason="Triton comes with torch on Linux only")
+
+import torch
+import triton
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from kd_lab import divergences
+from kd_lab.loss import adaptive_kernel, by_device, gpu_tiles, kernels, tiles
+from kd_lab.loss.closed_forms import RULES
+from kd_lab.loss.tiles import Objective, Weights
+
+HERE = Path(__file__).parent
+TYPES = {
+    "finite": "*i1", "values": "*fp64", "targets": "*i64", "gradient": "*bf16",
+    "inverse_temperature": "fp32", "mu": "fp32",
+    **dict.fromkeys(("student_stride", "teacher_stride", "gradient_stride", "stride"), "i32"),
+    **dict.fromkeys(("width", "vocab", "rows"), "i32"),
+}  # fmt: skip
+PADDED = ("stride", "width")  # multiples of 16, unlike the vocabulary and the rows
+
+
+@pytest.mark.slow
+def test_the_kernels_under_tritons_interpreter():
+    """In a process of its own: Triton reads the variable when it is imported."""
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", HERE / "interpreted_kernels.py"],
+        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+        cwd=HERE.parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout[-5000:]
+    assert " passed" in run.stdout
+    assert "skipped" not in run.stdout
+
+
+def assembled(kernel, constants: dict, warps: int, arch: int, folder: Path) -> tuple[str, str]:
+    """A kernel's PTX, and what the assembler says of it."""
+    names = kernel.arg_names
+    types = {name: TYPES.get(name, "*fp32") for name in names}
+    types |= dict.fromkeys(constants, "constexpr")
+    aligned = {
+        (i,): [["tt.divisibility", 16]]
+        for i, name in enumerate(names)
+        if types[name].startswith("*") or name.endswith(PADDED)
+    }
+    values = {(names.index(name),): value for name, value in constants.items()}
+    ptx = triton.compile(
+        ASTSource(kernel, types, values, aligned),
+        target=GPUTarget("cuda", arch, 32),
+        options={"num_warps": warps},
+    ).asm["ptx"]
+    source = folder / "kernel.ptx"
+    source.write_text(ptx)
+    name = f"sm_{arch}a" if arch == 90 else f"sm_{arch}"
+    words = [triton.knobs.nvidia.ptxas.path, "-v", f"--gpu-name={name}", source, "-o", os.devnull]
+    told = subprocess.run(words, capture_output=True, text=True, check=True)
+    return ptx, told.stderr
+
+
+def cases() -> list:
+    block = {"BLOCK": gpu_tiles.BLOCK}
+    found = [("log_sums", kernels.log_sums, {"TEMPERED": True, **block}, 2)]
+    write = {"CROSS_ENTROPY": True, "WRITE": True, **block}
+    for divergence, terms in kernels.TERMS.items():
+        name, constants = divergence.__name__, {"TERMS": terms.terms}
+        found.append((f"gradients-{name}", kernels.gradients, {**constants, **write}, 4))
+        if terms.mean is None and divergence is not divergences.adaptive_kl:
+            found.append((f"means-{name}", kernels.means, {**constants, **block}, 4))
+    found.append(("gradients-alone", kernels.gradients, {"TERMS": None, **write}, 2))
+    sizes = {"CAPACITY": gpu_tiles.CAPACITY, "WAYS": gpu_tiles.WAYS, **block}
+    weights = adaptive_kernel.head_weights
+    found += [
+        (f"head_weights-{tail}", weights, {"TAIL": tail, **sizes}, 2) for tail in (True, False)
+    ]
+    return [pytest.param(*case[1:], id=case[0]) for case in found]
+
+
+@pytest.mark.skipif(
+    not Path(triton.knobs.nvidia.ptxas.path).exists(), reason="this Triton has no assembler"
+)
+@pytest.mark.parametrize("arch", [80, 90])
+@pytest.mark.parametrize(("kernel", "constants", "vectors"), cases())
+def test_a_kernel_is_assembled_with_vector_loads_and_without_spills(
+    kernel, constants, vectors, arch, tmp_path, monkeypatch
+):
+    """Each block of logits is read 128 bits at a time, although the vocabulary is odd."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
+    warps = gpu_tiles.HEAD_WARPS if "WAYS" in constants else gpu_tiles.WARPS
+    ptx, told = assembled(kernel, constants, warps, arch, tmp_path)
+    (stores, loads) = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", told).groups()
+    assert int(stores) + int(loads) <= 16, told
+    # a vector of four for each thread and model in a block of 1,024 or, by 16 warps, 2,048 words
+    assert len(re.findall(r"ld\.global\S*\.v4\.", ptx)) == vectors
+    if constants.get("WRITE"):
+        assert re.search(r"st\.global\S*\.v4\.", ptx), "eight 16-bit numbers at a time"
+
+
+# ---- a closed form without a kernel
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule is not divergences.adaptive_kl])
+def test_a_closed_form_without_a_kernel_is_compiled_whole(rule, monkeypatch):
+    """By torch's own tracer; its code generator, which takes minutes, is left out."""
+
+    def unknown(teacher_logp: Tensor, student_logp: Tensor) -> Tensor:
+        return rule(teacher_logp, student_logp)
+
+    torch._dynamo.reset()  # or the cases count as one function's recompilations
+    compiled = torch.compile(tiles._block_loss, dynamic=True, fullgraph=True, backend="eager")
+    calls = []
+    monkeypatch.setattr(by_device, "KERNEL_DEVICES", ("cpu",))
+    monkeypatch.setattr(tiles, "_compiled_block_loss", lambda: calls.append(1) or compiled)
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(2, 3, 101, generator=generator)
+    targets = torch.randint(0, 101, (3,), generator=generator)
+    objective = Objective(rule, Weights(0.5, 0.5), 2.0, 3.0)
+    plain = student.clone()
+    expected = tiles.tile_loss(plain, teacher.clone(), targets, objective)
+    monkeypatch.setitem(RULES, unknown, RULES[rule])
+    objective = Objective(unknown, Weights(0.5, 0.5), 2.0, 3.0)
+    found = by_device.tile_loss(student, teacher, targets, objective, True, torch.float32)
+    assert calls
+    torch.testing.assert_close(student, plain)
+    torch.testing.assert_close(found.divergence, expected.divergence)
