@@ -29,7 +29,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Batch:
+class PaddedBatch:
     """Logits [B, T, V], sampled tokens [B, T] and where they are trained, bool [B, T]."""
 
     student: Tensor
@@ -42,13 +42,13 @@ class Batch:
         """[B, T]; -100 where nothing is trained."""
         return torch.where(self.trained, self.tokens, IGNORED)
 
-    def rows(self, order: list[int]) -> "Batch":
+    def rows(self, order: list[int]) -> "PaddedBatch":
         """Some rows, in an order."""
-        return Batch(
+        return PaddedBatch(
             *(part[order] for part in (self.student, self.teacher, self.tokens, self.trained))
         )
 
-    def padded(self, left: int, right: int) -> "Batch":
+    def padded(self, left: int, right: int) -> "PaddedBatch":
         """With more positions that are not trained, and other numbers there."""
 
         def wider(part: Tensor) -> Tensor:
@@ -56,10 +56,10 @@ class Batch:
             return torch.cat([more[0], part, more[1]], 1)
 
         trained = torch.nn.functional.pad(self.trained, (left, right))
-        return Batch(wider(self.student), wider(self.teacher), wider(self.tokens), trained)
+        return PaddedBatch(wider(self.student), wider(self.teacher), wider(self.tokens), trained)
 
 
-def a_batch(seed: int = 0) -> Batch:
+def a_batch(seed: int = 0) -> PaddedBatch:
     """The batch, float64."""
     draw = torch.Generator().manual_seed(seed)
     shape = (2, ROWS, POSITIONS, WORDS)
@@ -67,10 +67,10 @@ def a_batch(seed: int = 0) -> Batch:
     tokens = torch.randint(0, WORDS, (ROWS, POSITIONS), generator=draw)
     at = torch.arange(POSITIONS)
     trained = torch.stack([(at >= p) & (at < n) for p, n in zip(PROMPTS, LENGTHS, strict=True)])
-    return Batch(student, teacher, tokens, trained)
+    return PaddedBatch(student, teacher, tokens, trained)
 
 
-def value_and_gradient(loss: Loss, batch: Batch) -> tuple[float, Tensor]:
+def value_and_gradient(loss: Loss, batch: PaddedBatch) -> tuple[float, Tensor]:
     """The loss of a batch, and its gradient to the student's logits [B, T, V]."""
     student = batch.student.clone().requires_grad_()
     value = _value(loss, student, batch.teacher, batch)
@@ -80,7 +80,7 @@ def value_and_gradient(loss: Loss, batch: Batch) -> tuple[float, Tensor]:
     return float(value.detach()), torch.zeros_like(student) if found is None else found
 
 
-def _value(loss: Loss, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
+def _value(loss: Loss, student: Tensor, teacher: Tensor, batch: PaddedBatch) -> Tensor:
     if loss.samples:
         return loss.of_tokens(student, teacher, batch.tokens, batch.trained)
     return loss.of_logits(student, teacher, batch.labels)
@@ -108,7 +108,7 @@ def examine_batch(loss: Loss, seed: int = 0) -> tuple[str, list[Finding]]:
     return reduction, findings
 
 
-def _ignored(loss: Loss, batch: Batch, found: Tensor) -> list[Finding]:
+def _ignored(loss: Loss, batch: PaddedBatch, found: Tensor) -> list[Finding]:
     length = found.norm(dim=-1)  # [B, T]
     usual = length.max()
     at = torch.arange(POSITIONS)
@@ -146,12 +146,12 @@ REDUCTION_WORDS = {
 }
 
 
-def _reduction(loss: Loss, batch: Batch, found: Tensor) -> str:
+def _reduction(loss: Loss, batch: PaddedBatch, found: Tensor) -> str:
     """By the weight of each trained position: its gradient here by that where it stands alone."""
     weights = torch.full(batch.trained.shape, torch.nan, dtype=torch.float64)
     for row, position in batch.trained.nonzero().tolist():
         one = slice(row, row + 1), slice(position, position + 1)
-        alone = Batch(
+        alone = PaddedBatch(
             *(x[one] for x in (batch.student, batch.teacher, batch.tokens, batch.trained))
         )
         single = value_and_gradient(loss, alone)[1][0, 0]
@@ -166,12 +166,12 @@ def _reduction(loss: Loss, batch: Batch, found: Tensor) -> str:
     return "unknown"
 
 
-def _moved(loss: Loss, batch: Batch, value: float, found: Tensor) -> list[Finding]:
+def _moved(loss: Loss, batch: PaddedBatch, value: float, found: Tensor) -> list[Finding]:
     """Changes that must not matter."""
     order = [2, 0, 1]
     findings = []
 
-    def differs(other: Batch, left: int = 0, rows: list[int] | None = None) -> bool:
+    def differs(other: PaddedBatch, left: int = 0, rows: list[int] | None = None) -> bool:
         new_value, new = value_and_gradient(loss, other)
         back = new[:, left : left + POSITIONS]
         back = back if rows is None else back[torch.tensor(rows).argsort()]
@@ -196,7 +196,7 @@ def _moved(loss: Loss, batch: Batch, value: float, found: Tensor) -> list[Findin
     return findings
 
 
-def _teacher(loss: Loss, batch: Batch) -> list[Finding]:
+def _teacher(loss: Loss, batch: PaddedBatch) -> list[Finding]:
     leaf = batch.teacher.clone().requires_grad_()
     # Copies, since what requires a gradient itself may not be changed in place.
     student, teacher = batch.student.clone().requires_grad_().clone(), leaf.clone()

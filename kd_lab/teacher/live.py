@@ -50,7 +50,8 @@ class LiveTeacher:
                 check_plain_logits(model, input_ids)
             return input_ids
 
-        self._redirect(self.wrapped, model, check)
+        with processes_apart(self.wrapped):  # or ZeRO-3 would fetch the head at every later pass
+            self._redirect(self.wrapped, model, check)
 
     @torch.no_grad()
     def hidden(self, inputs: dict[str, Tensor], trained: Tensor) -> Tensor:
@@ -108,11 +109,12 @@ class LiveTeacher:
 
 @contextlib.contextmanager
 def processes_apart(wrapped: Any) -> Iterator[None]:
-    """Let each process run a model that ZeRO-3 has put together as often as it wants to.
+    """Run a model under ZeRO-3 without a trace: as often as each process wants to, in any order.
 
     Until DeepSpeed knows the order of the modules, it compares it across all processes at the start
     of each forward pass. TRL takes its other hooks away while answers are written, and leaves this
     one: a process whose answers are shorter, or that has none to write, would be waited for.
+    DeepSpeed also learns from its first passes which module comes next, and fetches it ahead.
     """
     optimizer = getattr(wrapped, "optimizer", None)
     offload = getattr(optimizer, "parameter_offload", optimizer)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kd_lab.data.packed_rows import PackedRows
 from kd_lab.loss.plain_logits import check_plain_head, check_plain_logits
 from kd_lab.positions import check_positions
-from kd_lab.teacher.live import LiveTeacher
+from kd_lab.teacher.live import LiveTeacher, processes_apart
 from kd_lab.teacher.stored import StoredTeacher
 from kd_lab.trainers.distil_config import NO_FLOAT16, DistilConfig
 
@@ -138,7 +138,8 @@ def check_both_models(
             check_plain_logits(causal_lm(student), input_ids)
         return input_ids
 
-    _ForwardRedirection()(wrapped, student, check_student)
+    with processes_apart(wrapped):
+        _ForwardRedirection()(wrapped, student, check_student)
     if isinstance(teacher, LiveTeacher):
         teacher.check_plain_logits(input_ids)
 
