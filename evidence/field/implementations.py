@@ -17,10 +17,13 @@ class Implementation:
     Attributes:
         project: its name and version, or the date of the snapshot that was read.
         what: which of its losses.
-        where: file in its repository.
+        where: file in its repository, or its thread.
         says: what its documentation calls it.
-        function, form, how: as ``kd_lab.check.check_loss`` takes them.
-        expected: what it says, as ``Verdict.objections`` takes it, and its settings.
+        function: as ``kd_lab.check.check_loss`` takes it.
+        form: likewise, a key of ``kd_lab.check.forms.FORMS``.
+        how: the other arguments of ``check_loss``.
+        expected: what it says, as ``Verdict.objections`` takes it.
+        expected_settings: of the divergence.
         state: since when, or whether, it is otherwise; a thread.
     """
 
