@@ -26,7 +26,7 @@ def check_manifest(folder: Path) -> dict[str, Any] | None:
         raise ValueError(f"{folder / MANIFEST}: not JSON: {error}") from error
     if not isinstance(manifest, dict):
         return None
-    if {"kind", "settings", "files"} <= manifest.keys():  # ours, or it was before a change
+    if len({"kind", "settings", "files"} & manifest.keys()) > 1:  # ours, or it was before a change
         check_sealed(folder / MANIFEST, manifest)
     if manifest.get("kind") != KIND:
         return None

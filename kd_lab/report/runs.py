@@ -160,6 +160,11 @@ def read_rows(folders: Sequence[str | Path]) -> list[Row]:
     return rows
 
 
+def _is_run(folder: Path) -> bool:
+    """Whether a folder holds a run's settings, or did so when it was marked as whole."""
+    return (folder / CONFIG).is_file() or CONFIG in vouched_files(folder)
+
+
 def _read_run(folder: Path) -> Run:
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}{written_by(folder)}")
@@ -170,7 +175,7 @@ def _read_run(folder: Path) -> Run:
     evaluation = read_evaluation(path)
     # An evaluation may lie apart from the model that it is of.
     places = (folder, Path(str(evaluation["settings"].get("model_name_or_path"))))
-    trained = next((place for place in places if (place / CONFIG).is_file()), None)
+    trained = next((place for place in places if _is_run(place)), None)
     if trained is None:
         return Run(folder, evaluation, {}, [])
     check_whole(trained, only=(CONFIG, run_files.METRICS))

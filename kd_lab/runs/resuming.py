@@ -72,8 +72,9 @@ def check_no_other_model(folder: Path) -> None:
     """Refuse to train over a model that no run wrote.
 
     Raises:
-        ValueError: names the folder.
+        ValueError: names the folder; or the run's settings, where they are missing.
     """
+    check_whole(folder, only=(CONFIG,))
     if (folder / "config.json").is_file() and not (folder / CONFIG).is_file():
         raise ValueError(
             f"output_dir: {folder} holds a model that no run wrote there: give another folder"

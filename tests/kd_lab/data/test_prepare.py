@@ -130,3 +130,13 @@ def test_the_command(tmp_path):
     assert refused.stderr.splitlines()[-1].startswith("kd-lab: error: toy was written with num_con")
     shutil.rmtree(tmp_path / "toy")
     assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize("key", ["kind", "settings", "files"])
+def test_a_manifest_with_a_renamed_key_is_named(tmp_path, key):
+    data = DataArguments(num_conversations=4, num_test_conversations=2)
+    prepare_data(data, tmp_path / "data")
+    manifest = tmp_path / "data" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(f'"{key}"', f'"{key}_"'))
+    with pytest.raises(ValueError, match=r"manifest\.json is not what was written"):
+        prepare_data(data, tmp_path / "data")

@@ -6,6 +6,7 @@ from kd_lab.cli import main, parse
 from kd_lab.report.plots import styles
 from kd_lab.report.published import PUBLISHED
 from kd_lab.report.runs import read_rows
+from kd_lab.runs.marker import mark_whole
 from kd_lab.runs.run_files import resolved_config
 from kd_lab.runs.run_folder import record_run
 from tests.helpers.written_runs import FKL, write_run, write_study
@@ -78,6 +79,7 @@ NOWHERE = {"model_name_or_path": ""}
         (lambda run: write_run(run, {}, settings={**NOWHERE, "temperature": 0.0}),
          "with sampling_temperature 1.0 and"),  # as it was called before
         (lambda run: run.rename(run.with_name("gone")), "there is no folder"),
+        (lambda run: (mark_whole(run), (run / "config.yaml").unlink()), "config.yaml is missing"),
     ],
 )  # fmt: skip
 def test_a_run_that_cannot_be_reported_on_is_one_line(tmp_path, capsys, break_it, told):

@@ -6,7 +6,12 @@ import pytest
 import yaml
 
 from kd_lab.runs.marker import mark_whole
-from kd_lab.runs.resuming import has_trained, last_whole_checkpoint, start_run
+from kd_lab.runs.resuming import (
+    check_no_other_model,
+    has_trained,
+    last_whole_checkpoint,
+    start_run,
+)
 
 ASKED = {"learning_rate": 1e-3, "divergence": "reverse_kl", "max_steps": 8, "save_steps": 2}
 
@@ -61,3 +66,11 @@ def test_a_run_that_failed_before_its_first_step_does_not_own_its_folder(tmp_pat
     (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1, "loss": 2.0}) + "\n")
     with pytest.raises(ValueError, match="already holds a run"):
         start_run(tmp_path, None, ASKED)
+
+
+def test_missing_settings_of_a_finished_run_are_named(run):
+    (run / "config.json").write_text("{}")  # of its model
+    mark_whole(run)
+    (run / "config.yaml").unlink()
+    with pytest.raises(ValueError, match=r"config\.yaml is missing"):
+        check_no_other_model(run)
