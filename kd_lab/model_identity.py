@@ -119,6 +119,32 @@ def tokenizer_hash(tokenizer: "PreTrainedTokenizerBase") -> str:
     return _hash_of([by_id, tokenizer.eos_token])
 
 
+def template_hash(tokenizer: "PreTrainedTokenizerBase") -> str | None:
+    """SHA-256 of the chat template, which decides how a row reads; None without one."""
+    template = tokenizer.chat_template
+    return None if template is None else _hash_of([template])
+
+
+def check_same_template(
+    folder: str | Path, stored: str | None, tokenizer: "PreTrainedTokenizerBase"
+) -> None:
+    """Refuse a student that would be saved beside another template than its rows were made with.
+
+    Args:
+        folder: of the stored rows, for the message.
+        stored: the hash of their template; None where the store does not know it.
+    Raises:
+        ValueError: the two templates differ.
+    """
+    own = template_hash(tokenizer)
+    if stored is not None and own is not None and stored != own:
+        raise ValueError(
+            f"{folder} was written with another chat template than the student's: copy the "
+            "teacher's chat_template.jinja into the student's folder, or write the rows anew with "
+            "a teacher that has the student's template"
+        )
+
+
 def _hub_commit(name: str, revision: str | None) -> str:
     from transformers import AutoConfig
 

@@ -22,7 +22,7 @@ from kd_lab.data.shards import ShardStore
 from kd_lab.data.trained_turns import NO_ANSWER
 from kd_lab.files import being_written, check_room, only_one_at_work, raise_if_full
 from kd_lab.hub import check_model_at_hand
-from kd_lab.model_identity import check_same_teacher, tokenizer_hash
+from kd_lab.model_identity import check_same_teacher, check_same_template, tokenizer_hash
 from kd_lab.models import Model
 from kd_lab.next_step import check_folder, check_model_path
 from kd_lab.runs.resuming import check_no_other_model, start_run
@@ -222,7 +222,8 @@ def check_answers(
     """Compare stored answers with the student's tokenizer and with the teacher.
 
     Raises:
-        ValueError: another teacher wrote the answers, or they have another tokenizer's ids.
+        ValueError: another teacher wrote the answers, or they have another tokenizer's ids, or the
+            student another chat template.
     """
     if teacher.answers is None:
         return
@@ -231,6 +232,7 @@ def check_answers(
         raise ValueError(
             f"answers: {teacher.answers} was written with another tokenizer than the student's"
         )
+    check_same_template(teacher.answers, settings.get("chat_template_sha256"), tokenizer)
     if teacher_model is not None:
         check_same_teacher(settings["teacher"], teacher_model.identity)
 

@@ -35,7 +35,7 @@ from kd_lab.data.messages import json_row
 from kd_lab.data.row_store import RowStore
 from kd_lab.data.shards import Shard, ShardStore
 from kd_lab.files import delete_remains, only_one_at_work, sha256_of
-from kd_lab.model_identity import tokenizer_hash
+from kd_lab.model_identity import template_hash, tokenizer_hash
 from kd_lab.models import Model
 from kd_lab.positions import check_positions
 from kd_lab.rollout.sampling import Completion, Sampling
@@ -196,6 +196,7 @@ def _describe(args: GenerateArguments, data: DataArguments, sampling: Sampling) 
         "teacher": teacher.identity,
         "dtype": teacher.dtype_name,
         "tokenizer_sha256": tokenizer_hash(tokenizer),
+        "chat_template_sha256": template_hash(tokenizer),
         "vocab_size": teacher.vocab_size,
         "eos_token_ids": sorted(ends),
         "engine": args.engine,

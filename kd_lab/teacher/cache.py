@@ -40,7 +40,12 @@ from kd_lab.data.shards import Shard, ShardStore
 from kd_lab.files import check_room, delete_remains, only_one_at_work
 from kd_lab.loss import CHUNK_SIZE
 from kd_lab.loss.plain_logits import TOKENS, check_plain_logits
-from kd_lab.model_identity import check_same_teacher, tokenizer_hash
+from kd_lab.model_identity import (
+    check_same_teacher,
+    check_same_template,
+    template_hash,
+    tokenizer_hash,
+)
 from kd_lab.models import Model
 from kd_lab.next_step import check_folder
 from kd_lab.positions import check_positions
@@ -200,6 +205,7 @@ def _describe(
         "teacher": teacher.identity,
         "dtype": teacher.dtype_name,
         "tokenizer_sha256": tokenizer_hash(teacher.tokenizer),
+        "chat_template_sha256": template_hash(teacher.tokenizer),
         "vocab_size": teacher.vocab_size,
     }
     if args.teacher_signal == "topk":
@@ -219,6 +225,7 @@ def _describe(
             raise ValueError(
                 f"{args.answers} was written with another tokenizer than {teacher.name} has"
             )
+        check_same_template(args.answers, answers.get("chat_template_sha256"), teacher.tokenizer)
         written = stored_answers(args.answers)
         say_rows_without_end(written, answers["eos_token_ids"], f"rows of {args.answers}")
         rows = PackedRows.of(written)

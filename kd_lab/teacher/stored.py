@@ -24,7 +24,7 @@ from kd_lab.data.packed_rows import PackedRows
 from kd_lab.data.row_kinds import TRAINING_ROW
 from kd_lab.data.shards import ShardStore
 from kd_lab.loss import LiveDistribution, StoredDistribution
-from kd_lab.model_identity import tokenizer_hash
+from kd_lab.model_identity import check_same_template, tokenizer_hash
 from kd_lab.vocabulary import IGNORED
 
 if TYPE_CHECKING:  # importing transformers takes seconds, and only its type is needed
@@ -59,8 +59,8 @@ class StoredTeacher:
         """Refuse a student's tokenizer, or a temperature, that does not fit the cache.
 
         Raises:
-            ValueError: the tokenizer has other ids than the teacher's; or the top k were stored at
-                another temperature (hidden states serve any).
+            ValueError: the tokenizer has other ids or another chat template than the teacher's; or
+                the top k were stored at another temperature (hidden states serve any).
         """
         settings = self.store.settings
         if tokenizer_hash(tokenizer) != settings["tokenizer_sha256"]:
@@ -68,6 +68,7 @@ class StoredTeacher:
                 f"{self.store.folder} was written with another tokenizer than the student's, so "
                 "that its token ids mean something else to the student"
             )
+        check_same_template(self.store.folder, settings.get("chat_template_sha256"), tokenizer)
         if self.kind == "topk" and temperature != settings["temperature"]:
             raise ValueError(
                 f"{self.store.folder} has the teacher's top {settings['k']} at temperature "

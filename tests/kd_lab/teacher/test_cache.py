@@ -199,3 +199,14 @@ def test_two_processes_share_the_work(teacher, hidden_cache, tmp_path):
     options = [f"--{key}={value}" for key, value in given.items() if value is not None]
     two_processes(main, ["cache", *options], logs=tmp_path / "logs")
     assert contents(folder) == contents(hidden_cache)
+
+
+def test_a_student_of_another_chat_template_is_refused(hidden_cache, tokenizer):
+    stored = StoredTeacher(hidden_cache)
+    stored.check_fits(tokenizer, 1.0)
+    other = toy_tokenizer()
+    other.chat_template = other.chat_template.replace("assistant", "helper")
+    with pytest.raises(ValueError, match="another chat template than the student's"):
+        stored.check_fits(other, 1.0)
+    other.chat_template = None  # a base model, which says nothing else
+    stored.check_fits(other, 1.0)
