@@ -125,6 +125,8 @@ def parse(command: str, words: Sequence[str], tell: bool = False) -> tuple[Any, 
     own_arguments, rest = own.parse_known_args(words)
     if len(own_arguments.config) > 1:
         raise ValueError("--config was given twice; a recipe is whole, and options override it")
+    if "" in own_arguments.config:
+        raise ValueError("--config is empty: give a recipe's name, or the path of a file")
     recipe = read_recipe(find_recipe(own_arguments.config[0])) if own_arguments.config else None
     if recipe is not None:
         os.environ.update(recipe.env)

@@ -126,6 +126,8 @@ def run(arguments: CheckArguments) -> None:
         ValueError: no such function, or it cannot be called in its form.
         SystemExit: 1 if it is not the expected loss.
     """
+    if not 0 <= arguments.seed < 2**32:
+        raise ValueError(f"seed must lie in [0, 2^32), not {arguments.seed}")
     if arguments.dtype not in DTYPES:
         raise ValueError(f"dtype must be float32 or float64, not {arguments.dtype!r}")
     if arguments.form not in CALLED:
@@ -178,7 +180,7 @@ def load_function(name: str) -> Callable[..., torch.Tensor]:
         if module_name.endswith(".py"):
             path = Path(module_name)
             if not path.is_file():
-                raise ValueError(f"function: there is no file {module_name}")
+                raise ValueError(f"function {name}: there is no file {module_name}")
             spec = importlib.util.spec_from_file_location(path.stem, path)
             assert spec is not None
             assert spec.loader is not None
@@ -187,7 +189,7 @@ def load_function(name: str) -> Callable[..., torch.Tensor]:
         else:
             module = importlib.import_module(module_name)
     except ImportError as error:
-        raise ValueError(f"function: {module_name} cannot be imported: {error}") from error
+        raise ValueError(f"function {name}: it cannot be imported: {error}") from error
     finally:
         sys.path.pop(0)
     found = module
@@ -196,10 +198,10 @@ def load_function(name: str) -> Callable[..., torch.Tensor]:
             near = did_you_mean(
                 part, [known for known in vars(module) if not known.startswith("_")]
             )
-            raise ValueError(f"{module_name} has no {function_name!r}{near}")
+            raise ValueError(f"function {name}: {module_name} has no {part!r}{near}")
         found = getattr(found, part)
     if not callable(found):
-        raise ValueError(f"{name} is no function")
+        raise ValueError(f"function {name}: it is no function")
     return found
 
 

@@ -9,6 +9,7 @@ result prints them. kd_lab/planning/planned_run.py has the arithmetic; its tests
 """
 
 from kd_lab.data.conversations import DataArguments, check_data_numbers
+from kd_lab.models import check_dtype
 from kd_lab.planning.advice import CACHE, FITS, fits, what_would_fit
 from kd_lab.planning.planned_config import PlannedConfig
 from kd_lab.planning.planned_run import (
@@ -39,6 +40,7 @@ def run(
         ValueError: a model of unknown size, or a setting that cannot be planned.
     """
     check_data_numbers(data)
+    check_dtype("teacher_dtype", teacher.teacher_dtype)
     print(describe(make_job(plan, student, teacher, data, config)))
 
 

@@ -154,6 +154,8 @@ class DistilConfig(SamplingArguments, SFTConfig):
                 "or say --bf16 false, or --use_cpu true (slow)"
             )
         check_accelerator_keys(self.accelerator_config)
+        if self.fsdp_config and not self.fsdp:
+            raise ValueError("fsdp_config would have no effect without fsdp: say --fsdp true too")
         super().__post_init__()
         check_accelerator_config(self.accelerator_config)
 
@@ -220,7 +222,11 @@ class DistilConfig(SamplingArguments, SFTConfig):
         """The function that ``divergence`` and its settings name."""
         settings = self.divergence_settings or {}
         assert not isinstance(settings, str)
-        return get_divergence(self.divergence, **settings)
+        get_divergence(self.divergence)
+        try:
+            return get_divergence(self.divergence, **settings)
+        except ValueError as error:
+            raise ValueError(f"divergence_settings: {error}") from error
 
     @property
     def point(self) -> Point:

@@ -40,6 +40,7 @@ RANGES = {
     "save_total_limit": COUNT,
     "max_length": Range(2, words="must be at least 2"),
     "dataloader_num_workers": NOT_NEGATIVE,
+    "ddp_bucket_cap_mb": POSITIVE,
     "seed": Range(0, 2**32 - 1, words="must lie in [0, 2^32)"),
     "data_seed": Range(0, 2**32 - 1, words="must lie in [0, 2^32)"),
 }
