@@ -5,13 +5,14 @@ attention lacks is found in a moment, and not after the other model took a minut
 """
 
 import contextlib
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kd_lab.model_loading import load_config, lora_base
+from kd_lab.model_loading import lacks, load_config, lora_base
 from kd_lab.readable import readable, reason_of
 
 if TYPE_CHECKING:  # importing transformers takes seconds
@@ -99,6 +100,16 @@ def _check_weights(folder: Path, model: "PreTrainedModel") -> None:
     if found and not any(_is_part(name, wanted) for name in found):
         kind = model.config.model_type
         raise ValueError(f"{folder} holds no weight of a {kind} model, as its config.json has it")
+    tied = getattr(model, "all_tied_weights_keys", None) or {}
+    lacking = sorted(wanted.keys() - {*found} - {*tied})
+    optional = getattr(model, "_keys_to_ignore_on_load_missing", None) or ()
+    lacking = [
+        name
+        for name in lacking
+        if not _is_part(name, found) and not any(re.search(of, name) for of in optional)
+    ]
+    if found and lacking and not _is_quantised(model):
+        raise ValueError(lacks(folder, lacking))
 
 
 def _is_quantised(model: "PreTrainedModel") -> bool:

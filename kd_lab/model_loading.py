@@ -6,6 +6,7 @@ A folder of LoRA weights is its base model with these weights merged into it.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,15 +107,20 @@ def load_causal_lm(name: str, revision: str | None = None, **loading: Any) -> "P
     model, found = loaded
     lacking = sorted(found["missing_keys"])
     if lacking:
-        more = f" (and {len(lacking) - 1:,} more weights)" if len(lacking) > 1 else ""
-        raise ValueError(
-            f"{name} holds no {lacking[0]}{more}, which a model of its config.json needs: copy or "
-            "save the model anew"
-        )
+        raise ValueError(lacks(name, lacking))
     if found["mismatched_keys"]:
         key = sorted(found["mismatched_keys"], key=str)[0]
         raise ValueError(f"{name}: {key} does not fit the shapes of its config.json")
     return model
+
+
+def lacks(name: str | Path, lacking: Sequence[str]) -> str:
+    """What is said of a model's files without some of its weights."""
+    more = f" (and {len(lacking) - 1:,} more weights)" if len(lacking) > 1 else ""
+    return (
+        f"{name} holds no {lacking[0]}{more}, which a model of its config.json needs: copy or save "
+        "the model anew"
+    )
 
 
 def _with_lora(model: "PreTrainedModel", folder: str) -> "PreTrainedModel":

@@ -64,6 +64,10 @@ def check_ranges(settings: Any) -> None:
         raise ValueError(f"max_steps must be at least 1, or -1 for num_train_epochs, not {steps}")
     if steps == -1 and not POSITIVE.holds(epochs):
         raise ValueError(f"num_train_epochs {POSITIVE.words}, not {epochs}")
+    if settings.eval_on_start and settings.eval_strategy == "no":
+        raise ValueError(
+            "eval_on_start is true, and eval_strategy is no: nothing is to be evaluated"
+        )
     if settings.train_sampling_strategy not in STRATEGIES:
         raise ValueError(
             f"train_sampling_strategy must be one of {', '.join(STRATEGIES)}, not "
