@@ -103,6 +103,18 @@ def test_fused_loss_table(dtype):
             assert f"{name} {result['over_floor'][name]:.2f}" in README
 
 
+def test_what_is_computed_for_gpus():
+    traffic = load("traffic")
+    times = traffic["h100_us_per_token"]
+    text = " ".join(README.split())
+    assert f"forward KL moves {traffic['bytes_per_cell']['forward_kl']:.0f} bytes" in text
+    assert (
+        f"takes {times['ours']:.2f} µs on an H100, its four products {times['floor']:.2f}, Liger's "
+        f"loss {times['liger']:.2f} and TRL's {times['trl']:.2f}" in text
+    )
+    assert f"ours takes {traffic['a100_over_better_peer']:.2f} of Liger's time" in text
+
+
 def test_toy_ratios():
     result = load("bench_toys")
     assert f"{result['gifs_vs_plain']:.0f} times" in README

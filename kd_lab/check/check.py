@@ -27,6 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kd_lab.check.forms import FORMS, Loss
+from kd_lab.check.picture import draw
 from kd_lab.check.situations import STUDENTS
 from kd_lab.check.trainers import BUILD, check_trainer
 from kd_lab.check.verdict import Verdict, examine
@@ -75,6 +76,9 @@ class CheckArguments:
     )
     seed: int = field(default=0, metadata={"help": "of the teachers and students"})
     json: str | None = field(default=None, metadata={"help": "a file for all that was measured"})
+    picture: str | None = field(
+        default=None, metadata={"help": "a PNG: its gradient beside that of its name, by word"}
+    )
 
 
 ARGUMENTS = (CheckArguments,)
@@ -159,6 +163,8 @@ def run(arguments: CheckArguments) -> None:
     if arguments.json:
         text = json.dumps({"function": arguments.function, **verdict.to_json()}, indent=2)
         write_text(Path(arguments.json), text + "\n")
+    if arguments.picture:
+        draw(verdict, Path(arguments.picture), arguments.function)
     if arguments.expect:
         if objections:
             print(f"NOT {arguments.expect}: {'; '.join(objections)}")

@@ -39,11 +39,13 @@ def losses(tmp_path, monkeypatch) -> str:
 
 def test_what_is_expected_exits_0_and_is_written(losses, capsys, tmp_path):
     words = [f"{losses}:forward_kl", "--expect", "forward_kl", "--json", "found.json"]
+    words += ["--picture", "found.png"]
     assert main(["check", *words]) == 0
     screen = capsys.readouterr().out
     assert "VERDICT: it optimises forward_kl" in screen
     assert screen.endswith("it is forward_kl\n")
     assert len(screen.splitlines()) < 40
+    assert (tmp_path / "found.png").read_bytes().startswith(b"\x89PNG")
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["parts"] == [
         {"name": "forward_kl", "settings": {}, "coefficient": pytest.approx(1)}
