@@ -118,7 +118,7 @@ def check_divisor(num_items: float | Tensor) -> None:
         inside = (num_items > 0) & (num_items < math.inf)
         torch._assert_async(inside, "num_items must be a positive number")
         return
-    number = num_items.cpu().numpy() if isinstance(num_items, Tensor) else num_items
+    number = num_items.double().cpu().numpy() if isinstance(num_items, Tensor) else num_items
     if not 0 < number < math.inf:
         raise ValueError(f"num_items must be a positive number, not {number}")
 

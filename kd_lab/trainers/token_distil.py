@@ -142,9 +142,9 @@ class TokenDistilTrainer(SFTTrainer):
             check_both_models(self.accelerator, model, student, self.teacher, first)
             self._are_checked = True
         # Through the wrapper's own forward, where DDP, ZeRO-3 and FSDP set up their backward pass.
-        loss = self._redirect(
-            model, student, self._student_pass, student, inputs, num_items_in_batch
-        )
+        # FSDP would round what it is given, the number of tokens too.
+        student_pass = partial(self._student_pass, num_items=num_items_in_batch)
+        loss = self._redirect(model, student, student_pass, student, inputs)
         # FSDP casts what its forward returns to the precision of the run; the figures keep theirs.
         parts = self._parts
         if loss.dtype != parts.loss.dtype:
