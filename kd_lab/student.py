@@ -76,6 +76,8 @@ def _check_lora(student: StudentArguments) -> None:
     for name in ("lora_r", "lora_alpha"):
         if getattr(student, name) < 1:
             raise ValueError(f"{name} must be at least 1, not {getattr(student, name)}")
+    if student.use_peft and student.lora_task_type != "CAUSAL_LM":
+        raise ValueError(f"lora_task_type must be CAUSAL_LM, not {student.lora_task_type!r}")
     if not 0 <= student.lora_dropout < 1:
         raise ValueError(f"lora_dropout must lie in [0, 1), not {student.lora_dropout}")
     for of in fields(student):

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import transformers.integrations
 from transformers import Trainer, TrainingArguments, get_scheduler
 from transformers.integrations import get_reporting_integration_callbacks
 
@@ -64,6 +65,10 @@ def _named(setting: str, config: TrainingArguments) -> Iterator[None]:
 
 
 def _reporters(config: TrainingArguments) -> None:
+    for name in config.report_to:
+        is_there = getattr(transformers.integrations, f"is_{name}_available", None)
+        if is_there is not None and not is_there():
+            raise ValueError(f"{name} is not installed: pip install {name}")
     for make in get_reporting_integration_callbacks(config.report_to):
         make()
 

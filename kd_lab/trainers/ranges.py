@@ -41,6 +41,7 @@ RANGES = {
     "max_length": Range(2, words="must be at least 2"),
     "dataloader_num_workers": NOT_NEGATIVE,
     "ddp_bucket_cap_mb": POSITIVE,
+    "ddp_timeout": COUNT,
     "seed": Range(0, 2**32 - 1, words="must lie in [0, 2^32)"),
     "data_seed": Range(0, 2**32 - 1, words="must lie in [0, 2^32)"),
 }
