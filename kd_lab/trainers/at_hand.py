@@ -65,7 +65,7 @@ def _named(setting: str, config: TrainingArguments) -> Iterator[None]:
 
 
 def _reporters(config: TrainingArguments) -> None:
-    for name in config.report_to:
+    for name in config.report_to or ():
         is_there = getattr(transformers.integrations, f"is_{name}_available", None)
         if is_there is not None and not is_there():
             raise ValueError(f"{name} is not installed: pip install {name}")
