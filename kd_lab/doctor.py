@@ -113,7 +113,8 @@ def peak_gb(name: str, gpus: int) -> float:
         gpus: with more than one, ZeRO-3 shards student and teacher.
     """
     from kd_lab.cli import parse
-    from kd_lab.planning.planned_run import make_job, plan_memory
+    from kd_lab.planning.planned_memory import plan_memory
+    from kd_lab.planning.planned_run import make_job
 
     options = ["--config", name, "--gpus", str(gpus), "--zero_stage", "3" if gpus > 1 else "0"]
     return plan_memory(make_job(*parse("plan", options))).peak / GB

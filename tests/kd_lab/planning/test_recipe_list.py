@@ -8,7 +8,8 @@ import pytest
 
 from kd_lab.cli import main, parse
 from kd_lab.next_step import steps
-from kd_lab.planning.planned_run import make_job, plan_time
+from kd_lab.planning.planned_run import make_job
+from kd_lab.planning.planned_time import plan_time
 from kd_lab.planning.recipe_list import DEFAULTS, STORING, TOY, cost, job_of, recipe_list
 from kd_lab.recipe import recipes
 
