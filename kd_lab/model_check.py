@@ -56,7 +56,8 @@ def without_weights(
     except Exception as error:  # of transformers and torch, which have no common base
         if attn_implementation is not None and _is_a_shape(name, config):
             raise ValueError(
-                f"attn_implementation {attn_implementation} is not at hand: {reason_of(error)}"
+                f"{name}: attn_implementation {attn_implementation} is not at hand: "
+                f"{reason_of(error)}"
             ) from error
         raise ValueError(f"{name}: no model has this shape: {reason_of(error)}") from error
 

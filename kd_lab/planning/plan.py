@@ -9,7 +9,7 @@ result prints them. kd_lab/planning/planned_run.py has the arithmetic; its tests
 """
 
 from kd_lab.data.conversations import DataArguments, check_data_numbers
-from kd_lab.models import check_dtype
+from kd_lab.models import check_attention, check_dtype
 from kd_lab.planning.advice import CACHE, FITS, fits, what_would_fit
 from kd_lab.planning.planned_config import PlannedConfig
 from kd_lab.planning.planned_memory import checkpoint_bytes, host_bytes, plan_memory
@@ -35,6 +35,7 @@ def run(
     """
     check_data_numbers(data)
     check_dtype("teacher_dtype", teacher.teacher_dtype)
+    check_attention("teacher_attn_implementation", teacher.teacher_attn_implementation)
     print(describe(make_job(plan, student, teacher, data, config)))
 
 

@@ -72,7 +72,12 @@ def run(args: QuestionArguments) -> None:
 
 def _write(args: QuestionArguments, sampling: Sampling) -> None:
     folder = Path(args.output_dir)
-    teacher = Model(args.teacher_model_name_or_path, args.teacher_revision, args.teacher_dtype)
+    teacher = Model(
+        args.teacher_model_name_or_path,
+        args.teacher_revision,
+        args.teacher_dtype,
+        args.teacher_attn_implementation,
+    )
     teacher.check()
     wanted = {
         "kind": KIND,
