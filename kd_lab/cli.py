@@ -3,7 +3,7 @@
     kd-lab train --config tiny/token_fkl                     # a recipe of the package, by name
     kd-lab train --config mine.yaml --learning_rate 5e-6     # or a file; what comes after it wins
     kd-lab recipe                                            # lists the recipes of the package
-    accelerate launch --config_file "$(kd-lab recipe accelerate/zero3)" \\
+    accelerate launch --config_file "$(kd-lab recipe accelerate/zero2)" \\
         -m kd_lab train --config qwen2.5/token_fkl
 
 Each command is a module with ``ARGUMENTS``, its dataclasses, and ``run(*arguments)``. This file

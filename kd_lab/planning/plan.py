@@ -1,11 +1,13 @@
 """``kd-lab plan``: the memory and time of a training run, estimated before a GPU is rented.
 
     kd-lab plan --config qwen2.5/token_fkl                            # one GPU of 80 GB
-    kd-lab plan --config qwen2.5/token_fkl --gpus 8 --zero_stage 3    # as accelerate/zero3 runs it
+    kd-lab plan --config qwen2.5/token_fkl --gpus 8 --zero_stage 2    # as accelerate/zero2 runs it
     kd-lab plan --config qwen2.5/ultra_7b                             # does not fit: what would
+    kd-lab plan --config qwen2.5/token_fkl_24gb --gpu rtx4090 --price_per_hour 0.5
 
 It takes the recipes of ``kd-lab train``. Its own options are the numbers that no recipe has; the
-result prints them. kd_lab/planning/planned_run.py has the arithmetic; its tests check it.
+result prints them. ``planned_memory.py`` has the arithmetic of bytes, and a test holds it against
+the tensors of a training step; ``planned_time.py`` has that of hours; ``cards.py`` has the cards.
 """
 
 from kd_lab.data.conversations import DataArguments, check_data_numbers
@@ -58,7 +60,7 @@ def describe(job: Job) -> str:
     ]
     if job.config.on_cpu:
         return "\n".join(lines)
-    lines.append(f"  the loss's passes over logits{time.loss_hours:8.2f} hours")
+    lines.append(f"  loss        {time.loss_hours:9.2f} hours, of its passes over logits")
     if time.writing_hours:
         speed = f"transformers, {plan.layer_ms:g} ms a layer and token"
         if job.engine == "vllm":

@@ -268,5 +268,8 @@ def _copies(job: Job) -> int:
 
 def _pass_of(job: Job, model: ModelShape, width: int) -> float:
     """The largest moment of a forward pass that keeps nothing: a SwiGLU's three parts."""
+    tokens, config = _tokens(job), job.config
+    if config.eval_strategy != "no":
+        tokens = max(tokens, config.per_device_eval_batch_size * (config.max_length or 0))
     layer = 3 * model.intermediate * width + 3 * model.hidden * width
-    return _tokens(job) * float(layer + model.hidden * 4 + POSITION)
+    return tokens * float(layer + model.hidden * 4 + POSITION)

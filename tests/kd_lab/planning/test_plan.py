@@ -121,13 +121,12 @@ def test_operations_are_those_that_torch_counts(checkpointing):
 
 def test_the_hours_of_the_readme_by_hand():
     """313 steps of 64 conversations of 1,200 tokens: Qwen2.5-7B into 1.5B, 8 GPUs."""
-    time = plan_time(planned("qwen2.5/token_fkl", "--gpus", "8", "--zero_stage", "3"))
+    time = plan_time(planned("qwen2.5/token_fkl", "--gpus", "8", "--zero_stage", "2"))
     tokens, trained = 313 * 64 * 1200, 313 * 64 * 1200 * 0.8
     student = 28 * (1536 * (1536 + 2 * 256) + 1536 * 1536 + 3 * 1536 * 8960)
     teacher = 28 * (3584 * (3584 + 2 * 512) + 3584 * 3584 + 3 * 3584 * 18944)
     student_scores, teacher_scores = 28 * 1200 * 1536, 28 * 1200 * 3584
-    operations = tokens * 2 * (4 * (student + student_scores) + teacher + teacher_scores)
-    operations -= tokens * 2 * 28 * 1536 * 8960  # what checkpoints spare the second time
+    operations = tokens * 2 * (3 * (student + student_scores) + teacher + teacher_scores)
     operations += trained * 2 * (3 * 1536 * 151_936 + 3584 * 152_064)
     assert time.training_flops == pytest.approx(operations, rel=1e-3)  # biases, norms
     # Three times 1,000 test conversations, whose heads count three times: loss and both KLs.
@@ -209,15 +208,16 @@ def test_the_bytes_of_the_readme_by_hand():
     states = ("student's weights", "gradients", "AdamW")
     assert sum(memory.always[name] for name in states) == 16 * 1_543_714_304  # 24.7 GB
     assert memory.always["teacher's weights"] == 2 * 7_615_616_512  # 15.2 GB
-    # Of a token: inputs of 28 layers in float32, the last norm, its result twice and its gradient,
-    # and a copy in bfloat16; the teacher's hidden states.
-    token = 28 * 1536 * 4 + 1536 * (4 + 4 * 4 + 2) + 3584 * 2 + 192
+    # Of a layer: norms, linear inputs, attention and a number a head, a row of the mask, SwiGLU.
+    layer = 2 * 1536 * 8 + 5 * 1536 * 2 + 4 * 1536 * 2 + 96 + 2048 * 2 + 4 * 8960 * 2
+    # The last norm, its result twice and its gradient, a copy in bfloat16; the teacher's states.
+    ends = 1536 * (4 + 4 * 4 + 2) + 3584 * 2 + 192
     loss = memory.turns["loss"]
-    assert loss["activations"] == 4 * 2048 * (token + 2048)  # and its row of a mask
+    assert loss["activations"] == 2 * 2048 * (28 * layer + ends)
     assert loss["chunks of logits"] == (2048 + 1024) * 151_936 * 4
     assert loss["gradient of the head"] == 151_936 * 1536 * 4
     assert memory.largest == "loss"
-    assert memory.peak < 60e9
+    assert memory.peak < 63e9
 
 
 @pytest.mark.parametrize(
@@ -351,7 +351,7 @@ def test_nothing_is_advised_where_nothing_has_to_be():
 def test_what_no_change_helps_says_how_large_a_gpu_must_be():
     told = describe(planned("qwen2.5/ultra_7b", "--gpu_memory_gb", "2.1"))
     assert "nothing tried here fits" in told
-    assert "a GPU of 162 GB or more" in told
+    assert "a GPU of 193 GB or more" in told
 
 
 # ---- the command
@@ -367,7 +367,7 @@ def test_the_command_says_what_it_is(capsys):
     told = capsys.readouterr().out
     assert "does not fit in 80" in told
     assert "  LoRA of rank 16\n" in told
-    assert "  --gpus 4 --zero_stage 2\n" in told
+    assert "  --gpus 8 --zero_stage 2\n" in told
     assert max(map(len, told.splitlines())) <= 100
 
 

@@ -11,19 +11,17 @@ from kd_lab.planning.planned_memory import plan_memory
 from kd_lab.planning.planned_run import make_job
 from tests.helpers.fake_step import peak_of_all_layers
 
+AGAIN = ("--activation_checkpointing", "true")
 LORA = ("--use_peft", "true", "--dtype", "bfloat16", "--lora_target_modules")
-TWO_ROWS = ("--per_device_train_batch_size", "2")  # a micro-batch that is sooner traced
 WAYS = {
     "float32 and autocast": ["token_fkl"],
-    "all activations": ["token_fkl", "--activation_checkpointing", "false"],
+    "activations again": ["token_fkl", *AGAIN],
     "bfloat16 weights": ["token_fkl", "--dtype", "bfloat16"],
-    "jensen_shannon": ["token_jsd", *TWO_ROWS],
-    "adaptive_kl": ["token_akl", *TWO_ROWS],
+    "jensen_shannon": ["token_jsd"],
+    "adaptive_kl": ["token_akl", *AGAIN],
     "SFT": ["sft"],
-    "LoRA": ["token_fkl", *LORA, "q_proj", "v_proj"],
-    "LoRA, all activations": [
-        "token_fkl", *LORA, "all-linear", "--activation_checkpointing", "false",
-    ],
+    "LoRA": ["token_fkl", *LORA, "q_proj", "v_proj", *AGAIN],
+    "LoRA of all layers": ["token_fkl", *LORA, "all-linear"],
     "an untied head": ["ultra_7b", "--per_device_train_batch_size", "1"],
 }  # fmt: skip
 
