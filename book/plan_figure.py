@@ -17,8 +17,8 @@ GROUPS = (
     )),
     ("teacher's weights", "#0072B2", "", ("teacher's weights",)),
     ("buckets, gathered weights, CUDA", "#BFBFBF", "", (
-        "DDP's buckets", "DeepSpeed's buckets", "DeepSpeed's bucket", "weights gathered for a layer",
-        "CUDA, cuBLAS, NCCL",
+        "DDP's buckets", "DeepSpeed's buckets", "DeepSpeed's bucket",
+        "weights gathered for a layer", "CUDA, cuBLAS, NCCL",
     )),
     ("activations and logits, or what a writing model holds", "#E69F00", "...", ()),
 )  # fmt: skip

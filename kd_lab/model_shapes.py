@@ -116,7 +116,9 @@ class ModelShape:
         inputs = 0 if is_frozen else copies * self.hidden * width
         attention = 4 * self.queries * width + self.queries // 16  # and a float32 for each head
         mask = context * width
-        return norms + inputs + attention + mask + (3 if is_frozen else 4) * self.intermediate * width
+        return (
+            norms + inputs + attention + mask + (3 if is_frozen else 4) * self.intermediate * width
+        )
 
     def lora_inputs(self, targets: Collection[str]) -> int:
         """Widths of the inputs of a layer's linear layers of these names, added up."""

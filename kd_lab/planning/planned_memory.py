@@ -173,7 +173,9 @@ def _embedding(job: Job) -> dict[str, float]:
     if job.lora:
         return {}
     student, tokens = job.student, _tokens(job)
-    parts = {"gradients of the embedding": (3.0 if student.is_tied else 1.0) * student.head * job.held}
+    parts = {
+        "gradients of the embedding": (3.0 if student.is_tied else 1.0) * student.head * job.held
+    }
     parts["its tokens"] = float(tokens * (student.hidden * job.held + POSITION))
     if job.teacher is not None:
         parts["teacher's hidden states"] = tokens * float(job.teacher.hidden * job.teacher_width)

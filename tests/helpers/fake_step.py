@@ -51,8 +51,8 @@ class Micro(NamedTuple):
 def peak_of_all_layers(job: Job, folder: Path) -> int:
     """The peak at the student's own depth, from a student of three layers.
 
-    Each layer after the first leaves the same bytes behind, and what comes after all layers comes on top of them.
-    A model of 28 layers was traced once: the peaks were equal to the byte.
+    Each layer after the first leaves the same bytes behind, and what follows comes on top of them.
+    Two students of 28 layers were traced once: their peaks were these, to the byte.
     """
     micro = _micro_batch(job, _trainer(job, folder))
     return max(micro.forward, micro.backward) + (job.student.layers - LAYERS) * micro.layer
