@@ -16,9 +16,9 @@ GROUPS = (
         "LoRA's weights",
     )),
     ("teacher's weights", "#0072B2", "", ("teacher's weights",)),
-    ("buckets, gathered weights, CUDA", "#BFBFBF", "", (
+    ("buckets, gathered weights, CUDA, vLLM", "#BFBFBF", "", (
         "DDP's buckets", "DeepSpeed's buckets", "DeepSpeed's bucket",
-        "weights gathered for a layer", "CUDA, cuBLAS, NCCL",
+        "weights gathered for a layer", "CUDA, cuBLAS, NCCL", "vLLM",
     )),
     ("activations and logits, or what a writing model holds", "#E69F00", "...", ()),
 )  # fmt: skip

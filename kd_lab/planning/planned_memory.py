@@ -111,6 +111,10 @@ def _always(job: Job) -> dict[str, float]:
         if teacher is not None:
             gathered += (min(LIVE, teacher.parameters) + teacher.head) * job.teacher_width
         always["weights gathered for a layer"] = gathered
+    is_here = getattr(job.config, "vllm_mode", "colocate") == "colocate"
+    if job.writers and job.engine == "vllm" and is_here:  # it gives nothing back between steps
+        share = getattr(job.config, "vllm_gpu_memory_utilization", 0.3)
+        always["vLLM"] = share * job.plan.gpu_memory_gb * GB
     if not job.config.on_cpu:
         always["CUDA, cuBLAS, NCCL"] = RUNTIME
     return always
@@ -202,9 +206,6 @@ def _writing(job: Job) -> dict[str, float]:
         # Keys are turned by float32 numbers, and keep their residual's width; values do not.
         numbers = rows * job.longest * model.layers * model.keys
         parts[f"{name}'s keys and values"] = float(numbers * (held + product))
-    if job.engine == "vllm" and getattr(config, "vllm_mode", "colocate") == "colocate":
-        share = getattr(config, "vllm_gpu_memory_utilization", 0.3)
-        parts["vLLM"] = share * job.plan.gpu_memory_gb * GB
     return parts
 
 
