@@ -26,6 +26,21 @@ def test_a_formula_becomes_mathml():
     assert ">arg<" in mathml(r"\arg\min_\theta D", "inline")
 
 
+def test_a_formula_is_set_as_tex_would():
+    from mathml import mathml
+
+    thin = '<mspace width="0.1667em" />'
+    assert f"<mi>p</mi>{thin}<mi>log</mi><mo>&#x02061;</mo>{thin}" in mathml(r"p \log q", "inline")
+    assert "<mi>log</mi><mo stretchy" in mathml(r"\log(q)", "inline")
+    assert "<mi>softmax</mi><mo stretchy" in mathml(r"\operatorname{softmax}(z)", "inline")
+    assert '<mo form="prefix">&#x02212;' in mathml(r"g = -p", "inline")
+    assert "form=" not in mathml(r"q - p", "inline")
+    assert "<mo>&#x0223C;</mo>" in mathml(r"x \sim q", "inline")
+    lines = mathml(r"\begin{aligned} a &= b \\ &+ c \end{aligned}", "block")
+    assert lines.count("<mtr>") == 2
+    assert "&amp;" not in lines
+
+
 @pytest.mark.parametrize("latex", [r"x^2^3", r"\nosuchcommand x", r"x_1_2"])
 def test_a_formula_that_cannot_be_converted_is_refused(latex):
     from mathml import mathml
