@@ -25,6 +25,7 @@ extensions = [
     "cheat_sheet_page",
     "explorable_data",
     "first_use",
+    "folded_code",
     "front_page",
     "front_picture",
     "mathml",

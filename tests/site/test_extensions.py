@@ -13,7 +13,7 @@ def extensions(monkeypatch):
     pytest.importorskip("sphinx")
     monkeypatch.syspath_prepend(str(REPOSITORY / "site" / "_ext"))
     yield
-    for name in ("api_pages", "mathml", "plain_docstrings", "verdicts"):
+    for name in ("api_pages", "folded_code", "mathml", "plain_docstrings", "verdicts"):
         sys.modules.pop(name, None)
 
 
@@ -86,3 +86,22 @@ def test_a_module_that_is_not_there_is_named():
 
     with pytest.raises(ValueError, match=r"kd_lab\.nowhere"):
         modules_of("kd_lab.nowhere", REPOSITORY)
+
+
+def test_what_shows_or_checks_is_folded_and_what_teaches_stays_open():
+    from folded_code import parts
+
+    cell = (
+        "import math\nimport torch\nfrom toy import mixture\n\np = mixture(3)\n"
+        "# the value\nvalue = p.sum()\n\nfor name in p:\n    assert name\nprint(value)\n"
+        "plt.show()\nassert value == 3"
+    )
+    assert parts(cell) == [
+        (True, "import math\nimport torch\nfrom toy import mixture"),
+        (False, "p = mixture(3)\n# the value\nvalue = p.sum()"),
+        (True, "for name in p:\n    assert name\nprint(value)\nplt.show()\nassert value == 3"),
+    ]
+    assert parts("x = 1\nassert x") == [
+        (False, "x = 1\nassert x")
+    ]  # a fold would hide less than it takes
+    assert parts("!ls\n%time x") == [(False, "!ls\n%time x")]
