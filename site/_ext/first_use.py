@@ -11,8 +11,8 @@ from docutils import nodes
 from sphinx.application import Sphinx
 
 GLOSSARY = "site/words"
-# Pages that are read as text; those of the API define their own names.
-TEXTS = ("README", "CLAIMS", "FIELD", "notebooks/", "site/explore/", "site/index", "site/tonight")
+# The API defines its own names; these pages are looked up and not read.
+NOT_TEXTS = ("site/api/", "site/words", "site/cheat_sheet", "site/results", "assets/")
 NO_TEXT = (
     nodes.reference,
     nodes.title,
@@ -28,7 +28,7 @@ NO_TEXT = (
 
 def link_first_uses(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Sphinx's doctree-resolved event."""
-    if not docname.startswith(TEXTS):
+    if docname.startswith(NOT_TEXTS):
         return
     objects = app.env.get_domain("std").get_objects()
     # From the longest: "reverse KL" is looked for before a term that is a part of it would be.
