@@ -88,6 +88,16 @@ def test_a_module_that_is_not_there_is_named():
         modules_of("kd_lab.nowhere", REPOSITORY)
 
 
+def test_a_signature_of_a_hundred_options_is_cut_short():
+    from plain_docstrings import shorten
+
+    assert shorten(None, "class", "Config", None, None, f"({'a: int = 0, ' * 100})", "") == (
+        "(...)",
+        "",
+    )
+    assert shorten(None, "function", "forward_kl", None, None, "(p, q)", "Tensor") is None
+
+
 def test_what_shows_or_checks_is_folded_and_what_teaches_stays_open():
     from folded_code import parts
 
