@@ -3,7 +3,7 @@
     python toy/tail_conventions.py    # assets/tail_conventions.png
 
 The student begins flat. Each loss is a KL that knows the teacher's four likeliest words of eight
-(toy/one_softmax.py). The picture has the student's mass on the other four after 5,000 steps.
+(toy/one_softmax.py). The picture has the student's mass on the other four after 2,000 steps.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from kd_lab.methods import line_of
 from toy.one_softmax import DIRECTIONS, STUDENTS, TAILS, TEACHER, TOP, descend, topk_gradient
 from toy.script import run_script, writable_folder
 
-STEPS = 5000
+STEPS = 2000
 LABELS = {
     "bucket": "one bucket",
     "even": "shared evenly",
@@ -54,8 +54,9 @@ def draw(tails: dict[str, dict[str, float]]) -> Figure:
     axes.axvline(share, color="black", linestyle=":", label=f"the teacher's, {share:.2f}")
     axes.axvline(0.5, color="0.6", linestyle="-", linewidth=1, label="at the start")
     axes.set_yticks(rows, list(LABELS.values()))
+    axes.margins(y=0.09)
     axes.invert_yaxis()
-    axes.set(xlim=(-0.03, 0.75), xlabel="student's mass on the words that are not stored")
+    axes.set(xlim=(-0.03, 0.75), xlabel="mass on the words that are not stored")
     figure.legend(loc="outside lower center", ncols=2)
     return figure
 

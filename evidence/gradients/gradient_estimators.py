@@ -66,7 +66,9 @@ class Estimator(NamedTuple):
     teacher_mix: float = 0.0
 
 
-def score_function(returns: Callable[[Written, Tensor], Tensor]) -> Callable[[Written], PositionWeights]:
+def score_function(
+    returns: Callable[[Written, Tensor], Tensor],
+) -> Callable[[Written], PositionWeights]:
     """The score function alone, weighted by a function of the rewards [B, T]."""
 
     def weights(written: Written) -> PositionWeights:
@@ -203,9 +205,7 @@ def exact_gradient(student: "PreTrainedModel", tree: AnswerTree) -> Tensor:
     return _gradient(student, tree.kl_by_depth().sum())
 
 
-def prefix_gradient(
-    student: "PreTrainedModel", tree: AnswerTree, divergence: Divergence
-) -> Tensor:
+def prefix_gradient(student: "PreTrainedModel", tree: AnswerTree, divergence: Divergence) -> Tensor:
     """The gradient of a divergence of each next word, at prefixes that are held fixed: [d].
 
     The prefixes are the student's. Of reverse KL it is the first part of the exact gradient.

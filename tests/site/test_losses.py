@@ -1,4 +1,4 @@
-"""The page on what a loss optimises: Python's numbers, by keyboard alone, and what its text says."""
+"""The page on what a loss optimises: Python's numbers, by keyboard alone, and what it says."""
 
 import re
 from functools import partial

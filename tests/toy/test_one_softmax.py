@@ -1,4 +1,4 @@
-"""Closed forms of one softmax against autograd on the losses themselves, and where their flows end."""
+"""Closed forms of one softmax against autograd on the losses, and where their flows end."""
 
 import math
 from functools import partial

@@ -88,7 +88,7 @@ function buildCharts() {
   const height = (width) => Math.min(290, Math.max(210, width * 0.62));
   charts.arrows = new Chart($("arrows"), { x, y: [-1, 1], xTicks, height, yLabel: "push on the logit" });
   charts.shares = new Chart($("shares"), {
-    x, y: [LEAST.share, 1], logY: true, xTicks, height, yLabel: "probability",
+    x, y: [LEAST.share, 2], logY: true, xTicks, height, yLabel: "probability",
   }); // prettier-ignore
   charts.path = new Chart($("path"), {
     x: [1, engine.LAST],
@@ -178,7 +178,7 @@ function drawArrows(q, { exact, expected }) {
     const label = { exact: `exact, ${NAMES[direction()]}`, expected: "expected", sampled: "one draw" }[name];
     chart.line(name, shafts.map(([x]) => x), shafts.map(([, y]) => y), { ...style, label });
     for (const way of [1, -1]) {
-      const tips = values.map((push, v) => [place(v), push]).filter(([, push]) => Math.sign(push) === way);
+      const tips = values.map((push, v) => [place(v), push]).filter(([, push]) => way * push > 0.02 * reach);
       chart.points(`${name} ${way}`, tips.map(([x]) => x), tips.map(([, y]) => y), {
         colour: style.colour, size: 4, shape: triangle(way), way,
       }); // prettier-ignore
@@ -223,7 +223,7 @@ function drawShares(q) {
 function drawPath() {
   const chart = charts.path;
   const { history } = descent;
-  const steps = history.map(({ step }) => step);
+  const steps = history.map(({ step }) => Math.max(1, step)); // the axis has no 0
   const along = (who, which) => history.map((now) => Math.max(now[who][which], LEAST.nats));
   chart.clear();
   const forward = { colour: "var(--ex-forward)", label: "D(p‖q)" };
@@ -234,8 +234,13 @@ function drawPath() {
   }
   chart.line("forward", steps, along("expected", "forward"), forward);
   chart.line("reverse", steps, along("expected", "reverse"), reverse);
+  const now = history.at(-1);
+  for (const [which, style] of [["forward", forward], ["reverse", reverse]]) {
+    const place = Math.max(now.expected[which], LEAST.nats);
+    chart.points(`${which} now`, [steps.at(-1)], [place], { colour: style.colour, size: 5 });
+  }
   chart.legend($("path-legend"), ["forward", "reverse"]);
-  const [first, last] = [history[0].expected, history.at(-1).expected];
+  const [first, last] = [history[0].expected, now.expected];
   chart.describe(
     `From D(p‖q) ${digits(first.forward)} and D(q‖p) ${digits(first.reverse)} to ` +
       `${digits(last.forward)} and ${digits(last.reverse)} nats in ${descent.step} steps.`,
@@ -248,7 +253,7 @@ function drawNumbers(q, measured) {
   const both = (key) => digits(now[key]) + (noisy ? ` · ${digits(noisy[key])}` : "");
   const lines = [
     ["length of the expected gradient", digits(measured.length)],
-    ["its cosine to the exact one", measured.cosine === null ? "–" : measured.fixed(cosine)],
+    ["its cosine to the exact one", measured.cosine === null ? "–" : fixed(measured.cosine)],
     ["bias", digits(measured.bias)],
     ["variance of one word", digits(measured.variance)],
     [`error of ${n()} ${n() === 1 ? "word" : "words"}`, digits(measured.error)],
