@@ -290,9 +290,9 @@ function summary(measured, q) {
         (cosine === null ? "" : `, at a cosine of ${fixed(cosine)}`) +
         `: bias ${digits(bias)}${noise}.`;
   const where = `D(p‖q) ${digits(now.forward)}, D(q‖p) ${digits(now.reverse)} nats, tail ${digits(now.tail)}`;
-  const steps = descent.step.toLocaleString("en");
+  const steps = `${descent.step.toLocaleString("en")} ${descent.step === 1 ? "step" : "steps"}`;
   const rests = descent.rests ? ", and it rests" : descent.isOver ? ", and it still moves" : "";
-  return `${label}. ${gradient} After ${steps} steps: ${where}${rests}.`;
+  return `${label}. ${gradient} After ${steps}: ${where}${rests}.`;
 }
 
 /** Three significant digits, with a true minus. */

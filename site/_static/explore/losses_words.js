@@ -19,7 +19,7 @@ export const LOSSES = {
   k1_baseline: {
     group: WORDS,
     label: "k1 in the reward, less its mean",
-    note: "The weight is log q/p less D(q‖p), its mean. The gradient’s mean is unchanged; here its noise is usually less.",
+    note: "The weight is log q/p less D(q‖p), its mean. The gradient’s mean stays. Its noise is less at the flat student, and more at the sharp ones.",
   },
   k2_loss: {
     group: WORDS,
