@@ -14,17 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 import benchmarks.gpu
 from benchmarks.gpu.checks import BY_NAME, CHECKS, Check
 from benchmarks.gpu.figure import FAILED, NEEDS_GPU, PASSED, Figure, verdict_of
+from benchmarks.gpu.page import PAGE, RESULTS, page, read_results
 from kd_lab.files import write_text
 from toy.script import run_script
 
 ROOT = Path(__file__).parents[2]
 WHOLE, PART, ON_CPU = (
-    Path("assets/results/gpu.json"), Path("build/gpu-part.json"), Path("build/gpu-cpu.json")
+    RESULTS, Path("build/gpu-part.json"), Path("build/gpu-cpu.json")
 )  # fmt: skip
 COLOURS = {PASSED: "green", FAILED: "bold red"}
 
@@ -45,7 +47,7 @@ class Result:
 
 def run_check(check: Check, device: str) -> Result:
     """The check in its process, which has a time limit."""
-    if device == "cpu" and not check.without_a_gpu:
+    if device == "cpu" and not check.on_a_cpu:
         return Result(check, [], 0.0)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -76,9 +78,11 @@ def show(results: Sequence[Result], console: Console) -> None:
     for result in results:
         verdict, colour = result.verdict, COLOURS.get(result.verdict, "")
         head = f"{result.check.name} ({result.seconds:.0f} s)"
-        table.add_row(head, result.check.shows, "", "", f"[{colour}]{verdict}[/]" if colour else verdict)
+        table.add_row(
+            head, result.check.shows, "", "", f"[{colour}]{verdict}[/]" if colour else verdict
+        )
         if result.error:
-            table.add_row("", "[red]error[/]", "", "", result.error.splitlines()[-1])
+            table.add_row("", "[red]error[/]", "", "", escape(result.error.splitlines()[-1]))
         for figure in result.figures:
             value = "" if figure.value is None else f"{figure.value:.4g} {figure.unit}".strip()
             colour = COLOURS.get(figure.verdict, "")
@@ -124,7 +128,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--quick", action="store_true", help="leave out the speeds")
-    parser.add_argument("--only", nargs="+", choices=[*BY_NAME], metavar="NAME", help="of checks.py")
+    parser.add_argument(
+        "--only", nargs="+", choices=[*BY_NAME], metavar="NAME", help="of checks.py"
+    )
     arguments = parser.parse_args(argv)
     device, only = arguments.device, arguments.only or [*BY_NAME]
     chosen = [
@@ -144,13 +150,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     show(results, Console())
     path = ON_CPU if device == "cpu" else WHOLE if len(chosen) == len(CHECKS) else PART
     write_text(ROOT / path, json.dumps(report(results, device), indent=1) + "\n")
+    write_text(ROOT / PAGE, page(read_results(ROOT)))
     verdicts = [result.verdict for result in results]
     counts = {verdict: verdicts.count(verdict) for verdict in dict.fromkeys(verdicts)}
     print(f"{', '.join(f'{n} {verdict}' for verdict, n in counts.items())}; wrote {path}")
     if device == "cpu":
         needing = [
             f"{result.check.name}: {figure.name}"
-            for result in results for figure in result.figures if figure.verdict == NEEDS_GPU
+            for result in results
+            for figure in result.figures
+            if figure.verdict == NEEDS_GPU
         ] + [result.check.name for result in results if not result.figures and not result.error]
         print(f"need a GPU: {'; '.join(needing) or 'none'}", file=sys.stderr)
     sys.exit(FAILED in verdicts)

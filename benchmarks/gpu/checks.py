@@ -12,7 +12,8 @@ class Check:
     name: str
     minutes: float  # an estimate, its process's imports included
     shows: str
-    without_a_gpu: str  # what ``make gpu DEVICE=cpu`` shows of it; empty: nothing
+    on_a_cpu: str  # what ``make gpu DEVICE=cpu`` measures of it; empty: it does not run
+    computed: str = ""  # what was computed without a GPU, and by which file
     is_speed: bool = False  # left out by --quick
 
     @property
@@ -22,48 +23,108 @@ class Check:
 
 
 CHECKS = (
-    Check("preflight", 0.4, "driver, bfloat16, free memory, one GPU, kernels chosen", ""),
     Check(
-        "roofline", 0.6, "memory's bandwidth; the loss's four products", "its code runs", True
+        name="preflight",
+        minutes=0.4,
+        shows="driver, bfloat16, free memory, one GPU, kernels chosen",
+        on_a_cpu="",
     ),
     Check(
-        "loss", 3.0, "value and gradient against float64: divergences, T, alpha, top-64, dtypes",
-        "all of it, by the plain passes",
+        name="roofline",
+        minutes=0.6,
+        shows="memory's bandwidth, and the speed of the loss's products",
+        on_a_cpu="that it runs",
+        computed="693 TFLOP/s and 2.68 TB/s are taken for an H100 (`benchmarks/traffic.py`)",
+        is_speed=True,
     ),
     Check(
-        "invariance", 1.0, "chunks, order, padding, micro-batches, NaN, no token, the same bits",
-        "all of it, by the plain passes",
+        name="loss",
+        minutes=3.0,
+        shows="value and gradient against float64: all divergences, T, alpha, top-64, dtypes",
+        on_a_cpu="all of it, by the plain passes",
+        computed="Triton's interpreter runs the kernels (`tests/kd_lab/loss/test_kernels.py`)",
     ),
     Check(
-        "kernels", 1.2, "Triton = plain passes = torch.compile",
-        "the plain passes against float64",
+        name="invariance",
+        minutes=1.0,
+        shows="chunks, order, padding, micro-batches, a NaN's position, the same bits twice",
+        on_a_cpu="all of it, by the plain passes",
     ),
     Check(
-        "runs", 2.2, "CPU = GPU over 30 steps, bfloat16 beside, a run resumed to the bit",
-        "a run resumed to the bit",
-    ),
-    Check("host_reads", 0.5, "how often a micro-batch waits", "operations that would wait"),
-    Check(
-        "memory", 1.5, "two steps of qwen2.5/token_fkl against kd-lab plan", "its code runs"
-    ),
-    Check(
-        "loss_speed", 3.0, "microseconds a token beside Liger, TRL and the floor; peaks",
-        "its code runs", True,
-    ),
-    Check("shares", 0.6, "the products' share of the loss's time", "its code runs", True),
-    Check(
-        "steps", 3.5, "tokens a second and MFU, TRL's DistillationTrainer beside",
-        "both trainers have the same loss", True,
-    ),
-    Check("writing", 1.5, "milliseconds a token and layer of written answers", "its code runs", True),
-    Check(
-        "cache", 1.2, "a teacher's cache, killed and gone on; training from it",
-        "all of it",
+        name="kernels",
+        minutes=1.2,
+        shows="Triton's kernels, the plain passes and those compiled agree",
+        on_a_cpu="the plain passes against float64",
+        computed="kernels are assembled for sm_80 and sm_90, without spills (the same tests)",
     ),
     Check(
-        "launchers", 2.6, "DDP, ZeRO-2, ZeRO-3 and FSDP2 over NCCL: losses, and a saved model",
-        "DDP and ZeRO over gloo",
+        name="runs",
+        minutes=2.2,
+        shows="30 steps of three recipes as on a CPU, bfloat16 beside; a run resumed to the bit",
+        on_a_cpu="the steps, and a run resumed to the bit",
     ),
-    Check("evaluation", 0.7, "kd-lab evaluate: CPU = GPU", "twice the same"),
-)  # fmt: skip
+    Check(
+        name="host_reads",
+        minutes=0.5,
+        shows="how often a micro-batch waits: at most 6 times",
+        on_a_cpu="the operations that would wait",
+    ),
+    Check(
+        name="memory",
+        minutes=1.5,
+        shows="two steps of `qwen2.5/token_fkl` against `kd-lab plan`",
+        on_a_cpu="that it runs",
+        computed="the plan (`kd_lab/planning/`)",
+    ),
+    Check(
+        name="loss_speed",
+        minutes=3.0,
+        shows="microseconds a token and peaks: ours, the floor, Liger's and TRL's",
+        on_a_cpu="that it runs; `make bench` for a CPU's speed",
+        computed="times from counted bytes (`assets/results/traffic.json`)",
+        is_speed=True,
+    ),
+    Check(
+        name="shares",
+        minutes=0.6,
+        shows="the products' share of the loss's time",
+        on_a_cpu="that it runs",
+        computed="0.65 to 0.76 on an H100, from the same file",
+        is_speed=True,
+    ),
+    Check(
+        name="steps",
+        minutes=3.5,
+        shows="tokens a second and share of the peak; TRL's DistillationTrainer beside",
+        on_a_cpu="that both trainers have the same loss",
+        computed="40% of the peak is taken (`kd-lab plan`)",
+        is_speed=True,
+    ),
+    Check(
+        name="writing",
+        minutes=1.5,
+        shows="milliseconds a layer and token of written answers",
+        on_a_cpu="that it runs",
+        computed="1 ms is taken (`kd-lab plan`)",
+        is_speed=True,
+    ),
+    Check(
+        name="cache",
+        minutes=1.2,
+        shows="a teacher's cache killed and gone on; training from it as from the teacher",
+        on_a_cpu="all of it",
+    ),
+    Check(
+        name="launchers",
+        minutes=2.6,
+        shows="DDP, ZeRO-2, ZeRO-3 and FSDP2 over NCCL: one loss, and a saved model",
+        on_a_cpu="DDP and ZeRO over gloo",
+    ),
+    Check(
+        name="evaluation",
+        minutes=0.7,
+        shows="`kd-lab evaluate` as on a CPU",
+        on_a_cpu="the same means twice",
+    ),
+)
 BY_NAME = {check.name: check for check in CHECKS}

@@ -43,9 +43,7 @@ def measure(machine: Machine) -> Iterator[Figure]:
         # The crossing of adaptive KL is searched in steps whose number the host reads.
         if closed_form(divergence) is not None and name != adaptive_kl.__name__:
             found = _copy(student)
-            compiled = tiles.tile_loss(
-                found, _copy(teacher), targets, objective, is_compiled=True
-            )
+            compiled = tiles.tile_loss(found, _copy(teacher), targets, objective, is_compiled=True)
             label = f"{name}: compiled against the plain passes"
             yield from _compared(label, found, compiled, plain, values)
 
@@ -58,9 +56,7 @@ def _tile(machine: Machine) -> tuple[Tensor, Tensor, Tensor]:
     pair = [_padded(rows, vocabulary, machine.device) for _ in range(2)]
     for tile in pair:
         tile.normal_(generator=generator).mul_(SCALE)
-    targets = torch.randint(
-        0, vocabulary, (rows,), generator=generator, device=machine.device
-    )
+    targets = torch.randint(0, vocabulary, (rows,), generator=generator, device=machine.device)
     return *pair, targets
 
 
