@@ -17,7 +17,7 @@ from kd_lab.loss.tiles import Objective, TileLoss, Weights
 ROWS, VOCABULARY = 64, 151_665
 ROWS_ON_CPU, VOCABULARY_ON_CPU = 8, 997
 SCALE = 5.0  # logits reach 20
-SAME = 2e-6
+SAME, ALIKE = 2e-6, 5e-6  # a GPU's exponentials are approximate
 
 
 def measure(machine: Machine) -> Iterator[Figure]:
@@ -29,7 +29,8 @@ def measure(machine: Machine) -> Iterator[Figure]:
         values = tiles.tile_loss(plain, _copy(teacher), targets, objective)
         exact = student.double()
         wanted = tiles.tile_loss(exact, teacher.double(), targets, objective)
-        yield from _compared(f"{name}: plain passes against float64", plain, values, exact, wanted)
+        label = f"{name}: plain passes against float64"
+        yield from _compared(label, plain, values, exact, wanted, SAME)
         label = f"{name}: kernels against the plain passes"
         if not machine.is_gpu:
             yield Figure(label, None)
@@ -39,13 +40,13 @@ def measure(machine: Machine) -> Iterator[Figure]:
             by_kernels = by_device.tile_loss(
                 found, _copy(teacher), targets, objective, True, torch.float32
             )
-            yield from _compared(label, found, by_kernels, plain, values)
+            yield from _compared(label, found, by_kernels, plain, values, ALIKE)
         # The crossing of adaptive KL is searched in steps whose number the host reads.
         if closed_form(divergence) is not None and name != adaptive_kl.__name__:
             found = _copy(student)
             compiled = tiles.tile_loss(found, _copy(teacher), targets, objective, is_compiled=True)
             label = f"{name}: compiled against the plain passes"
-            yield from _compared(label, found, compiled, plain, values)
+            yield from _compared(label, found, compiled, plain, values, ALIKE)
 
 
 def _tile(machine: Machine) -> tuple[Tensor, Tensor, Tensor]:
@@ -71,9 +72,14 @@ def _copy(tile: Tensor) -> Tensor:
 
 
 def _compared(
-    label: str, gradient: Tensor, values: TileLoss, expected: Tensor, wanted: TileLoss
+    label: str,
+    gradient: Tensor,
+    values: TileLoss,
+    expected: Tensor,
+    wanted: TileLoss,
+    most: float,
 ) -> Iterator[Figure]:
     error = relative_error(gradient, expected)
-    yield Figure(f"{label}, gradient", error, "of its norm", high=SAME)
+    yield Figure(f"{label}, gradient", error, "of its norm", high=most)
     error = relative_error(values.divergence, wanted.divergence)
-    yield Figure(f"{label}, value", error, "relative", high=SAME)
+    yield Figure(f"{label}, value", error, "relative", high=most)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM
 
-from benchmarks.gpu.commands import in_a_process, tiny_folder
+from benchmarks.gpu.commands import STUDENT, in_a_process, tiny_folder
 from benchmarks.gpu.figure import Figure
 from benchmarks.gpu.machine import Machine
 from kd_lab.recipe import find_recipe
@@ -16,11 +16,11 @@ from kd_lab.runs.run_files import read_metrics
 
 STEPS, ROWS = 2, 8  # of a process
 SAME = 1e-2  # bfloat16; DeepSpeed keeps the weights themselves in it
-STUDENT = {"num_hidden_layers": 4, "tie_word_embeddings": True}
+SHAPE = {"num_hidden_layers": 4, "tie_word_embeddings": True}
 FSDP2 = (
     "--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP",
     "--fsdp_transformer_layer_cls_to_wrap", "Qwen2DecoderLayer",
-    "--fsdp_reshard_after_forward", "true",
+    "--fsdp_reshard_after_forward", "true", "--fsdp_cpu_ram_efficient_loading", "false",
 )  # fmt: skip
 ON_GPU_ALONE = ("fsdp2 full", "fsdp2 sharded")
 
@@ -28,8 +28,9 @@ ON_GPU_ALONE = ("fsdp2 full", "fsdp2 sharded")
 def measure(machine: Machine) -> Iterator[Figure]:
     processes = torch.cuda.device_count() if machine.is_gpu else 1
     with tempfile.TemporaryDirectory() as folder:
-        root = tiny_folder(folder, **STUDENT)
+        root = tiny_folder(folder, **SHAPE)
         losses: dict[str, list[float]] = {}
+        whole = _saved(root / STUDENT)
         for name, launcher in _launchers(processes).items():
             if name in ON_GPU_ALONE and not machine.is_gpu:
                 yield Figure(f"{name}: loss against ddp's", None)
@@ -40,7 +41,8 @@ def measure(machine: Machine) -> Iterator[Figure]:
             gap = max(abs(a / b - 1) for a, b in zip(losses[name], losses["ddp"], strict=True))
             yield Figure(f"{name}: steps", len(losses[name]), low=STEPS, high=STEPS)
             yield Figure(f"{name}: loss against ddp's", gap, "relative", high=SAME)
-            yield Figure(f"{name}: numbers in its saved model", _saved(root / out), low=1)
+            saved = _saved(root / out)
+            yield Figure(f"{name}: numbers in its saved model", saved, low=whole, high=whole)
 
 
 def _launchers(processes: int) -> dict[str, list[str]]:

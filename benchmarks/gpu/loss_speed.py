@@ -27,60 +27,62 @@ AROUND = 0.3  # of a computed time
 OF_FLOOR, OF_PEER = 1.6, 0.95  # computed: 1.32 and 0.80 on an H100, 1.15 and 0.86 on an A100
 
 
-def measure(machine: Machine) -> Iterator[Figure]:
-    seconds: dict[str, float] = {}
-    for whole in (False, True):
-        tokens = _tokens(machine, whole)
-        of = sizes(machine)
-        data = Inputs(
-            tokens, of.vocabulary, torch.bfloat16, machine.device,
-            (of.student_width, of.teacher_width),
-        )  # fmt: skip
-        for name, run in (_on_whole_logits if whole else _fused)(data, machine).items():
-            label = f"{name}, {tokens:,} tokens"
-            if run is None:
-                yield Figure(f"{label}: time", None)
-                continue
-
-            def once(run: Callable[[Inputs], object] = run, data: Inputs = data) -> None:
-                data.clear()
-                run(data)
-
-            seconds[name] = machine.seconds(once, REPEATS if machine.is_gpu else REPEATS_ON_CPU)
-            expected = machine.expected(_computed(name))
-            yield Figure(f"{label}: time", seconds[name] / tokens * 1e6, "us a token", **expected)
-            data.clear()
-            peak = machine.peak_bytes(once)
-            above = None if peak is None else (peak - data.gradient_bytes) / 2**30
-            yield Figure(f"{label}: peak above inputs and gradients", above, "GiB")
-        data.clear()
-        del data
-    yield from _ratios(machine, seconds)
-
-
 Runs = dict[str, Callable[[Inputs], object] | None]
 
 
-def _tokens(machine: Machine, whole: bool) -> int:
-    if machine.is_gpu:
-        return TOKENS_WHOLE if whole else TOKENS
-    return TOKENS_WHOLE_ON_CPU if whole else TOKENS_ON_CPU
+def measure(machine: Machine) -> Iterator[Figure]:
+    fused, whole = (
+        (TOKENS, TOKENS_WHOLE) if machine.is_gpu else (TOKENS_ON_CPU, TOKENS_WHOLE_ON_CPU)
+    )
+    seconds: dict[str, float] = {}
+    yield from _timed(machine, fused, _compared(), seconds)
+    yield from _ratios(machine, seconds)
+    # Ours first: what another's loss stops with costs no number of ours.
+    yield from _timed(machine, fused, _other_kernels(machine), seconds)
+    on_whole_logits: Runs = {"trl_gkd": contenders.trl_gkd, "dense": contenders.dense}
+    yield from _timed(machine, whole, on_whole_logits, seconds)
 
 
-def _fused(data: Inputs, machine: Machine) -> Runs:
+def _compared() -> Runs:
     runs: Runs = {"floor": lambda data: contenders.floor(data, len(data.labels))}
     for name in DIVERGENCES:
         runs[f"ours, {name}"] = lambda data, name=name: contenders.ours(data, name)
-    runs["liger"] = lambda data: contenders.liger(data, min(LIGER_CHUNK, len(data.labels)))
-    # Both are Triton alone; the first takes the whole teacher's probabilities.
-    runs["liger_kl_div"] = contenders.liger_kl_div if machine.is_gpu else None
-    runs["liger_jsd"] = contenders.liger_jsd if machine.is_gpu else None
     runs["trl_kernel"] = contenders.trl_kernel
+    runs["liger"] = lambda data: contenders.liger(data, min(LIGER_CHUNK, len(data.labels)))
     return runs
 
 
-def _on_whole_logits(data: Inputs, machine: Machine) -> Runs:
-    return {"trl_gkd": contenders.trl_gkd, "dense": contenders.dense}
+def _other_kernels(machine: Machine) -> Runs:
+    """Those that are Triton alone."""
+    runs = {"liger_kl_div": contenders.liger_kl_div, "liger_jsd": contenders.liger_jsd}
+    return {name: run if machine.is_gpu else None for name, run in runs.items()}
+
+
+def _timed(
+    machine: Machine, tokens: int, runs: Runs, seconds: dict[str, float]
+) -> Iterator[Figure]:
+    """Time and peak of each; the times also into ``seconds``."""
+    of = sizes(machine)
+    widths = of.student_width, of.teacher_width
+    data = Inputs(tokens, of.vocabulary, torch.bfloat16, machine.device, widths)
+    for name, run in runs.items():
+        label = f"{name}, {tokens:,} tokens"
+        if run is None:
+            yield Figure(f"{label}: time", None)
+            continue
+
+        def once(run: Callable[[Inputs], object] = run) -> None:
+            data.clear()
+            run(data)
+
+        seconds[name] = machine.seconds(once, REPEATS if machine.is_gpu else REPEATS_ON_CPU)
+        expected = machine.expected(_computed(name))
+        yield Figure(f"{label}: time", seconds[name] / tokens * 1e6, "us a token", **expected)
+        data.clear()
+        peak = machine.peak_bytes(once)
+        above = None if peak is None else (peak - data.gradient_bytes) / 2**30
+        yield Figure(f"{label}: peak above inputs and gradients", above, "GiB")
+        data.clear()
 
 
 def _computed(name: str) -> dict[str, Range]:
@@ -105,7 +107,6 @@ def _ratios(machine: Machine, seconds: dict[str, float]) -> Iterator[Figure]:
     of_peer: dict[str, Range] = {"H100": (None, OF_PEER), "A100": (None, OF_PEER)}
     label = "ours, forward_kl, over the floor"
     yield Figure(label, ours / seconds["floor"], "x", **machine.expected(of_floor))
-    # Those with a cross-entropy part, or without a whole [tokens, vocabulary].
     best = min(seconds[name] for name in ("liger", "trl_kernel"))
     label = "ours, forward_kl, over the better of Liger and TRL"
     yield Figure(label, ours / best, "x", **machine.expected(of_peer))

@@ -7,23 +7,27 @@ import dataclasses
 import importlib
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.gpu.checks import BY_NAME, Check
 from benchmarks.gpu.figure import Figure
+from kd_lab.files import write_text
 
 
-def measure(check: Check, device: str) -> list[Figure]:
-    """The figures of a check, on the device that this process has."""
+def measure(check: Check, device: str) -> Iterator[Figure]:
+    """The figures of a check one by one, on the device that this process has."""
     from benchmarks.gpu.machine import Machine  # imports torch
 
     module = importlib.import_module(f"benchmarks.gpu.{check.name}")
-    return list(module.measure(Machine.of(device)))
+    yield from module.measure(Machine.of(device))
 
 
 def main(name: str, device: str, out: str) -> None:
-    figures = measure(BY_NAME[name], device)
-    Path(out).write_text(json.dumps([dataclasses.asdict(figure) for figure in figures]))
+    figures = []
+    for figure in measure(BY_NAME[name], device):
+        figures.append(dataclasses.asdict(figure))
+        write_text(Path(out), json.dumps(figures))  # what was measured before an error is kept
 
 
 if __name__ == "__main__":

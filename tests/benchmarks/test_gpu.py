@@ -19,9 +19,8 @@ from kd_lab.model_shapes import model_shape
 from tests.helpers.toy_pair import TOKENIZER
 
 ROOT = Path(__file__).parents[2]
-# Their parts are run by tests of their own, in processes that take most of a minute:
-# tests/kd_lab/test_launch.py and tests/kd_lab/teacher/.
-TOO_LONG = ("launchers", "cache")
+# What they run has tests of its own: tests/kd_lab/test_launch.py, teacher/ and evaluation/ there.
+TOO_LONG = ("launchers", "cache", "evaluation")
 BY_A_CPU = [c.name for c in CHECKS if c.on_a_cpu and c.name not in TOO_LONG]
 SPEEDS = {"roofline", "loss_speed", "shares", "memory", "writing"}  # no number has a range here
 
@@ -29,7 +28,7 @@ SPEEDS = {"roofline", "loss_speed", "shares", "memory", "writing"}  # no number 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BY_A_CPU)
 def test_a_check_runs_on_a_cpu(name, capfd):
-    figures = measure(BY_NAME[name], "cpu")
+    figures = list(measure(BY_NAME[name], "cpu"))
     failed = [figure for figure in figures if figure.verdict == FAILED]
     assert not failed
     assert verdict_of(figures) == (MEASURED if name in SPEEDS else PASSED)
@@ -120,7 +119,8 @@ def test_the_command_writes_a_file_and_lists_what_needs_a_gpu(monkeypatch, tmp_p
     written = json.loads((tmp_path / "gpu.json").read_text())
     assert written["device"] == "cpu"
     assert written["versions"]["libraries"]["torch"]
-    checks = written["checks"]
+    checks = written["checks"]  # of the chosen ones alone
+    assert [*checks] == ["preflight", "kernels"]
     assert checks["preflight"] == {
         "shows": BY_NAME["preflight"].shows, "verdict": NEEDS_GPU, "seconds": 0.0, "figures": [],
     }  # fmt: skip
@@ -142,7 +142,9 @@ def test_a_process_that_fails_or_does_not_end_is_an_error():
     assert command.ended_with([sys.executable, "-c", "1 / 0"], 60).endswith("division by zero")
     waiting = [sys.executable, "-c", "import time; time.sleep(60)"]
     assert command.ended_with(waiting, 0.3) == "stopped after 0 s, its limit"
-    assert command.Result(Check("", 1, "", ""), [Figure("", 1.0, high=1)], 1, "no").verdict == FAILED
+    assert (
+        command.Result(Check("", 1, "", ""), [Figure("", 1.0, high=1)], 1, "no").verdict == FAILED
+    )
 
 
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="there may be a GPU")
