@@ -20,7 +20,6 @@ import gc
 import json
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,10 +29,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))  # a script's folder is there, and not the folder above
-
-from benchmarks.contenders import (  # noqa: E402
+from benchmarks.contenders import (
     STUDENT_WIDTH,
     TEACHER_WIDTH,
     Inputs,
@@ -45,10 +41,10 @@ from benchmarks.contenders import (  # noqa: E402
     trl_gkd,
     trl_kernel,
 )
-from kd_lab.divergences import DIVERGENCES, forward_kl  # noqa: E402
-from kd_lab.files import whole_file, write_text  # noqa: E402
-from kd_lab.loss import CHUNK_SIZE  # noqa: E402
-from toy.script import run_script  # noqa: E402
+from kd_lab.divergences import DIVERGENCES, forward_kl
+from kd_lab.files import whole_file, write_text
+from kd_lab.loss import CHUNK_SIZE
+from toy.script import run_script
 
 CONTENDERS = ("floor", "ours", "liger", "trl_kernel", "trl_gkd", "dense", "dense_kl_div")
 CHUNKS = (64, 128, 256, 512, 1024)

@@ -10,6 +10,7 @@ import pytest
 
 import benchmarks.gpu.__main__ as command
 from benchmarks.gpu.checks import BY_NAME, CHECKS, MOST_MINUTES, Check
+from benchmarks.gpu.commands import in_a_process
 from benchmarks.gpu.figure import FAILED, MEASURED, NEEDS_GPU, PASSED, Figure, verdict_of
 from benchmarks.gpu.machine import Machine
 from benchmarks.gpu.models import STUDENT, TEACHER, qwen
@@ -145,6 +146,14 @@ def test_a_process_that_fails_or_does_not_end_is_an_error():
     assert (
         command.Result(Check("", 1, "", ""), [Figure("", 1.0, high=1)], 1, "no").verdict == FAILED
     )
+
+
+def test_a_command_that_fails_says_why(tmp_path):
+    words = [sys.executable, "-c", "import os; assert os.environ['CUDA_VISIBLE_DEVICES'] == ''"]
+    in_a_process(tmp_path, words, "cpu")
+    words[-1] = "import sys; sys.exit('no such thing')"
+    with pytest.raises(ValueError, match=r"failed:\nno such thing"):
+        in_a_process(tmp_path, words, "cpu")
 
 
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="there may be a GPU")
