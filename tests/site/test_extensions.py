@@ -13,7 +13,14 @@ def extensions(monkeypatch):
     pytest.importorskip("sphinx")
     monkeypatch.syspath_prepend(str(REPOSITORY / "site" / "_ext"))
     yield
-    for name in ("api_pages", "folded_code", "mathml", "plain_docstrings", "verdicts"):
+    for name in (
+        "api_pages",
+        "folded_code",
+        "mathml",
+        "plain_docstrings",
+        "repository_files",
+        "verdicts",
+    ):
         sys.modules.pop(name, None)
 
 
@@ -86,6 +93,14 @@ def test_a_module_that_is_not_there_is_named():
 
     with pytest.raises(ValueError, match=r"kd_lab\.nowhere"):
         modules_of("kd_lab.nowhere", REPOSITORY)
+
+
+def test_every_result_is_told_in_words():
+    from repository_files import NUMBERS, words_of_files
+
+    results = REPOSITORY / "assets" / "results"
+    files = {path.name for path in results.iterdir() if path.suffix in NUMBERS}
+    assert words_of_files(results).keys() == files
 
 
 def test_a_signature_of_a_hundred_options_is_cut_short():
