@@ -41,6 +41,7 @@ root_doc = "site/index"
 include_patterns = [
     "README.md",
     "CLAIMS.md",
+    "CONTRIBUTING.md",
     "FIELD.md",
     "GPU.md",
     "notebooks/*.ipynb",
