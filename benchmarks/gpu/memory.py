@@ -15,7 +15,8 @@ from benchmarks.gpu.machine import Machine
 from benchmarks.gpu.models import pair, rows
 from kd_lab.cli import parse
 from kd_lab.divergences import get_divergence
-from kd_lab.planning.planned_run import make_job, plan_memory
+from kd_lab.planning.planned_memory import plan_memory
+from kd_lab.planning.planned_run import make_job
 from kd_lab.trainers.distil_config import DistilConfig
 from kd_lab.trainers.token_distil import TokenDistilTrainer
 
