@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -136,9 +137,12 @@ def delete_remains(folder: Path) -> None:
 def whole_folder(folder: Path) -> Iterator[Path]:
     """An empty hidden folder that becomes ``folder`` only if the block ends well.
 
+    Where ``folder`` is a link, it becomes the folder that the link leads to.
+
     Raises:
         OSError: ``folder`` exists and is not empty.
     """
+    folder = Path(os.path.realpath(folder)) if folder.is_symlink() else folder
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
     part.mkdir(parents=True)
@@ -153,6 +157,19 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def check_replaceable(folder: Path) -> None:
+    """Refuse a place that ``whole_folder`` cannot fill, since the system keeps it where it is.
+
+    Raises:
+        ValueError: a disk is mounted there; names it.
+    """
+    if os.path.ismount(folder):
+        raise ValueError(
+            f"output_dir: {folder} is where a disk is mounted, which no new folder replaces: give "
+            "a folder below it"
+        )
 
 
 def is_empty(folder: Path) -> bool:
@@ -221,6 +238,8 @@ def only_one_at_work(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK)
         lock.acquire(timeout=0)
+        with TemporaryFile(dir=folder):  # a shut folder may have a lock of an earlier command
+            pass
     except Timeout as busy:
         raise ValueError(
             f"another process is at work in {folder}: wait for it, stop it, or choose another "
