@@ -216,7 +216,8 @@ def _expected(value: Any, hint: Any) -> str:
         advice = " (YAML reads a bare yes, no, on, off as true or false: put the word in quotes)"
     elif isinstance(value, str):
         advice = did_you_mean(value, map(str, words))
-    return f"expected {' or '.join(allowed)}, not {json.dumps(value, default=str, ensure_ascii=False)}{advice}"
+    given = json.dumps(value, default=str, ensure_ascii=False)
+    return f"expected {' or '.join(allowed)}, not {given}{advice}"
 
 
 def yaml_of(text: str) -> Any:

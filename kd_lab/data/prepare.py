@@ -68,7 +68,8 @@ def prepare_data(data: DataArguments, folder: Path) -> tuple[dict[str, Any], boo
         the manifest, and whether anything was written.
     Raises:
         ValueError: the folder holds other conversations (names the first setting or source that
-            differs), changed ones, or other files; a disk is mounted there; or as ``load_conversations``.
+            differs), changed ones, or other files; or a disk is mounted there; or as
+            ``load_conversations``.
         OSError: the folder cannot be written.
     """
     check_data_arguments(data)
