@@ -69,9 +69,14 @@ def check_room(folder: Path, needed: float, what: str) -> None:
     free = shutil.disk_usage(there).free
     if needed > free:
         raise ValueError(
-            f"{folder}: {what} takes {needed / 1e9:,.1f} GB or more, and its disk has "
-            f"{free / 1e9:,.1f} GB left: make room, or choose another output_dir"
+            f"{folder}: {what} takes {_size(needed)} or more, and its disk has {_size(free)} "
+            "left: make room, or choose another output_dir"
         )
+
+
+def _size(count: float) -> str:
+    """Bytes as a person reads them."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e8 else f"{count / 1e6:,.2f} MB"
 
 
 @contextmanager

@@ -60,7 +60,9 @@ class Said(NamedTuple):
     def end(self) -> str:
         """Its error and all after it, or else the last line."""
         at = self.err.rfind(ERROR)
-        return self.err[at:].strip() if at >= 0 else f"{self.err}{self.out}".strip()[-400:]
+        if at >= 0:
+            return self.err[at:].strip()
+        return f"{self.out}\n{self.err}".strip().rpartition("\n")[2]
 
 
 class Running(NamedTuple):

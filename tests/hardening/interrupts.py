@@ -52,8 +52,9 @@ def stopped_and_gone_on(folder: Path, count: int, seed: int) -> Iterator[Case]:
                     outcome, said = "lost", again
                 elif results(copy, writer.writes) != undisturbed.of(name).results:
                     outcome = "silent"
-        how = "a new process" if is_new else "a fork"
-        what = f"{name} in {how}, stopped after {moment:.2f} s (seed {seed}, number {number})"
+        how = f"{name} in {'a new process' if is_new else 'a fork'}, stopped after {moment:.2f} s"
+        how += ", when it was done" if said.code == 0 else ""
+        what = f"{how} (seed {seed}, number {number})"
         yield Case(KIND, what, outcome, said.end)
 
 
@@ -84,11 +85,12 @@ def _new_process(folder: Path, words: Sequence[str], moment: float) -> Said:
     """As a shell starts it; it is stopped so long after it has begun to import its libraries."""
     settings = {"KD_LAB_CACHE": str(folder / "rows"), "HF_HUB_OFFLINE": "1"}
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # a child inherits that it is ignored
         process = subprocess.Popen(
             [sys.executable, "-m", "kd_lab", *words], cwd=folder, stdout=out, stderr=err,
             env={**os.environ, "OMP_NUM_THREADS": "1", **settings}, process_group=0,
-            restore_signals=True,
         )  # fmt: skip
+        signal.signal(signal.SIGINT, before)
         while not os.fstat(err.fileno()).st_size and process.poll() is None:
             time.sleep(0.01)
         time.sleep(moment)
