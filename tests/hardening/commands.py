@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from multiprocessing.context import ForkServerProcess
@@ -78,6 +79,8 @@ def started(folder: Path, words: Sequence[str], bounds: Bounds = USUAL) -> Runni
     notes = Path(tempfile.mkdtemp(prefix="said-"))
     process = SERVER.Process(target=_command, args=(folder, [*words], notes, bounds))
     process.start()
+    while not (notes / "err").exists() and process.is_alive():  # it is forked, and not yet at work
+        time.sleep(0.001)
     return Running(process, notes, bounds)
 
 

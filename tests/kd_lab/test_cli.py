@@ -73,7 +73,7 @@ def test_environment_variables_of_a_recipe_are_set(recipe, monkeypatch):
         ("cosine", "no", "not false (YAML reads a bare"),
         ("", "divergence: reverse_kl\n", "9: 'divergence' is given twice, first in line 2"),
         ("{beta: 1e-1}", "{beta: 1", "4: not valid YAML"),
-        ("{beta: 1e-1}", "{beta: 0.1, beta: 1}", "4: not valid YAML: 'beta' is given twice"),
+        ("{beta: 1e-1}", "{beta: 0.1, beta: 1}", "3: not valid YAML: 'beta' is given twice"),
         ("runs/example", '"a\\0b"', "7: output_dir: 'a\\x00b' holds a NUL"),
         ("1e-3", "\u22121", '5: learning_rate: expected a number, not "\u22121"'),
         ("100", "010", "8: not valid YAML: YAML reads 010 as 8: write that number"),
