@@ -218,6 +218,7 @@ def _parser(types: Sequence[type], hints: dict[str, Any]) -> "TrlParser":
         if takes_mapping(hints[action.dest]):
             action.type = mapping_of
         elif float in kinds(hints[action.dest]):
+            assert callable(action.type)
             action.type = finite(action.type)
     return parser
 

@@ -112,8 +112,8 @@ def check_same_teacher(stored: dict[str, str], now: dict[str, str]) -> None:
         ValueError: they differ. Or one is a folder and the other of the hub, which cannot be
             compared.
     """
-    keys = ("sha256",) if "sha256" in stored else ("name", "commit")
-    keys += (BASE,) if BASE in stored else ()  # the first edition did not store it
+    keys = ["sha256"] if "sha256" in stored else ["name", "commit"]
+    keys += [BASE] if BASE in stored else []  # the first edition did not store it
     if any(stored[key] != now.get(key) for key in keys):
         raise ValueError(
             f"what is stored comes from the teacher {_describe(stored)}, and the teacher given now "
