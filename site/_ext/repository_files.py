@@ -1,9 +1,9 @@
 """Whole folders of small files on a page: recipes to read, results to take home.
 
 ``{recipes} FOLDER`` stands for a section with the text of each YAML file in it, ``{results}
-FOLDER`` for a list of its numbers as downloads, each file with its size and with the words that the
-table in the folder's README.md has for it, and ``{studies} FOLDER`` for a section with the report and
-the numbers of each folder in it. What an explorable reads is on the site already and is linked there.
+FOLDER`` for a list of its numbers as downloads, each file with its size and with what the table in
+the folder's README.md says of it, and ``{studies} FOLDER`` for a section with the report and the
+numbers of each folder in it. What an explorable reads is on the site already and is linked there.
 """
 
 import os
