@@ -86,7 +86,7 @@ test-vllm: $(VLLM_VENV)/.ready  ## vLLM's answers against transformers' (4 GB mo
 	VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=0-1 \
 		$(VLLM_VENV)/bin/python -m pytest tests/kd_lab/rollout/vllm_engine_check.py
 
-hardening: $(VENV)/.dev  ## damages, kills, two writers, odd names, splits, by the hundred (an hour)
+hardening: $(VENV)/.dev  ## damages, kills, Ctrl-C, full disks, two writers, splits, by the hundred (an hour)
 	OMP_NUM_THREADS=1 $(PY) -m tests.hardening --json assets/results/hardening.json
 
 lint: $(VENV)/.dev  ## formatting, lint and types

@@ -73,6 +73,7 @@ class TokenDistilTrainer(SFTTrainer):
 
     args: DistilConfig
     model: PreTrainedModel
+    answers_are_stored = False  # of SeqDistilTrainer
 
     def __init__(
         self,
@@ -87,7 +88,7 @@ class TokenDistilTrainer(SFTTrainer):
         vocab_size: int | None = None,
         **others: Any,
     ) -> None:
-        check_given(model, teacher, args, train_dataset, eval_dataset)
+        check_given(model, teacher, args, train_dataset, eval_dataset, self.answers_are_stored)
         if not args.packing:  # the rows are ready and cut: packing is all SFTTrainer could add
             args.dataset_kwargs = {"skip_prepare_dataset": True}
             args.max_length = None

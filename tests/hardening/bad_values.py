@@ -16,7 +16,7 @@ from kd_lab.cli import COMMANDS
 from kd_lab.honoured_options import PASSED_OVER
 from kd_lab.recipe import kinds
 from kd_lab.trainers.ranges import RANGES
-from tests.hardening.command_line_workspace import RIGHT
+from tests.hardening.workspace import RIGHT
 
 
 class BadLine(NamedTuple):
