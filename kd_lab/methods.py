@@ -328,7 +328,7 @@ METHODS = {
         "Ko et al. 2025", "seq_rkl", _skew("skew_reverse_kl"),
     ),
     "eopd": Method(
-        "entropy-aware OPD", "entropy-aware on-policy distillation",
+        "EOPD", "entropy-aware on-policy distillation",
         Point("student", divergence="entropy_aware_kl"), "Jin et al. 2026", "eopd",
     ),
     "seq_rkl": Method(
