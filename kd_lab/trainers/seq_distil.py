@@ -151,12 +151,15 @@ class SeqDistilTrainer(TokenDistilTrainer):
     @property
     def student_share(self) -> float:
         """Share of rows that the student answers now: of the evaluations that the state has."""
-        settings, history = self.args, self.state.log_history
+        settings, losses = self.args, {}
+        for entry in self.state.log_history:
+            if "eval_cross_entropy" in entry:  # eval_on_start evaluates a resumed step once more
+                losses.setdefault(entry["step"], entry["eval_cross_entropy"])
         return adapted_share(
             settings.point.student_share,
             settings.student_share_step,
             settings.student_share_tolerance,
-            [entry["eval_cross_entropy"] for entry in history if "eval_cross_entropy" in entry],
+            list(losses.values()),
         )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
