@@ -204,7 +204,10 @@ TRAINED = [name for name in NAMES if command(name) == "train"]
 def test_a_training_recipe_begins_with_its_point_of_the_map(name):
     recipes_own, _ = settings_lines(name)
     keys = [line.partition(":")[0] for line in recipes_own]
-    point = ("prefixes", "student_share", "divergence", "divergence_settings", "alpha")
+    point = (
+        "prefixes", "student_share", "student_share_step", "student_share_tolerance", "divergence",
+        "divergence_settings", "student_divergence", "alpha", "alignment_weight",
+    )  # fmt: skip
     stated = [key for key in point if key in keys]
     assert keys[: len(stated)] == stated
     assert {"prefixes", "alpha"} <= set(stated)
