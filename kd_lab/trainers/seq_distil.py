@@ -152,7 +152,7 @@ class SeqDistilTrainer(TokenDistilTrainer):
     def student_share(self) -> float:
         """Share of rows that the student answers now: of the evaluations that the state has."""
         settings = self.args
-        losses: dict[int, float] = {}
+        losses: dict[float, float] = {}
         for entry in self.state.log_history:
             if "eval_cross_entropy" in entry:  # eval_on_start evaluates a resumed step once more
                 losses.setdefault(entry["step"], entry["eval_cross_entropy"])
