@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kd_lab.house_style import line_style
-from kd_lab.methods import line_of
+from kd_lab.named_divergence import NamedDivergence
 from kd_lab.study.sweep import over_seeds
 
 Floats = NDArray[np.float64]
@@ -37,7 +37,7 @@ def draw_curves(
     """The shares left of both gaps, and the head's lead: means and 95% t-intervals."""
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.7), layout="constrained")
     for name in divergences:
-        style = line_style(line_of(name))
+        style = line_style(NamedDivergence(name).line)
         drawn = {
             "left of the head's gap": left_of(curves[name], "head"),
             "left of the tail's gap": left_of(curves[name], "tail"),

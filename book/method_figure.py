@@ -13,13 +13,14 @@ from kd_lab.methods import COLUMNS, METHODS, ROWS, Method
 HEADINGS = {
     "none": "the answer's own\nlikelihood (SFT)",
     "forward KL": "forward KL\nD(p‖q)",
-    "in between": "in between: JSD,\nskew, adaptive, TVD",
+    "in between": "in between: JSD,\nskew, adaptive, αβ",
     "reverse KL": "reverse KL\nD(q‖p)",
 }
 SOURCES = {
     "dataset": "the dataset",
     "teacher": "the teacher",
     "dataset and student": "dataset\nand student, λ",
+    "teacher and student": "teacher\nand student, λ",
     "student": "the student",
 }
 COLOURS = {
@@ -36,25 +37,26 @@ def draw_method_map() -> Figure:
     for method in METHODS.values():
         cells[method.point.row, method.point.column].append(method)
     with house_style():
-        figure, ax = plt.subplots(figsize=(8, 6), layout="constrained")
-        ax.set(xlim=(-0.5, 3.5), ylim=(3.5, -0.5))
+        figure, ax = plt.subplots(figsize=(8, 7.5), layout="constrained")
+        ax.set(xlim=(-0.5, 3.5), ylim=(len(ROWS) - 0.5, -0.5))
         ax.set_xticks(range(4), [HEADINGS[name] for name in COLUMNS], size=12)
-        ax.set_yticks(range(4), [SOURCES[name] for name in ROWS], size=12)
+        ax.set_yticks(range(len(ROWS)), [SOURCES[name] for name in ROWS], size=12)
         ax.set_xlabel("what compares the next-token distributions of teacher and student", size=12)
         ax.set_ylabel("who wrote the answer up to there", size=12)
         ax.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
         ax.xaxis.set_label_position("top")
         ax.spines[:].set_visible(False)
         ax.grid(visible=False)
-        for border in (0.5, 1.5, 2.5):
-            ax.axhline(border, color="#D9D9D9", linestyle="-", linewidth=1)
-            ax.axvline(border, color="#D9D9D9", linestyle="-", linewidth=1)
+        for draw, count in ((ax.axhline, len(ROWS)), (ax.axvline, len(COLUMNS))):
+            for border in range(count - 1):
+                draw(border + 0.5, color="#D9D9D9", linestyle="-", linewidth=1)
         for (source, heading), methods in cells.items():
             column, row = COLUMNS.index(heading), ROWS.index(source)
             for i, method in enumerate(methods):
                 name = textwrap.fill(method.name, 17)
                 # A name of two lines begins higher, so that its cell's texts lie lower.
-                y = row + 0.42 * (i - (len(methods) - 1) / 2) + 0.1 * ("\n" in name)
+                apart = min(0.42, 0.96 / len(methods))
+                y = row + apart * (i - (len(methods) - 1) / 2) + 0.1 * ("\n" in name)
                 place: dict[str, Any] = {"ha": "center", "color": COLOURS[heading]}
                 shift = 0.02 if method.author else -0.06
                 ax.text(column, y - shift, name, va="bottom", size=12, weight="bold", **place)

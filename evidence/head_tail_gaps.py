@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from kd_lab.data.packed_rows import PackedRows
-from kd_lab.divergences import forward_kl, head_mask, reverse_kl
+from kd_lab.divergences import forward_kl, reverse_kl
+from kd_lab.head_mask import head_mask
 from kd_lab.states import TOKENS_PER_BATCH, both_distributions
 
 if TYPE_CHECKING:  # importing transformers takes seconds

@@ -5,6 +5,7 @@
     kd-lab demo --study capacity       # forward and reverse KL, by the size of the student
     kd-lab demo --study temperature    # ... by the temperature of the divergence
     kd-lab demo --study mixing         # ... by the share of SFT that is mixed in
+    kd-lab demo --study additions      # what ABKD, DistiLLM's later parts and others change
     kd-lab demo --study smol_temperature    # goes on from the smol study, in its folder
 
 Stopped and started again it goes on where it was; see ``kd_lab/study/workers.py``.
@@ -22,6 +23,7 @@ from kd_lab.files import write_text
 from kd_lab.report import report
 from kd_lab.report.runs import Row, read_rows
 from kd_lab.smollm2 import fetch_smollm2
+from kd_lab.study.additions import additions_findings, additions_results, additions_study
 from kd_lab.study.capacity import CAPACITY
 from kd_lab.study.findings import smol_findings, toy_findings
 from kd_lab.study.mixing import MIXING
@@ -48,7 +50,9 @@ class DemoArguments:
 
     study: str = field(
         default="toy",
-        metadata={"help": "toy, smol, capacity, temperature, mixing or smol_temperature."},
+        metadata={
+            "help": "toy, smol, capacity, temperature, mixing, additions or smol_temperature."
+        },
     )
     output_dir: str | None = field(
         default=None,
@@ -114,6 +118,10 @@ def _report_sweep(sweep: Sweep, folder: Path, tasks: list[Task], seeds: int) -> 
     return sweep.findings(results)
 
 
+def _list_additions(folder: Path, tasks: list[Task], seeds: int) -> Sequence[str]:
+    return additions_findings(additions_results(folder, seeds))
+
+
 def _sweep(sweep: Sweep, folder: str, seeds: int) -> Kind:
     return Kind(folder, seeds, sweep.tasks, partial(_report_sweep, sweep))
 
@@ -124,5 +132,6 @@ STUDIES = {
     "capacity": _sweep(CAPACITY, "runs/capacity", 6),
     "temperature": _sweep(TEMPERATURE, "runs/temperature", 10),
     "mixing": _sweep(MIXING, "runs/mixing", 6),
+    "additions": Kind("runs/additions", 5, additions_study, _list_additions),
     "smol_temperature": _sweep(SMOL_TEMPERATURE, "runs/demo-smol", 4),
 }

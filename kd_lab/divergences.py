@@ -22,8 +22,9 @@ from difflib import get_close_matches
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from kd_lab.head_mask import head_mask
 
 Divergence = Callable[[Tensor, Tensor], Tensor]
 
@@ -160,6 +161,74 @@ def total_variation(teacher_logp: Tensor, student_logp: Tensor) -> Tensor:
     return 0.5 * (_widen(teacher_logp).exp() - _widen(student_logp).exp()).abs().sum(-1)
 
 
+def alpha_beta(
+    teacher_logp: Tensor, student_logp: Tensor, alpha: float = 0.2, beta: float = 0.7
+) -> Tensor:
+    """Alpha-beta divergence: -1/(αβ)·Σ [p^α·q^β - α/(α+β)·p^(α+β) - β/(α+β)·q^(α+β)].
+
+    Cichocki et al. 2011; for distillation ABKD, arXiv 2505.04560. (1, 0) is forward KL and (0, 1)
+    reverse KL, (½, ½) twice Σ(√p - √q)² (Hellinger), (1, 1) half of Σ(p - q)². A smaller α weighs
+    the words where p and q are farthest apart, a larger β those that the student holds likely.
+
+    Where α or β is 0 it is the limit. ABKD's code has 1/α there in place of the limit's 1/α², which
+    is the same at its ends alone. Where α + β is not 1 it is no f-divergence: to merge words, as a
+    stored top k does, may raise it.
+
+    Args:
+        teacher_logp, student_logp: log-probabilities, [..., V].
+        alpha, beta: the exponents of p and q, each at least 0, and not both 0.
+    Returns:
+        [...], nats where α + β = 1; inf where α or β is 0 as in the KL of that end.
+    Raises:
+        ValueError: an exponent out of its range.
+    """
+    for name, value in (("alpha", alpha), ("beta", beta)):
+        if not (isinstance(value, int | float) and 0 <= value < math.inf):
+            raise ValueError(f"{name} must be a number, and at least 0, not {value!r}")
+    if alpha + beta == 0:
+        raise ValueError("alpha and beta must not both be 0")
+    teacher_logp, student_logp = torch.broadcast_tensors(_widen(teacher_logp), _widen(student_logp))
+    # With d = |log(p/q)| and h(x) = (1 - exp(-x·d))/x a word adds max(p, q)^(α+β)·[h(b) -
+    # exp(-b·d)·h(a)]/(α+β): a is the exponent of the larger of p and q, b that of the smaller. No
+    # exponential overflows, and h(0) = d gives all limits.
+    larger_logp = torch.maximum(teacher_logp, student_logp)
+    log_ratio = torch.where(larger_logp > -math.inf, teacher_logp - student_logp, 0)
+    distance = log_ratio.abs()
+    finite = distance.clamp(max=1e30)  # exp(-inf)·inf is 0 here
+
+    def words(of_larger: float, of_smaller: float) -> Tensor:
+        there = torch.exp(-of_smaller * finite) * _decayed(finite, of_larger)
+        return _decayed(distance, of_smaller) - there
+
+    terms = torch.where(log_ratio > 0, words(alpha, beta), words(beta, alpha))
+    total = alpha + beta
+    return (torch.exp(total * larger_logp) * terms).sum(-1) / total
+
+
+def entropy_aware_kl(teacher_logp: Tensor, student_logp: Tensor, threshold: float = 0.8) -> Tensor:
+    """D(q‖p), and D(p‖q) besides where the teacher is unsure: its entropy is over ``threshold``.
+
+    Entropy-Aware On-Policy Distillation, arXiv 2603.07079, with its threshold of 0.8 nats and its
+    weight of 1. There D(p‖q) is over the teacher's 16 likeliest words; here it is over all.
+
+    Args:
+        teacher_logp, student_logp: log-probabilities, [..., V].
+        threshold: nats, at least 0.
+    Returns:
+        nats, [...]; inf where p = 0 and q > 0, or q = 0 and an unsure teacher has p > 0.
+    Raises:
+        ValueError: a threshold below 0.
+    """
+    if not (isinstance(threshold, int | float) and threshold >= 0):
+        raise ValueError(f"threshold must be a number, and at least 0, not {threshold!r}")
+    teacher_logp, student_logp = _widen(teacher_logp), _widen(student_logp)
+    p = teacher_logp.exp()
+    entropy = -(p * torch.where(p > 0, teacher_logp, 0)).sum(-1)
+    # 0·inf is NaN: what a sure teacher silences must not be multiplied.
+    unsure = torch.where(entropy > threshold, forward_kl(teacher_logp, student_logp), 0)
+    return reverse_kl(teacher_logp, student_logp) + unsure
+
+
 DIVERGENCES: dict[str, Callable[..., Tensor]] = {
     function.__name__: function
     for function in (
@@ -170,6 +239,8 @@ DIVERGENCES: dict[str, Callable[..., Tensor]] = {
         skew_forward_kl,
         skew_reverse_kl,
         total_variation,
+        alpha_beta,
+        entropy_aware_kl,
     )
 }
 
@@ -183,6 +254,8 @@ SHORT_NAMES = {
     "skew_forward_kl": "skew FKL",
     "skew_reverse_kl": "skew RKL",
     "total_variation": "TVD",
+    "alpha_beta": "AB",
+    "entropy_aware_kl": "EAKL",
 }
 
 
@@ -213,67 +286,17 @@ def get_divergence(name: str, **settings: float | str) -> Divergence:
     return divergence
 
 
-def head_mask(p: Tensor, mu: float, crossing: str = "head") -> Tensor:
-    """The smallest set of most likely tokens whose mass reaches ``mu`` (see ``adaptive_kl``).
-
-    Nothing is sorted. A teacher that knows what comes next has a head of a few tokens, found among
-    the 64 largest; in the rows whose head is longer, bisection finds the probability at which the
-    mass is reached. A GPU is waited for once, to learn which rows these are.
-
-    Args:
-        p: probabilities, [..., V].
-    Returns:
-        a mask of the head, bool, [..., V].
-    """
-    rows = p.reshape(-1, p.shape[-1])  # [R, V]
-    k = min(64, rows.shape[-1])
-    top, token = rows.topk(k)  # [R, k]
-    mass = top.cumsum(-1)
-    if crossing == "head":
-        in_head = F.pad(mass[:, :-1], (1, 0)) < mu
-    else:
-        in_head = mass <= mu
-        in_head[:, 0] = True
-    # A token of probability 0 helps no set to reach mu, though the rounded mass may ask for it.
-    in_head &= top > 0
-    head = torch.zeros_like(rows, dtype=torch.bool).scatter_(-1, token, in_head)
-    if k < rows.shape[-1]:
-        longer = (mass[:, -1] <= mu).nonzero().squeeze(-1)
-        if len(longer):
-            head[longer] = _long_head_mask(rows[longer], top[longer, -1], mu, crossing)
-    return head.view(p.shape)
-
-
-def _long_head_mask(rows: Tensor, upper: Tensor, mu: float, crossing: str) -> Tensor:
-    """The head of rows [R, V] in which the tokens from ``upper`` [R] upwards do not reach mu."""
-    # Positive floats are ordered as the integers of the same bits: halving an interval of integers
-    # arrives at the crossing token's very probability, in as many steps as it has bits. A narrower
-    # interval is not waited for: the steps left change nothing, and to look would cost more.
-    integers = torch.int64 if rows.dtype == torch.float64 else torch.int32
-    bits = torch.iinfo(integers).bits - 1  # the sign's is 0
-    low = torch.zeros_like(upper).view(integers)[:, None]
-    high = upper.contiguous().view(integers)[:, None] + 1
-    scratch = torch.empty_like(rows)
-    for _ in range(bits):
-        middle = low + (high - low) // 2
-        # A comparison written as 0s and 1s, ten times as fast on a CPU as torch.where.
-        at_least = torch.ge(rows, middle.view(rows.dtype), out=scratch)
-        mass = at_least.mul_(rows).sum(-1, keepdim=True)
-        low, high = torch.where(mass >= mu, middle, low), torch.where(mass >= mu, high, middle)
-    threshold = low.view(rows.dtype)
-    above, level = rows > threshold, (rows == threshold) & (rows > 0)
-    room = (mu - torch.mul(rows, above, out=scratch).sum(-1, keepdim=True)) / threshold
-    # Of equally likely tokens at the crossing as many as it takes, the lowest ids first.
-    count = room.ceil() if crossing == "head" else room.floor()
-    return above | (level & (level.cumsum(-1) <= count))
-
-
 def _relative_entropy(a_logp: Tensor, b_logp: Tensor) -> Tensor:
     """D(a‖b), [...], as the sum of a·log(a/b) - a + b (see the top of the file)."""
     a, b = a_logp.exp(), b_logp.exp()
     # Where a is 0 the term is 0 whatever b is, and -inf - (-inf) would be NaN.
     log_ratio = torch.where(a > 0, a_logp - b_logp, 0)
     return (a * log_ratio + (b - a)).sum(-1)
+
+
+def _decayed(distance: Tensor, rate: float) -> Tensor:
+    """(1 - exp(-rate·distance)) / rate, and its limit, the distance itself, at 0."""
+    return distance if rate == 0 else torch.expm1(-rate * distance) / -rate
 
 
 def _log_mixture(a_logp: Tensor, b_logp: Tensor, share: float) -> Tensor:

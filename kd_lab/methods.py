@@ -13,13 +13,14 @@ A new prefix source is one entry of PREFIX_SOURCES, and the trainer that the ent
 """
 
 import importlib
-import inspect
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, replace
 from typing import Any, NamedTuple
 
+from kd_lab.named_divergence import NamedDivergence, Settings
+
 COLUMNS = ("none", "forward KL", "in between", "reverse KL")  # of the map, from left to right
-ROWS = ("dataset", "teacher", "dataset and student", "student")  # from top to bottom
+ROWS = ("dataset", "teacher", "dataset and student", "teacher and student", "student")  # down
 
 
 class PrefixSource(NamedTuple):
@@ -56,21 +57,32 @@ class Point:
 
     Attributes:
         prefixes: the writer of the training answers, a key of PREFIX_SOURCES.
-        student_share: share of the rows that the student answers anew, in [0, 1].
+        student_share: share of the rows that the student answers anew, in [0, 1]; at the start
+            where it adapts.
+        share_step: what is added to that share where an evaluation is worse; 0 lets it be.
+        share_tolerance: by how many nats a token it must be worse.
         divergence: a name in divergences.py; "" without one.
         settings: the divergence's settings that are not at their defaults, as (name, value).
         alpha: share of the divergence in the loss, in [0, 1]; the rest is cross-entropy.
         temperature: of both distributions inside the divergence.
         policy_gradient: whether the student's rows follow MiniLLM's policy gradient.
+        student_divergence: another divergence in the student's rows; "" for the same.
+        student_settings: its settings.
+        alignment: weight of the distance between the models' hidden states.
     """
 
     prefixes: str = "dataset"
     student_share: float = 0.0
     divergence: str = "forward_kl"
-    settings: tuple[tuple[str, Any], ...] = ()
+    settings: Settings = ()
     alpha: float = 1.0
     temperature: float = 1.0
     policy_gradient: bool = False
+    share_step: float = 0.0
+    share_tolerance: float = 0.0
+    student_divergence: str = ""
+    student_settings: Settings = ()
+    alignment: float = 0.0
 
     def __post_init__(self) -> None:
         if self.prefixes not in PREFIX_SOURCES:
@@ -83,9 +95,15 @@ class Point:
             "student_share": share,
             "alpha": float(self.alpha),
             "temperature": float(self.temperature),
+            "share_step": 0.0 if share == 1 else float(self.share_step),
+            "alignment": float(self.alignment),
         }
+        changes["share_tolerance"] = changes["share_step"] and float(self.share_tolerance)
         if not self.has_divergence:
             changes |= {"divergence": "", "settings": (), "temperature": 1.0}
+        is_own = self.student_divergence and self._of_student.short != self._named.short
+        if not (self.has_divergence and is_own):
+            changes |= {"student_divergence": "", "student_settings": ()}
         for name, value in changes.items():
             object.__setattr__(self, name, value)
 
@@ -100,6 +118,11 @@ class Point:
             alpha=config["alpha"],
             temperature=config["distil_temperature"],
             policy_gradient=bool(config.get("policy_gradient")),
+            share_step=config.get("student_share_step") or 0,
+            share_tolerance=config.get("student_share_tolerance") or 0,
+            student_divergence=config.get("student_divergence") or "",
+            student_settings=tuple((config.get("student_divergence_settings") or {}).items()),
+            alignment=config.get("alignment_weight") or 0,
         )
 
     def __eq__(self, other: object) -> bool:
@@ -111,12 +134,16 @@ class Point:
     @property
     def _value(self) -> tuple[Any, ...]:
         """All fields, with a setting at its default written out."""
-        return (*astuple(replace(self, settings=())), self.all_settings)
+        plain = astuple(replace(self, settings=(), student_settings=()))
+        return (*plain, self._named.all_settings, self._of_student.all_settings)
 
     @property
-    def all_settings(self) -> tuple[tuple[str, Any], ...]:
-        """The divergence's settings in its own order, with its defaults."""
-        return _all_settings(self.divergence, dict(self.settings))
+    def _named(self) -> NamedDivergence:
+        return NamedDivergence(self.divergence, self.settings)
+
+    @property
+    def _of_student(self) -> NamedDivergence:
+        return NamedDivergence(self.student_divergence, self.student_settings)
 
     # ---- what it asks of a training
 
@@ -128,7 +155,7 @@ class Point:
     @property
     def is_mixed(self) -> bool:
         """Whether the student answers some rows and another source the others."""
-        return 0 < self.student_share < 1
+        return 0 < self.student_share < 1 or self.share_step > 0
 
     @property
     def has_divergence(self) -> bool:
@@ -138,7 +165,7 @@ class Point:
     @property
     def is_sft(self) -> bool:
         """Whether it is a control: cross-entropy alone, on answers written before."""
-        return not self.has_divergence and self.student_share == 0
+        return not self.has_divergence and self.student_share == 0 and not self.is_mixed
 
     @property
     def trainer_class(self) -> type:
@@ -159,7 +186,7 @@ class Point:
         if not self.has_divergence:
             return "none"
         ends = {"forward_kl": "forward KL", "reverse_kl": "reverse KL"}
-        return ends.get(self.divergence, "in between")
+        return ends.get((self.student_divergence and "both") or self.divergence, "in between")
 
     @property
     def row(self) -> str:
@@ -175,13 +202,15 @@ class Point:
         if self.is_mixed:
             given = "" if source == "dataset" else f"{source}, "
             source = f"{given}mixed λ={self.student_share:g}"
+            if self.share_step:
+                source += f" (+{self.share_step:g} where {self.share_tolerance:g} nats worse)"
         if not self.has_divergence:
             return "SFT" if source == "dataset" else f"{source} × SFT"
-        numbers = ", ".join(f"{x:g}" if isinstance(x, float) else x for x in self.shown_settings)
-        words = f"{source} × {_registry().SHORT_NAMES.get(self.divergence, self.divergence)}"
-        words += f"({numbers})" if numbers else ""
+        words = f"{source} × {self._named.short}"
+        words += f" | {self._of_student.short}" if self.student_divergence else ""
         words += ", policy gradient" if self.policy_gradient else ""
         words += f", T={self.temperature:g}" if self.temperature != 1 else ""
+        words += f", hidden states {self.alignment:g}" if self.alignment else ""
         if self.alpha == 1:
             return words
         if self.alpha == 0:  # of the policy gradient's own rows
@@ -192,18 +221,18 @@ class Point:
     def prefix_words(self) -> str:
         """The writer of the training answers, in the words of a sentence."""
         if self.is_mixed:
-            share = f"a share of {self.student_share:g} written anew by the student"
+            adapting = " (which adapts)" if self.share_step else ""
+            share = f"a share of {self.student_share:g}{adapting} written anew by the student"
             return f"{self.source.words}, {share}"
         return self.source.words
 
     @property
     def divergence_words(self) -> str:
         """The divergence with its settings, in words: "adaptive KL (mu = 0.5)"."""
-        names = [name for name, _ in self.all_settings]
-        given = zip(names, self.shown_settings, strict=False)
-        settings = ", ".join(f"{name} = {value}" for name, value in given)
-        name = self.divergence.replace("_", " ").replace(" kl", " KL")
-        return name + (f" ({settings})" if settings else "")
+        words = self._named.words
+        if self.student_divergence:
+            return f"{words}, and in the student's rows {self._of_student.words},"
+        return words
 
     @property
     def words(self) -> str:
@@ -215,51 +244,19 @@ class Point:
             return f"SFT on {self.prefix_words}"
         lowered = f"{self.divergence_words} on {self.prefix_words}"
         lowered += f", T = {self.temperature:g}" if self.temperature != 1 else ""
+        lowered += f", and {self.alignment:g} of hidden states" if self.alignment else ""
         if self.alpha == 1:
             return lowered
         return f"{1 - self.alpha:g} SFT and {self.alpha:g} {lowered}"
-
-    @property
-    def shown_settings(self) -> list[Any]:
-        """The settings' values up to the last one that is not at its default."""
-        defaults = dict(_all_settings(self.divergence, {}))
-        shown = [
-            isinstance(value, float) or value != defaults.get(name)
-            for name, value in self.all_settings
-        ]
-        count = max((i + 1 for i, is_shown in enumerate(shown) if is_shown), default=0)
-        return [value for _, value in self.all_settings[:count]]
 
     # ---- its look
 
     @property
     def look(self) -> Look:
         """How pictures draw it."""
-        line = line_of(self.divergence) if self.has_divergence else None
+        line = self._named.line if self.has_divergence else None
         marker = MIXED_MARKER if self.is_mixed else self.source.marker
         return Look(line, marker, filled=self.alpha in (0, 1))
-
-
-def line_of(divergence: str) -> int:
-    """The divergence's line in the house style's cycle; an unknown one comes last."""
-    return [*_registry().DIVERGENCES, divergence].index(divergence)
-
-
-def _registry() -> Any:
-    """divergences.py, and so torch: imported only for questions about a divergence."""
-    return importlib.import_module("kd_lab.divergences")
-
-
-def _all_settings(divergence: str, given: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    """All settings of a divergence in its own order: the given ones, and its defaults."""
-    if not divergence:
-        return ()
-    known = _registry().DIVERGENCES
-    if divergence not in known:  # of a run that was made where it is
-        return tuple(given.items())
-    parameters = list(inspect.signature(known[divergence]).parameters.values())[2:]
-    values = {p.name: given.get(p.name, p.default) for p in parameters}
-    return tuple((n, float(v) if isinstance(v, int) else v) for n, v in values.items())
 
 
 class Method(NamedTuple):
@@ -289,6 +286,10 @@ METHODS = {
         "AKL", "token-level adaptive KL", Point(divergence="adaptive_kl"),
         "Wu et al. 2024", "token_akl",
     ),
+    "abkd": Method(
+        "ABKD", "token-level alpha-beta divergence", Point(divergence="alpha_beta"),
+        "Wang et al. 2025", "abkd",
+    ),
     "token_rkl": Method(
         "token-level RKL", "token-level reverse KL", Point(divergence="reverse_kl"), "", "token_rkl"
     ),
@@ -316,10 +317,19 @@ METHODS = {
         "DistiLLM", "DistiLLM", Point(student_share=0.5, divergence="skew_reverse_kl"),
         "Ko et al. 2024", "distillm",
     ),
+    "distillm2": Method(
+        "DistiLLM-2", "DistiLLM-2",
+        Point("teacher", 0.5, "skew_forward_kl", student_divergence="skew_reverse_kl"),
+        "Ko et al. 2025", "distillm2",
+    ),
     "distillm2_student": Method(
         "DistiLLM-2, student's half", "DistiLLM-2's half on the student's answers",
         Point("student", divergence="skew_reverse_kl"),
         "Ko et al. 2025", "seq_rkl", _skew("skew_reverse_kl"),
+    ),
+    "eopd": Method(
+        "EOPD", "entropy-aware on-policy distillation",
+        Point("student", divergence="entropy_aware_kl"), "Jin et al. 2026", "eopd",
     ),
     "seq_rkl": Method(
         "on-policy distillation", "on-policy reverse KL",

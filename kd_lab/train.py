@@ -172,6 +172,11 @@ def check_arguments(
             f"alpha is {config.alpha}, so a teacher is needed: give teacher_model_name_or_path or "
             "teacher_cache, or set alpha to 0"
         )
+    if config.alignment_weight and teacher.teacher_cache is not None:
+        raise ValueError(
+            "alignment_weight needs a live teacher's hidden states, which teacher_cache does not "
+            "keep: give teacher_model_name_or_path alone"
+        )
     if teacher.teacher_cache is not None and teacher.answers is not None:
         raise ValueError(
             "teacher_cache holds its own rows: cache the answers (kd-lab cache --answers DIR) and "

@@ -10,6 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FLOORS = (
+    "head_mask named_divergence",
     "divergences vocabulary files recipe methods hub terminal house_style machine honoured_options "
     "refusals readable interrupts positions",
     "option_values",
@@ -32,8 +33,8 @@ FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names.
 # What stands beside the package, and what of it may be imported there: None is everything.
 BESIDE = {
     "toy": {
-        "divergences", "methods", "vocabulary", "files", "terminal", "house_style", "loss",
-        "data", "models",
+        "divergences", "head_mask", "named_divergence", "methods", "vocabulary", "files",
+        "terminal", "house_style", "loss", "data", "models",
     },
     "evidence": None, "book": None, "site": None, "benchmarks": None, "tests": None,
 }  # fmt: skip

@@ -34,7 +34,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from kd_lab import divergences
+from kd_lab import divergences, head_mask
 from kd_lab.files import sha256_of, whole_file, write_text
 from toy import (
     audit_one_gaussian,
@@ -51,10 +51,10 @@ from toy.script import run_script, writable_folder
 # findings(summary), RESULTS (a file name) and PICTURES (file name: function of summary and path);
 # beside it stand the modules whose code decides its numbers.
 PARTS: dict[str, tuple[ModuleType, ...]] = {
-    "one_gaussian": (audit_one_gaussian, mixture_fit, mixture, divergences),
-    "two_gaussians": (audit_two_gaussians, mixture_fit, mixture, divergences),
-    "ranks": (audit_ranks, rank_race, divergences),
-    "rank_curves": (audit_rank_curves, rank_race, divergences),
+    "one_gaussian": (audit_one_gaussian, mixture_fit, mixture, divergences, head_mask),
+    "two_gaussians": (audit_two_gaussians, mixture_fit, mixture, divergences, head_mask),
+    "ranks": (audit_ranks, rank_race, divergences, head_mask),
+    "rank_curves": (audit_rank_curves, rank_race, divergences, head_mask),
 }
 Units = Mapping[str, Callable[[], dict[str, Any]]]
 

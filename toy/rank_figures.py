@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch, Rectangle
 
 from kd_lab.house_style import Figure, house_style, line_style
-from kd_lab.methods import line_of
+from kd_lab.named_divergence import NamedDivergence
 from toy.rank_race import RaceLog
 
 LABELS = {
@@ -42,7 +42,7 @@ LEVEL = "#E4E4E4"  # neither is ahead
 
 def style_of(divergence: str) -> dict[str, Any]:
     """A divergence's own colour and line style, the same in every picture here."""
-    return line_style(line_of(divergence.removesuffix("_epsilon")))
+    return line_style(NamedDivergence(divergence.removesuffix("_epsilon")).line)
 
 
 def _label(divergence: str) -> str:

@@ -24,7 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kd_lab.divergences import forward_kl, get_divergence, head_mask, reverse_kl
+from kd_lab.divergences import forward_kl, get_divergence, reverse_kl
+from kd_lab.head_mask import head_mask
 
 SIZE = 64  # inputs and classes, as in the post
 BATCH = 128

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kd_lab.files import write_bytes
 from kd_lab.house_style import Figure, house_style, line_style
-from kd_lab.methods import line_of
+from kd_lab.named_divergence import NamedDivergence
 from toy.one_softmax import DIRECTIONS, STUDENTS, TAILS, TEACHER, TOP, descend, topk_gradient
 from toy.script import run_script, writable_folder
 
@@ -45,7 +45,7 @@ def draw(tails: dict[str, dict[str, float]]) -> Figure:
     axes = figure.subplots()
     rows = range(len(LABELS))
     for direction, marker, size in zip(DIRECTIONS, ("o", "s"), (9, 6), strict=True):
-        look = line_style(line_of(direction))
+        look = line_style(NamedDivergence(direction).line)
         axes.plot(
             [tails[direction][tail] for tail in LABELS], rows, linestyle="", marker=marker,
             markersize=size, color=look["color"], label=direction.replace("_kl", " KL"),

@@ -8,14 +8,14 @@ gradient. A gradient that was sampled is compared at a stated level of false ref
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 
 import torch
 import torch.nn.functional as F
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 from torch import Tensor
 
-from kd_lab.check.candidates import FAMILIES, Candidate, over_words, tempered
+from kd_lab.check.candidates import FAMILIES, SEARCHED, Candidate, over_words, tempered
 from kd_lab.check.sampling import Sampled
 from kd_lab.check.situations import Situations
 from kd_lab.divergences import get_divergence
@@ -23,6 +23,7 @@ from kd_lab.divergences import get_divergence
 EXPLAINED = 2e-3  # of a gradient's length: less than this remains
 ZERO = 1e-6  # of what divergences' gradients are long: a gradient that is none
 SHOWN = 6  # candidates
+EXPONENTS = (0.1, 0.4, 0.7, 1.0, 1.5)  # of alpha_beta, where its search begins
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,8 @@ class _Fit:
 def _explain(
     fit: _Fit, known: Sequence[Candidate], theirs: Tensor, left: Tensor, thorough: bool
 ) -> tuple[Parts, float]:
-    """The first candidate that explains; a setting between those tried; a temperature; two."""
+    """The first candidate that explains; a setting between those tried; a temperature; two; any
+    exponents of alpha_beta."""
     explains = (left < fit.tolerance).nonzero()
     first = int(explains[0]) if len(explains) else int(left.argmin())
     best = fit.candidate(known[first])
@@ -183,7 +185,8 @@ def _explain(
         lambda: min((_refined(fit, known[i]) for i in order[:3]), key=_left),
         lambda: min((fit.candidate(candidate) for candidate in tempered()), key=_left),
     ]
-    for way in [*thoroughly[: 2 * thorough], lambda: _two(fit, known, theirs, order)]:
+    two = [lambda: _two(fit, known, theirs, order)]
+    for way in [*thoroughly, *two, lambda: _searched(fit)] if thorough else two:
         if best[1] >= fit.tolerance and (other := way())[1] < fit.tolerance:
             best = other
     return best
@@ -202,6 +205,24 @@ def _two(
     fits = [fit.several(theirs[pair]) for pair in pairs]
     (coefficients, left), pair = min(zip(fits, pairs, strict=True), key=lambda found: found[0][1])
     return tuple(zip((known[i] for i in pair), coefficients, strict=True)), left
+
+
+def _searched(fit: _Fit) -> tuple[Parts, float]:
+    """alpha_beta at the best exponents."""
+
+    def at_values(values: Sequence[float]) -> Candidate:
+        settings = dict(zip(("alpha", "beta"), (abs(float(x)) for x in values), strict=True))
+        rounded = tuple((name, round(value, 4)) for name, value in settings.items())
+        return Candidate(SEARCHED, rounded, over_words(get_divergence(SEARCHED, **settings)))
+
+    def unexplained(values: Sequence[float]) -> float:
+        return fit.candidate(at_values(values))[1]
+
+    start = min(product(EXPONENTS, repeat=2), key=unexplained)
+    best = minimize(
+        unexplained, start, method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-7}
+    )
+    return fit.candidate(at_values(best.x))
 
 
 def _refined(fit: _Fit, candidate: Candidate) -> tuple[Parts, float]:

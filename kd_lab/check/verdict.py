@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from kd_lab.check.batches import Finding, examine_batch, in_bfloat16
-from kd_lab.check.candidates import TAILS, Candidate, candidates
+from kd_lab.check.candidates import NOT_NAMED, TAILS, Candidate, candidates
 from kd_lab.check.fixed_point import End, follow
 from kd_lab.check.forms import Loss
 from kd_lab.check.naming import Named, name_gradients
@@ -84,7 +84,7 @@ class Verdict:
         Raises:
             ValueError: nothing has this name.
         """
-        known = [*DIVERGENCES, "cross_entropy", WHOLE]
+        known = [name for name in (*DIVERGENCES, "cross_entropy", WHOLE) if name != NOT_NAMED]
         if expected not in known:
             raise ValueError(f"expect must be one of {', '.join(known)}, not {expected!r}")
         name = "reverse_kl" if expected == WHOLE else expected

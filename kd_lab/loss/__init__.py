@@ -10,6 +10,7 @@ gpu_tiles.py         kernels, on a GPU
 kernels.py           their Triton code
 adaptive_kernel.py   and that of adaptive KL's head
 products.py          16-bit operands, 32-bit sums
+two_divergences.py   positions of two kinds, each with a divergence of its own
 sharded_head.py      an LM head that ZeRO-3 or FSDP2 has sharded
 token_log_probs.py   log p of given tokens, the same way
 """

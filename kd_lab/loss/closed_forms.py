@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from kd_lab import divergences
-from kd_lab.divergences import Divergence, head_mask
+from kd_lab.divergences import Divergence
+from kd_lab.head_mask import head_mask
 
 # (log_ratio, p, q, **settings), each [R, V] -> (value [R], gradient [R, V]).
 # A rule may overwrite log_ratio and p; q must come out as it went in.
@@ -123,6 +124,36 @@ def _total_variation(log_ratio: Tensor, p: Tensor, q: Tensor) -> tuple[Tensor, T
     return value, gradient.addcmul_(q, mean, value=-1)
 
 
+def _alpha_beta(
+    log_ratio: Tensor, p: Tensor, q: Tensor, alpha: float = 0.2, beta: float = 0.7
+) -> tuple[Tensor, Tensor]:
+    # As in divergences.py, with its d and h; h = ∂D/∂q is -q^(α+β-1)·(exp(α·log(p/q)) - 1)/α.
+    total = alpha + beta
+    larger = torch.maximum(p, q).pow_(total)
+    distance = log_ratio.abs()
+    of_p, of_q = _decayed(distance, alpha), _decayed(distance, beta)
+    p_leads = log_ratio > 0
+    p_fades, q_fades = distance.mul(-alpha).exp_(), distance.mul_(-beta).exp_()
+    terms = torch.where(p_leads, of_q - q_fades * of_p, of_p - p_fades * of_q)
+    value = terms.mul_(larger).sum(-1) / total
+    gradient = torch.where(p_leads, -q_fades, 1).mul_(of_p).mul_(larger)
+    mean = gradient.sum(-1, keepdim=True)
+    return value, gradient.addcmul_(q, mean, value=-1)
+
+
+def _decayed(distance: Tensor, rate: float) -> Tensor:
+    return distance.clone() if rate == 0 else torch.expm1(-rate * distance).div_(-rate)
+
+
+def _entropy_aware_kl(
+    log_ratio: Tensor, p: Tensor, q: Tensor, threshold: float = 0.8
+) -> tuple[Tensor, Tensor]:
+    unsure = (torch.special.entr(p).sum(-1) > threshold).to(p.dtype)
+    forward, gap = _forward_kl(log_ratio.clone(), p, q)
+    value, gradient = _reverse_kl(log_ratio, p, q)
+    return value + unsure * forward, gradient.addcmul_(gap, unsure[:, None])
+
+
 RULES: dict[Divergence, Rule] = {
     divergences.forward_kl: _forward_kl,
     divergences.reverse_kl: _reverse_kl,
@@ -131,4 +162,6 @@ RULES: dict[Divergence, Rule] = {
     divergences.skew_reverse_kl: _skew_reverse_kl,
     divergences.adaptive_kl: _adaptive_kl,
     divergences.total_variation: _total_variation,
+    divergences.alpha_beta: _alpha_beta,
+    divergences.entropy_aware_kl: _entropy_aware_kl,
 }

@@ -1,7 +1,7 @@
 """A teacher in memory: frozen, in eval mode, in its own dtype, sharded where the student is."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -54,35 +54,37 @@ class LiveTeacher:
             self._redirect(self.wrapped, model, check)
 
     @torch.no_grad()
-    def hidden(self, inputs: dict[str, Tensor], trained: Tensor) -> Tensor:
-        """The last hidden states [n, H] that predict the trained tokens.
+    def hidden(
+        self, inputs: dict[str, Tensor], trained: Tensor, layers: Sequence[int] = ()
+    ) -> tuple[Tensor, ...]:
+        """The last hidden states [n, H] that predict the trained tokens, and those of layers.
 
         Args:
             inputs: the model's inputs: input_ids [B, T] and others.
             trained: the positions whose next token is trained, integers [n] of B·T.
+            layers: of which the states are asked besides; 0 is the embeddings.
         """
         model = self.model
 
-        def backbone() -> Tensor:
+        def backbone() -> tuple[Tensor, ...]:
             # its own dtype: the student's mixed precision is not the teacher's
             with torch.autocast(trained.device.type, enabled=False):
-                hidden = model.get_decoder()(**inputs, use_cache=False).last_hidden_state
-            return hidden.flatten(0, 1).index_select(0, trained)  # [n, H]
+                return states_at(model, inputs, trained, layers)
 
         # Through the wrapper's own forward, where ZeRO-3 and FSDP put the weights together.
         return self._redirect(self.wrapped, model, backbone)
 
     @contextlib.contextmanager
     def distribution(
-        self, inputs: dict[str, Tensor], trained: Tensor
-    ) -> Iterator[LiveDistribution]:
+        self, inputs: dict[str, Tensor], trained: Tensor, layers: Sequence[int] = ()
+    ) -> Iterator[tuple[LiveDistribution, tuple[Tensor, ...]]]:
         """Its distributions at n positions, with the whole LM head, while the block lasts.
 
-        Args: as in ``hidden``.
+        Beside them the hidden states of layers. Args: as in ``hidden``.
         """
-        hidden = self.hidden(inputs, trained)
+        hidden, *of_layers = self.hidden(inputs, trained, layers)
         with gathered_head(self.model.get_output_embeddings()) as (weight, bias):
-            yield LiveDistribution(hidden, weight, bias)
+            yield LiveDistribution(hidden, weight, bias), tuple(of_layers)
 
     @contextlib.contextmanager
     def for_writing(self) -> Iterator["PreTrainedModel"]:
@@ -105,6 +107,16 @@ class LiveTeacher:
                     del model.forward
                 else:
                     model.forward = replaced
+
+
+def states_at(
+    model: Any, inputs: dict[str, Tensor], trained: Tensor, layers: Sequence[int] = ()
+) -> tuple[Tensor, ...]:
+    """A model's last hidden states at positions [n] of B·T, and those of layers, each [n, H]."""
+    asked = {"output_hidden_states": True} if layers else {}
+    found = model.get_decoder()(**inputs, use_cache=False, **asked)
+    states = (found.last_hidden_state, *(found.hidden_states[layer] for layer in layers))
+    return tuple(state.flatten(0, 1).index_select(0, trained) for state in states)
 
 
 @contextlib.contextmanager

@@ -25,7 +25,9 @@ from kd_lab.honoured_options import (
 from kd_lab.machine.nvidia import nvidia_gpus, torch_build, why_unused
 from kd_lab.methods import PREFIX_SOURCES, Point
 from kd_lab.rollout.sampling_arguments import SamplingArguments, sampling_of
+from kd_lab.trainers.alignment import AlignmentArguments, check_alignment
 from kd_lab.trainers.figures import LOSSES
+from kd_lab.trainers.mixture_arguments import MixtureArguments, check_mixture
 from kd_lab.trainers.ranges import check_ranges
 
 # Float16 has too small a range for gradients: it needs a scaled loss.
@@ -36,7 +38,7 @@ NO_FLOAT16 = (
 
 
 @dataclass
-class DistilConfig(SamplingArguments, SFTConfig):
+class DistilConfig(SamplingArguments, MixtureArguments, AlignmentArguments, SFTConfig):
     """Settings of the three trainers. An impossible setting raises ValueError, in one line."""
 
     divergence: str = field(
@@ -117,8 +119,10 @@ class DistilConfig(SamplingArguments, SFTConfig):
         check_ranges(self)
         if self.chunk_size < 1:
             raise ValueError(f"chunk_size must be at least 1, not {self.chunk_size}")
-        if isinstance(self.divergence_settings, str):
-            self.divergence_settings = _mapping("divergence_settings", self.divergence_settings)
+        mappings = ("divergence_settings", "student_divergence_settings", "alignment_layers")
+        for name in mappings:
+            if isinstance(text := getattr(self, name), str):
+                setattr(self, name, _mapping(name, text))
         self.get_divergence()
         sampling_of(self)  # its ranges
         writer = self.point.source.writer
@@ -129,6 +133,8 @@ class DistilConfig(SamplingArguments, SFTConfig):
                 f"with prefixes: {self.prefixes} every answer is the student's; for a share of "
                 f"{self.student_share} set prefixes to dataset or teacher"
             )
+        check_alignment(self, self.alpha)
+        check_mixture(self, self.point.student_share, self.eval_strategy != "no")
         self._check_share_of_sft()
         if (self.packing or self.padding_free) and self.written_share:
             raise ValueError(
@@ -176,6 +182,7 @@ class DistilConfig(SamplingArguments, SFTConfig):
     def _check_policy_gradient(self) -> None:
         for name, needed in (
             ("divergence", "reverse_kl"),
+            ("student_divergence", None),
             ("distil_temperature", 1),
             ("sampling_temperature", 1),
             ("top_p", 1),
@@ -235,8 +242,11 @@ class DistilConfig(SamplingArguments, SFTConfig):
 
     @property
     def written_share(self) -> float:
-        """Share of rows that the student writes: 1 on-policy, 0 never."""
-        return self.point.student_share
+        """Share of rows that the student writes: 1 on-policy, 0 never.
+
+        A share that adapts counts from its first step on, also where it starts at 0.
+        """
+        return max(self.point.student_share, self.point.share_step)
 
 
 def check_one_gpu(visible: int) -> None:

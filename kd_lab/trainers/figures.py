@@ -14,8 +14,9 @@ from torch import Tensor
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-FIGURES = ("divergence", "cross_entropy", "forward_kl", "reverse_kl")  # nats per trained token
-LOSSES = ("loss", *FIGURES)  # what evaluation measures; the smaller the better
+NATS = ("divergence", "cross_entropy", "forward_kl", "reverse_kl")  # per trained token
+FIGURES = (*NATS, "hidden_distance")  # 1 - cosine, in training alone
+LOSSES = ("loss", *NATS)  # what evaluation measures; the smaller the better
 SFT_LOSSES = ("loss", "cross_entropy")  # without a teacher that is a model
 
 

@@ -1,9 +1,19 @@
-"""A model in one piece: what a run leaves behind, whatever it was sharded into."""
+"""A model in one piece: what a run leaves behind, whatever it was sharded into or trained with."""
 
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from trl import SFTTrainer
+
+from kd_lab.trainers.alignment import (
+    HiddenAlignment,
+    load_alignment,
+    save_alignment,
+    without_alignment,
+)
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -29,3 +39,48 @@ def whole_state_dict(accelerator: "Accelerator") -> Iterator[None]:
         yield
     finally:
         plugin.set_state_dict_type(before)
+
+
+class SavingTrainer(SFTTrainer):
+    """What it saves can be loaded: whole weights, the student's alone."""
+
+    alignment: HiddenAlignment | None = None  # which a checkpoint has beside the student
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """The whole model, also where FSDP's own checkpoints are sharded.
+
+        Raises:
+            OSError: no weights were written.
+        """
+        with (
+            whole_state_dict(self.accelerator) if self.is_fsdp_enabled else contextlib.nullcontext()
+        ):
+            super().save_model(output_dir, _internal_call)
+        folder = Path(output_dir or self.args.output_dir or "")
+        if self.args.should_save and not _internal_call and not has_weights(folder):
+            raise OSError(
+                f"{folder} holds no model although it was saved: under ZeRO-3 set "
+                "stage3_gather_16bit_weights_on_model_save to true, and resume"
+            )
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if self.alignment is not None:
+            model: Any = self.model
+            state_dict = without_alignment(state_dict or model.state_dict())
+        super()._save(output_dir, state_dict)
+        # A pickle of the settings, which the run's config.yaml has in plain text.
+        (Path(output_dir or self.args.output_dir or "") / "training_args.bin").unlink(
+            missing_ok=True
+        )
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.alignment is not None and self.args.should_save and not self.is_deepspeed_enabled:
+            folder = Path(self._get_output_dir(trial=trial))
+            step = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            save_alignment(self.alignment, folder / step)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.alignment is not None:
+            load_alignment(self.alignment, Path(resume_from_checkpoint))

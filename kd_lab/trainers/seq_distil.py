@@ -18,12 +18,14 @@ import torch
 from torch import Tensor, nn
 from trl.models.utils import unwrap_model_for_generation
 
-from kd_lab.loss import LiveDistribution, StoredDistribution, Weights
+from kd_lab.loss import DistillationLoss, LiveDistribution, Objective, StoredDistribution, Weights
 from kd_lab.loss.tiles import precise
+from kd_lab.loss.two_divergences import loss_of_two
 from kd_lab.rollout.sampling import Completion
 from kd_lab.rollout.sampling_arguments import sampling_of
 from kd_lab.rollout.transformers_engine import write_answers
 from kd_lab.teacher.live import LiveTeacher, processes_apart
+from kd_lab.trainers.mixture_arguments import adapted_share, student_divergence_of
 from kd_lab.trainers.token_distil import TokenDistilTrainer
 from kd_lab.vocabulary import IGNORED
 
@@ -129,6 +131,43 @@ class SeqDistilTrainer(TokenDistilTrainer):
         share = is_given.to(precise(targets.device)) * weights.cross_entropy
         return weights._replace(cross_entropy=share)
 
+    def _loss(
+        self,
+        student: LiveDistribution,
+        teacher: LiveDistribution | StoredDistribution | None,
+        targets: Tensor,
+        objective: Objective,
+        positions: Tensor,
+        inputs: dict[str, Any],
+    ) -> DistillationLoss:
+        """With a student_divergence each of the step's rows is compared by its writer's own."""
+        of_student = student_divergence_of(self.args)
+        if of_student is None or not self.model.training:
+            return super()._loss(student, teacher, targets, objective, positions, inputs)
+        assert isinstance(teacher, LiveDistribution)
+        whose = inputs["by_student"][:, None].expand_as(positions)[positions]
+        return loss_of_two(student, teacher, targets, objective, of_student, whose, **self._sizes)
+
+    @property
+    def student_share(self) -> float:
+        """Share of rows that the student answers now: of the evaluations that the state has."""
+        settings = self.args
+        losses: dict[float, float] = {}
+        for entry in self.state.log_history:
+            if "eval_cross_entropy" in entry:  # eval_on_start evaluates a resumed step once more
+                losses.setdefault(entry["step"], entry["eval_cross_entropy"])
+        return adapted_share(
+            settings.point.student_share,
+            settings.student_share_step,
+            settings.student_share_tolerance,
+            list(losses.values()),
+        )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if self.args.student_share_step and self.model.training:
+            logs["student_share"] = self.student_share
+        super().log(logs, start_time)
+
     @contextlib.contextmanager
     def _for_writing(self) -> Iterator[Any]:
         """The plain student with whole weights, to write answers with.
@@ -148,7 +187,7 @@ class SeqDistilTrainer(TokenDistilTrainer):
     def _students_rows(self, count: int) -> list[int]:
         """Which of the step's rows the student answers: each by a toss of its own."""
         tosses = torch.rand(count, generator=torch.Generator().manual_seed(self._step_seed()))
-        return [i for i in range(count) if tosses[i] < self.args.written_share]
+        return [i for i in range(count) if tosses[i] < self.student_share]
 
     def _rewrite(self, rows: list[Row], which: list[int], writer: Any) -> None:
         for i, answer in zip(which, self._answers([rows[i] for i in which], writer), strict=True):

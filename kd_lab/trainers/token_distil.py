@@ -8,9 +8,8 @@ optimizer step, whatever it is split into: micro-batches, processes, shards.
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,11 +19,11 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import EvalLoopOutput
-from trl import SFTTrainer
 from trl.models.utils import _ForwardRedirection
 
 from kd_lab.divergences import get_divergence
 from kd_lab.loss import (
+    DistillationLoss,
     LiveDistribution,
     Objective,
     StoredDistribution,
@@ -33,8 +32,9 @@ from kd_lab.loss import (
 )
 from kd_lab.loss.sharded_head import call_with_head
 from kd_lab.loss.tiles import precise
-from kd_lab.teacher.live import LiveTeacher
+from kd_lab.teacher.live import LiveTeacher, states_at
 from kd_lab.teacher.stored import StoredTeacher
+from kd_lab.trainers.alignment import attach_alignment
 from kd_lab.trainers.batches import (
     NOT_FOR_THE_MODEL,
     ROW_COLUMNS,
@@ -46,11 +46,11 @@ from kd_lab.trainers.figures import LOSSES, SFT_LOSSES, TokenMeans, loss_of
 from kd_lab.trainers.given import causal_lm, check_both_models, check_given
 from kd_lab.trainers.lora import check_lora
 from kd_lab.trainers.row_order import LengthGroupedByEpoch, TellEpoch
-from kd_lab.trainers.saved_model import has_weights, whole_state_dict
+from kd_lab.trainers.saved_model import SavingTrainer
 from kd_lab.vocabulary import IGNORED, shared_vocabulary_size
 
 
-class TokenDistilTrainer(SFTTrainer):
+class TokenDistilTrainer(SavingTrainer):
     """alpha · T² · divergence + (1 - alpha) · cross-entropy on the answers of the dataset.
 
     Args:
@@ -116,6 +116,9 @@ class TokenDistilTrainer(SFTTrainer):
         else:
             other, other_tokenizer = model, processing_class
             self.teacher = teacher
+        self.alignment = attach_alignment(
+            args, self.model, teacher, self.is_fsdp_enabled, args.seed
+        )
         if vocab_size is None:
             rows = [side.config.get_text_config().vocab_size for side in (model, other)]
             vocab_size = shared_vocabulary_size(processing_class, other_tokenizer, *rows)
@@ -178,15 +181,14 @@ class TokenDistilTrainer(SFTTrainer):
         text = {name: inputs[name] for name in inputs if name not in NOT_FOR_THE_MODEL}
         self._measured: dict[str, Tensor] = {}
         with self._teacher_at(inputs, text, trained) as teacher, self.accelerator.autocast():
-            states = model.get_decoder()(**text, use_cache=False).last_hidden_state
-            hidden = states.flatten(0, 1).index_select(0, trained)  # [n, H]
+            hidden, *of_layers = states_at(model, text, trained, self._layers(0))  # each [n, H]
 
             def loss(hidden: Tensor, head: Tensor, bias: Tensor | None) -> Tensor:
                 own = LiveDistribution(hidden, head, bias)
                 weights = self._weights(own, teacher, targets, positions, trained, inputs)
                 temperature = self.args.distil_temperature
                 objective = Objective(self.divergence, weights, temperature, divisor)
-                found = distillation_loss(own, teacher, targets, objective, **self._sizes)
+                found = self._loss(own, teacher, targets, objective, positions, inputs)
                 self._parts = found._replace(loss=found.loss.detach())
                 if teacher is None:  # also where there is no token to say so
                     nothing = torch.full_like(found.divergence, math.nan)
@@ -198,7 +200,33 @@ class TokenDistilTrainer(SFTTrainer):
                         self._measured[name] = apart.divergence
                 return found.loss
 
-            return call_with_head(model.get_output_embeddings(), loss, hidden)
+            found = call_with_head(model.get_output_embeddings(), loss, hidden)
+            if not of_layers:
+                return found
+            assert self.alignment is not None
+            distance = self.alignment(of_layers, self._of_teacher).sum()
+            self._measured["hidden_distance"] = distance.detach()
+            aligned = self.args.alignment_weight * distance / divisor
+            self._parts = self._parts._replace(loss=self._parts.loss + aligned.detach())
+            return found + aligned
+
+    def _layers(self, side: int) -> Sequence[int]:
+        """The student's (0) or the teacher's (1) layers that are aligned; none in evaluations."""
+        if self.alignment is None or not self.model.training:
+            return ()
+        return [pair[side] for pair in self.alignment.layers.items()]
+
+    def _loss(
+        self,
+        student: LiveDistribution,
+        teacher: LiveDistribution | StoredDistribution | None,
+        targets: Tensor,
+        objective: Objective,
+        positions: Tensor,
+        inputs: dict[str, Any],
+    ) -> DistillationLoss:
+        """The objective at the trained positions: here all of them have the same divergence."""
+        return distillation_loss(student, teacher, targets, objective, **self._sizes)
 
     def _weights(
         self,
@@ -222,7 +250,8 @@ class TokenDistilTrainer(SFTTrainer):
         if isinstance(teacher, StoredTeacher) and self.model.training and "cache_row" not in inputs:
             raise RuntimeError("a batch has lost its cache_row, the key of the teacher's signal")
         if isinstance(teacher, LiveTeacher) and (is_asked or not self.model.training):
-            with teacher.distribution(text, trained) as live:
+            with teacher.distribution(text, trained, self._layers(1)) as (live, of_layers):
+                self._of_teacher = of_layers
                 yield live
         elif isinstance(teacher, StoredTeacher) and is_asked and "cache_row" in inputs:
             stored = teacher.distribution(inputs["cache_row"].tolist(), trained.device)
@@ -294,32 +323,6 @@ class TokenDistilTrainer(SFTTrainer):
         return (
             f"{where}: {why}; the run is stopped and its checkpoints are as they were: try a lower "
             "learning_rate or max_grad_norm and resume"
-        )
-
-    # ---- what is saved can be loaded
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """The whole model, also where FSDP's own checkpoints are sharded.
-
-        Raises:
-            OSError: no weights were written.
-        """
-        with (
-            whole_state_dict(self.accelerator) if self.is_fsdp_enabled else contextlib.nullcontext()
-        ):
-            super().save_model(output_dir, _internal_call)
-        folder = Path(output_dir or self.args.output_dir or "")
-        if self.args.should_save and not _internal_call and not has_weights(folder):
-            raise OSError(
-                f"{folder} holds no model although it was saved: under ZeRO-3 set "
-                "stage3_gather_16bit_weights_on_model_save to true, and resume"
-            )
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        super()._save(output_dir, state_dict)
-        # A pickle of the settings, which the run's config.yaml has in plain text.
-        (Path(output_dir or self.args.output_dir or "") / "training_args.bin").unlink(
-            missing_ok=True
         )
 
     # ---- rows: order and columns

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kd_lab.divergences import adaptive_kl, forward_kl, head_mask, reverse_kl
+from kd_lab.divergences import adaptive_kl, forward_kl, reverse_kl
+from kd_lab.head_mask import head_mask
 
 
 def random_p(*shape: int, seed: int, spread: float) -> Tensor:

@@ -122,15 +122,46 @@ def test_total_variation_is_a_probability_and_pinsker_holds(pair):
         assert 2 * distance**2 <= kl + 1e-12
 
 
-@pytest.mark.parametrize("name", [name for name in D.DIVERGENCES if name != "adaptive_kl"])
+# adaptive_kl's head changes with the tokens; alpha_beta is an f-divergence on one line alone.
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [(name, {}) for name in D.DIVERGENCES if name not in ("adaptive_kl", "alpha_beta")]
+    + [("alpha_beta", {"alpha": alpha, "beta": 1 - alpha}) for alpha in (0, 0.3, 0.5, 1)],
+)
 @search
 @given(pair=pairs())
-def test_telling_two_tokens_apart_no_more_never_raises_it(name, pair):
+def test_telling_two_tokens_apart_no_more_never_raises_it(name, settings, pair):
     """The data-processing inequality, which makes a top-k cache with one tail bucket a bound."""
     p, q = pair
     merged = [torch.cat([logp[:2].logsumexp(0)[None], logp[2:]]) for logp in (p, q)]
-    fine, coarse = D.get_divergence(name)(p, q).item(), D.get_divergence(name)(*merged).item()
+    divergence = D.get_divergence(name, **settings)
+    fine, coarse = divergence(p, q).item(), divergence(*merged).item()
     assert coarse <= fine + 1e-9 * max(1, fine)
+
+
+@search
+@given(pair=pairs(), alpha=st.floats(0, 2), beta=st.floats(0.01, 2))
+def test_alpha_beta_is_positive_and_its_roles_exchange_with_its_exponents(pair, alpha, beta):
+    p, q = pair
+    value = D.alpha_beta(p, q, alpha, beta).item()
+    assert value >= 0
+    assert value == pytest.approx(D.alpha_beta(q, p, beta, alpha).item(), rel=1e-9, abs=1e-12)
+
+
+def test_alpha_beta_is_no_f_divergence_where_its_exponents_do_not_sum_to_one():
+    """Two words that agree in ratio: merged they count for more."""
+    p, q = torch.tensor([[0.25, 0.25, 0.5], [0.4, 0.4, 0.2]]).double().log()
+    merged = [torch.tensor([logp[:2].exp().sum(), logp[2].exp()]).log() for logp in (p, q)]
+    assert D.alpha_beta(*merged, 1, 1).item() > 1.2 * D.alpha_beta(p, q, 1, 1).item()
+
+
+@search
+@given(pair=pairs(zeros=True), threshold=st.floats(0, 3))
+def test_entropy_aware_kl_is_reverse_kl_or_the_sum_of_both(pair, threshold):
+    p, q = pair
+    reverse, forward = D.reverse_kl(p, q).item(), D.forward_kl(p, q).item()
+    value = D.entropy_aware_kl(p, q, threshold).item()
+    assert value in (reverse, reverse + forward)
 
 
 @search

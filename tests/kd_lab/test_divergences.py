@@ -46,6 +46,20 @@ def adaptive(p: Distribution, q: Distribution, mu: float) -> float:
     return w * kl(p, q) + (1 - w) * kl(q, p)
 
 
+def alpha_beta(p: Distribution, q: Distribution, a: float, b: float) -> float:
+    """Cichocki et al.: the definition, word by word; a, b and a + b are not 0."""
+    total = 0.0
+    for x, y in zip(p, q, strict=True):
+        total += x**a * y**b - a / (a + b) * x ** (a + b) - b / (a + b) * y ** (a + b)
+    return -total / (a * b)
+
+
+def entropy_aware(p: Distribution, q: Distribution, threshold: float) -> float:
+    """Jin et al.: reverse KL, and forward KL besides where the teacher's entropy is over it."""
+    entropy = -sum(x * math.log(x) for x in p if x > 0)
+    return kl(q, p) + (kl(p, q) if entropy > threshold else 0)
+
+
 def largest_event_gap(p: Distribution, q: Distribution) -> float:
     """TVD by its meaning: over all 2^V events, the largest difference in probability."""
     events = chain.from_iterable(combinations(range(len(p)), n) for n in range(len(p) + 1))
@@ -64,6 +78,8 @@ ROWS: list[tuple[str, dict, Callable[[Distribution, Distribution], float]]] = [
     ("skew_forward_kl", {"alpha": 0.2}, lambda p, q: kl(p, mix(p, q, 0.2))),
     ("skew_reverse_kl", {"alpha": 0.2}, lambda p, q: kl(q, mix(q, p, 0.2))),
     ("total_variation", {}, largest_event_gap),
+    ("alpha_beta", {"alpha": 0.3, "beta": 0.6}, lambda p, q: alpha_beta(p, q, 0.3, 0.6)),
+    ("entropy_aware_kl", {"threshold": 1.2}, lambda p, q: entropy_aware(p, q, 1.2)),
 ]
 ALL = [pytest.param(name, bound, id=name) for name, bound, _ in ROWS]
 
@@ -128,12 +144,57 @@ def test_gaussians_on_a_grid():
     assert D.reverse_kl(p, q).item() == pytest.approx(reverse, rel=1e-9)
 
 
+def hellinger(p: Tensor, q: Tensor) -> Tensor:
+    """H² = ½·Σ(√p - √q)²."""
+    return 0.5 * (p.exp().sqrt() - q.exp().sqrt()).square().sum(-1)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "beta", "expected"),
+    [
+        (1, 0, D.forward_kl),
+        (0, 1, D.reverse_kl),
+        (0.5, 0.5, lambda p, q: 4 * hellinger(p, q)),
+        (1, 1, lambda p, q: 0.5 * (p.exp() - q.exp()).square().sum(-1)),
+        (2, 0, lambda p, q: (0.25 * (2 * p).exp() * (2 * (p - q) + (2 * (q - p)).expm1())).sum(-1)),
+    ],
+)
+def test_alpha_beta_at_its_ends_is_what_it_generalises(alpha, beta, expected):
+    p, q = random_logp(20, 8, seed=30), random_logp(20, 8, seed=31)
+    torch.testing.assert_close(D.alpha_beta(p, q, alpha, beta), expected(p, q))
+    # and is the limit there, not another function at one point
+    near = D.alpha_beta(p, q, alpha + 1e-7, beta + 1e-7)
+    torch.testing.assert_close(near, expected(p, q), rtol=1e-5, atol=0)
+
+
+def test_alpha_beta_with_the_roles_exchanged_has_its_exponents_exchanged():
+    p, q = random_logp(20, 8, seed=32), random_logp(20, 8, seed=33)
+    torch.testing.assert_close(D.alpha_beta(p, q, 0.3, 0.9), D.alpha_beta(q, p, 0.9, 0.3))
+
+
+def test_a_threshold_is_of_the_teachers_entropy():
+    """0.5 nats lie between a sure teacher's entropy and an unsure one's; no mean is taken."""
+    p, q = log(0.9, 0.05, 0.05), random_logp(3, seed=34)
+    unsure = log(0.4, 0.3, 0.3)
+    assert D.entropy_aware_kl(p, q, 0.5) == D.reverse_kl(p, q)
+    both = D.reverse_kl(unsure, q) + D.forward_kl(unsure, q)
+    assert D.entropy_aware_kl(unsure, q, 0.5) == both
+    assert D.entropy_aware_kl(p, q, 0.0) == D.reverse_kl(p, q) + D.forward_kl(p, q)
+    stacked = D.entropy_aware_kl(torch.stack([p, unsure]), q, 0.5)
+    torch.testing.assert_close(stacked, torch.stack([D.reverse_kl(p, q), both]))
+
+
 def test_distributions_that_share_no_token():
     """As far apart as can be: each divergence takes its largest value."""
     p, q = log(0.5, 0.5, 0.0, 0.0), log(0.0, 0.0, 0.25, 0.75)
     assert D.forward_kl(p, q).item() == D.reverse_kl(p, q).item() == math.inf
     assert D.adaptive_kl(p, q).item() == math.inf
     assert D.total_variation(p, q).item() == 1
+    for a, b in ((0.2, 0.7), (0.5, 0.5), (1.0, 1.0)):
+        expected = alpha_beta(p.exp().tolist(), q.exp().tolist(), a, b)
+        assert D.alpha_beta(p, q, a, b).item() == pytest.approx(expected)
+    assert D.alpha_beta(p, q, 1, 0).item() == D.alpha_beta(p, q, 0, 1).item() == math.inf
+    assert D.entropy_aware_kl(p, q).item() == math.inf
     assert D.jensen_shannon(p, q).item() == pytest.approx(math.log(2))
     entropy = -0.1 * math.log(0.1) - 0.9 * math.log(0.9)
     assert D.jensen_shannon(p, q, beta=0.1).item() == pytest.approx(entropy)
@@ -185,7 +246,7 @@ def test_zeros_give_the_limit(p, q, limit, infinite, dtype):
         else:
             expected = brute_force(p.double().exp().tolist(), q.double().exp().tolist())
             assert value == pytest.approx(expected, rel=tolerance, abs=tolerance), name
-            assert gradient.isfinite().all(), name
+            assert gradient.isfinite().all() or math.isinf(expected), name
 
 
 @pytest.mark.parametrize("beta", [0.0, 1.0])
@@ -318,6 +379,11 @@ def test_an_unknown_name_lists_the_known_ones_and_the_nearest():
         ("adaptive_kl", {"crossing": "middle"}, "crossing must be 'head' or 'tail', not 'middle'"),
         ("jensen_shannon", {"beta": -0.1}, r"beta must be a number in \[0, 1\], not -0.1"),
         ("jensen_shannon", {"beta": math.nan}, r"beta must be a number in \[0, 1\], not nan"),
+        ("alpha_beta", {"alpha": -0.1}, "alpha must be a number, and at least 0, not -0.1"),
+        ("alpha_beta", {"beta": math.inf}, "beta must be a number, and at least 0, not inf"),
+        ("alpha_beta", {"alpha": 0, "beta": 0}, "alpha and beta must not both be 0"),
+        ("entropy_aware_kl", {"threshold": -1}, "threshold must be a number, and at least 0"),
+        ("entropy_aware_kl", {"threshold": math.nan}, "at least 0, not nan"),
         ("skew_forward_kl", {"alpha": 2}, r"alpha must be a number in \[0, 1\], not 2"),
         ("skew_reverse_kl", {"alpha": "0.1"}, r"alpha must be a number in \[0, 1\], not '0.1'"),
     ],

@@ -14,7 +14,7 @@ from kd_lab.runs.run_files import read_metrics
 
 METHODS = (
     "sft", "token_fkl", "token_rkl", "token_akl", "token_jsd", "seq_fkl", "seqkd", "seq_rkl", "gkd",
-    "minillm", "distillm",
+    "minillm", "distillm", "abkd", "distillm2", "eopd",
 )  # fmt: skip
 NAMES = [name for name in recipes() if not name.startswith("accelerate/")]
 
@@ -82,13 +82,19 @@ def test_a_method_is_its_point_on_the_map(folder, method):
         "gkd": ("dataset", "jensen_shannon"),
         "minillm": ("student", "reverse_kl"),
         "distillm": ("dataset", "skew_reverse_kl"),
+        "abkd": ("dataset", "alpha_beta"),
+        "distillm2": ("teacher", "skew_forward_kl"),
+        "eopd": ("student", "entropy_aware_kl"),
     }[method]
     assert values["prefixes"] == prefixes
     assert (values["divergence"] if values["alpha"] > 0 else None) == divergence
-    assert values["student_share"] == (0.5 if method in ("gkd", "distillm") else 0)
+    mixed = ("gkd", "distillm", "distillm2")
+    assert values["student_share"] == (0.5 if method in mixed else 0)
+    student = "skew_reverse_kl" if method == "distillm2" else None
+    assert values["student_divergence"] == student
     assert values["policy_gradient"] == (method == "minillm")
     assert (values["answers"] is not None) == (method == "seqkd")
-    if method in ("seq_rkl", "gkd", "minillm", "distillm"):  # no SFT on what the student wrote
+    if method in ("seq_rkl", "minillm", "eopd", *mixed):  # no SFT on what the student wrote
         assert values["alpha"] == 1
 
 
@@ -96,7 +102,8 @@ def test_methods_of_one_folder_differ_in_the_method_alone():
     """So that what they end with can be compared."""
     of_the_method = {
         "prefixes", "divergence", "divergence_settings", "alpha", "student_share", "answers",
-        "policy_gradient", "teacher_mix", "length_normalised", "max_new_tokens", "output_dir",
+        "student_divergence", "student_divergence_settings", "policy_gradient", "teacher_mix",
+        "length_normalised", "max_new_tokens", "output_dir",
         "teacher_model_name_or_path", "teacher_dtype",
     }  # fmt: skip
     for folder in ("tiny", "smol", "qwen2.5"):
@@ -197,7 +204,10 @@ TRAINED = [name for name in NAMES if command(name) == "train"]
 def test_a_training_recipe_begins_with_its_point_of_the_map(name):
     recipes_own, _ = settings_lines(name)
     keys = [line.partition(":")[0] for line in recipes_own]
-    point = ("prefixes", "student_share", "divergence", "divergence_settings", "alpha")
+    point = (
+        "prefixes", "student_share", "student_share_step", "student_share_tolerance", "divergence",
+        "divergence_settings", "student_divergence", "alpha", "alignment_weight",
+    )  # fmt: skip
     stated = [key for key in point if key in keys]
     assert keys[: len(stated)] == stated
     assert {"prefixes", "alpha"} <= set(stated)

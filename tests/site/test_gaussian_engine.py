@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
-from kd_lab.divergences import head_mask
+from kd_lab.head_mask import head_mask
 from toy.audit_one_gaussian import Flow
 from toy.mixture import Mixture
 from toy.mixture_fit import POST_TARGET, Objective, fit

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kd_lab.check.candidates import candidates, over_words
+from kd_lab.check.candidates import Candidate, candidates, over_words
 from kd_lab.check.forms import Loss, expected_gradient, token_gradients
 from kd_lab.check.naming import name_gradients
 from kd_lab.check.sampling import LEVEL, Sampled, sampled_gradients
@@ -22,6 +22,30 @@ def test_a_setting_is_found_between_those_that_are_tried(beta):
     assert candidate.name == "jensen_shannon"
     assert dict(candidate.settings)["beta"] == pytest.approx(beta, abs=2e-3)
     assert coefficient == pytest.approx(1, abs=5e-3)
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(0.2, 0.7), (0.5, 0.5), (0.83, 0.11), (1.3, 0.4)])
+def test_the_exponents_of_alpha_beta_are_found(alpha, beta):
+    ours = Candidate("", (), over_words(get_divergence("alpha_beta", alpha=alpha, beta=beta)))
+    ((candidate, coefficient),) = name_gradients(ours.gradients(AT), AT, candidates()).parts
+    assert candidate.name == "alpha_beta"
+    assert dict(candidate.settings) == pytest.approx({"alpha": alpha, "beta": beta}, abs=2e-3)
+    assert coefficient == pytest.approx(1, abs=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "beta", "simplest"),
+    [(1, 0, "forward_kl"), (0, 1, "reverse_kl"), (1, 1, "0.5 squared error of probabilities")],
+)
+def test_the_simplest_name_wins_at_the_ends_of_alpha_beta(alpha, beta, simplest):
+    ours = Candidate("", (), over_words(get_divergence("alpha_beta", alpha=alpha, beta=beta)))
+    assert name_gradients(ours.gradients(AT), AT, candidates()).words == simplest
+
+
+def test_forward_kl_where_the_teacher_is_unsure_is_a_sum_at_unsure_teachers():
+    ours = Candidate("", (), over_words(get_divergence("entropy_aware_kl")))
+    named = name_gradients(ours.gradients(AT), AT, candidates())
+    assert named.words == "forward_kl + reverse_kl"
 
 
 def test_the_registry_s_gradients_are_their_own():

@@ -12,10 +12,12 @@ from triton.runtime import interpreter
 
 from kd_lab.divergences import adaptive_kl, get_divergence
 from kd_lab.loss import by_device, fused_linear_distillation_loss, gpu_tiles, tiles
+from kd_lab.loss.kernels import TERMS
 from kd_lab.loss.tiles import Objective, StoredDistribution, TileLoss, Weights
 from tests.helpers.loss_problem import EVERY_DIVERGENCE, problem, relative_error
 
 ROWS, VOCABULARY, PADDED = 3, 301, 320
+EVERY_KERNEL = pytest.mark.parametrize("name", [rule.__name__ for rule in TERMS])
 BLOCK, CAPACITY = 256, 16  # two blocks a row, and more tokens at the crossing than are kept
 
 
@@ -95,7 +97,7 @@ def check(
     assert relative_error(tile, gradient) < of_gradient
 
 
-@EVERY_DIVERGENCE
+@EVERY_KERNEL
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
 def test_every_divergence(name, temperature, alpha):
@@ -103,7 +105,7 @@ def test_every_divergence(name, temperature, alpha):
     check(pair(), objective)
 
 
-@EVERY_DIVERGENCE
+@EVERY_KERNEL
 def test_where_teacher_and_student_nearly_agree(name):
     """Forward KL is 2e-5 nats; today's float32 is as near to float64."""
     objective = Objective(get_divergence(name), Weights(1.0, 0.0))

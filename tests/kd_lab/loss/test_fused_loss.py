@@ -56,6 +56,19 @@ def test_settings_reach_the_closed_form(settings):
     check(problem(), 1e-5, get_divergence("adaptive_kl", **settings), 1, 1.0)
 
 
+@pytest.mark.parametrize(
+    ("alpha", "beta"), [(1, 0), (0, 1), (2, 0), (0.5, 0.5), (1, 1), (0.05, 1.3), (1.5, 0.2)]
+)
+def test_all_exponents_of_alpha_beta(alpha, beta):
+    check(problem(), 1e-5, get_divergence("alpha_beta", alpha=alpha, beta=beta), 1, 1.0)
+
+
+@pytest.mark.parametrize("threshold", [0, 3.1, 100])
+def test_all_thresholds_of_entropy_aware_kl(threshold):
+    """At 3.1 nats the teacher is sure at a part of the positions."""
+    check(problem(), 1e-5, get_divergence("entropy_aware_kl", threshold=threshold), 1, 1.0)
+
+
 @pytest.mark.parametrize("share", [0, 0.01, 0.7, 1])
 @pytest.mark.parametrize(
     ("name", "setting"),

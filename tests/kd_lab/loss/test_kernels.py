@@ -135,3 +135,19 @@ def test_a_closed_form_without_a_kernel_is_compiled_whole(rule, monkeypatch):
     assert calls
     torch.testing.assert_close(student, plain)
     torch.testing.assert_close(found.divergence, expected.divergence)
+
+
+@pytest.mark.parametrize("name", ["alpha_beta", "entropy_aware_kl"])
+def test_a_divergence_of_the_registry_without_a_kernel_is_compiled(name, monkeypatch):
+    """Two exponents, and the entropy of whole rows, are more than the one share of the kernels."""
+    compiled = []
+    monkeypatch.setattr(by_device, "KERNEL_DEVICES", ("cpu",))
+    monkeypatch.setattr(
+        tiles, "_compiled_block_loss", lambda: compiled.append(name) or tiles._block_loss
+    )
+    divergence = divergences.get_divergence(name)
+    student, teacher = torch.randn(2, 3, 101, generator=torch.Generator().manual_seed(0))
+    assert not by_device.has_kernels(student, teacher, divergence)
+    objective = Objective(divergence, Weights(1.0, 0.0))
+    by_device.tile_loss(student, teacher, torch.zeros(3).long(), objective, True, torch.float32)
+    assert compiled == [name]

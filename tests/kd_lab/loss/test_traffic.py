@@ -26,7 +26,8 @@ def kept() -> dict:
 
 def test_the_bars():
     found = kept()
-    assert set(found["bytes_per_cell"]) == {*DIVERGENCES}
+    compiled = {"alpha_beta", "entropy_aware_kl"}  # without a kernel, of closed forms
+    assert set(found["bytes_per_cell"]) == {*DIVERGENCES} - compiled
     for name, cell in found["bytes_per_cell"].items():
         assert cell <= MOST.get(name, 28), name
     token = found["h100_us_per_token"]
