@@ -21,7 +21,9 @@ if TYPE_CHECKING:  # importing transformers takes seconds
 SERIES = "0.32"  # of the vLLM that takes weights as this project sends them
 MOST_IDS = 4096  # of the vocabulary that are compared, spread over it evenly
 TEXT = "Ärger: 12,345 = 5·2469?\n\tdef f(x):  return x**2  # ∀x — 你好, 🙂 it's"
-DRAWS = 256  # first tokens, to tell the temperature by
+DRAWS = 1024  # of one token, to tell the temperature by
+LIKELIEST = 20  # tokens to choose a pair from; the most that a server gives by default
+TELLING = 1.5  # the difference of a pair's log-probabilities over T at which T tells most
 DEVIATIONS = 5.0  # of the binomial's standard deviations; by chance once in two million
 # Mean difference of log-probabilities, in nats a token. Two precisions of one model differ by
 # hundredths; two models, or two steps of a fast training, by tenths and more.
@@ -111,38 +113,40 @@ def check_template(
 
 
 def check_temperature(server: Server, prompt: Sequence[int], temperature: float) -> None:
-    """Draw many first tokens, and compare how often the two likeliest come.
+    """Let the server draw between two tokens many times, and compare how often each comes.
 
-    Of these two the likelier has the share 1 / (1 + exp(-d / T)), where d is the difference of
-    their log-probabilities; so the rest of the distribution does not matter.
+    The likelier one has the share 1 / (1 + exp(-d / T)), where d is the difference of their
+    log-probabilities. Of the likeliest tokens that pair is taken which tells temperatures best.
 
     Args:
         prompt: token ids.
-        temperature: of the run's sampling; 0 is greedy.
+        temperature: T of the run's sampling; 0 is greedy.
     Raises:
         ValueError: the server draws at another temperature.
     """
-    asked = Sampling(max_new_tokens=1, temperature=0)
-    (greedy,) = server.complete(prompt, asked, logprobs=2, return_tokens_as_token_ids=True)
-    likely = greedy["logprobs"]["top_logprobs"][0]
-    ranked = sorted(
-        ((logp, int(name.partition(":")[2])) for name, logp in likely.items()), reverse=True
+    greedy = Sampling(max_new_tokens=1, temperature=0)
+    (likeliest,) = server.complete(
+        prompt, greedy, logprobs=LIKELIEST, return_tokens_as_token_ids=True
     )
-    (first_logp, first), (second_logp, second) = ranked[:2]
+    named: dict[str, float] = likeliest["logprobs"]["top_logprobs"][0]
+    logp = {int(name.partition(":")[2]): value for name, value in named.items()}
+    first = max(logp, key=lambda token: logp[token])
     if temperature == 0:
-        if greedy["token_ids"][0] not in (first, second):
-            raise ValueError(f"{server.base_url} is not greedy at temperature 0")
-        return
+        share, pair = 1.0, [first, min(logp, key=lambda token: logp[token])]
+    else:
+        others = [token for token in logp if token != first]
+        second = min(others, key=lambda t: abs(logp[first] - logp[t] - TELLING * temperature))
+        share = 1 / (1 + math.exp(-(logp[first] - logp[second]) / temperature))
+        pair = [first, second]
     drawn = Sampling(max_new_tokens=1, temperature=temperature)
-    choices = server.complete(prompt, drawn, n=DRAWS, seed=0)
-    counts = [sum(c["token_ids"][0] == token for c in choices) for token in (first, second)]
-    share = 1 / (1 + math.exp(-(first_logp - second_logp) / temperature))
-    drawn_of_both = sum(counts)
-    spread = math.sqrt(drawn_of_both * share * (1 - share))
-    if abs(counts[0] - drawn_of_both * share) > DEVIATIONS * spread + 1:
+    draws = 1 if temperature == 0 else DRAWS  # vLLM wants no more of one that is greedy
+    choices = server.complete(prompt, drawn, n=draws, seed=0, allowed_token_ids=pair)
+    count = sum(choice["token_ids"][0] == first for choice in choices)
+    spread = math.sqrt(draws * share * (1 - share))
+    if abs(count - draws * share) > DEVIATIONS * spread:
         raise ValueError(
-            f"{server.base_url} does not draw at temperature {temperature:g}: of {drawn_of_both} "
-            f"draws {counts[0]} were the likeliest token, and {drawn_of_both * share:.0f} should be"
+            f"{server.base_url} does not draw at temperature {temperature:g}: of {draws} draws "
+            f"{count} were the likelier of two tokens, and {draws * share:.0f} should be"
         )
 
 
