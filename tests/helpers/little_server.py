@@ -27,7 +27,8 @@ class LittleServer:
     tokenizer: Any
     version: str = "0.32.1"
     max_model_len: int = 128
-    takes_weights: bool = True
+    takes_weights: bool = True  # whether its paths for that exist
+    loads_weights: bool = True  # and have an effect
     temperature: float | None = None  # instead of the one that a request asks for
     returns_ids: bool = True
     address: str = ""
@@ -61,7 +62,7 @@ class LittleServer:
         return {"tokens": list(ids)}
 
     def _rpc(self, body: dict[str, Any]) -> dict[str, Any]:
-        if body["method"] == "reload_weights":
+        if body["method"] == "reload_weights" and self.loads_weights:
             folder = Path(body["kwargs"]["weights_path"])
             self.model.load_state_dict(load_file(folder / "model.safetensors"))
         return {"results": [None]}
