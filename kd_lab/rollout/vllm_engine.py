@@ -39,13 +39,16 @@ def load(
     """
     from vllm import LLM
 
-    return LLM(
+    llm = LLM(
         model=name_or_path,
         revision=revision,
         tokenizer_revision=revision,
         dtype=dtype,
         **_running(max_length, batch_size),
     )
+    if _several_processes():
+        _leave_process_groups(llm)
+    return llm
 
 
 def load_shape(
@@ -71,7 +74,7 @@ def load_shape(
         config.architectures = [type(model).__name__]
         config.save_pretrained(folder)
         try:
-            return LLM(
+            llm = LLM(
                 model=folder,
                 load_format="dummy",
                 dtype=dtype,
@@ -83,6 +86,8 @@ def load_shape(
                 f"rollout_engine vllm: vLLM does not take this model here: {reason_of(error)}; say "
                 "--rollout_engine transformers"
             ) from error
+    _leave_process_groups(llm)
+    return llm
 
 
 def _running(max_length: int, batch_size: int) -> dict[str, Any]:
@@ -95,9 +100,20 @@ def _running(max_length: int, batch_size: int) -> dict[str, Any]:
         "skip_tokenizer_init": True,  # token ids in, token ids out
         "enforce_eager": not torch.cuda.is_available(),  # a CPU compiles longer than it saves
     }
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # each process its own engine, on its own GPU
+    if _several_processes():  # each has its own engine, on its own GPU
         settings["distributed_executor_backend"] = "external_launcher"
     return settings
+
+
+def _several_processes() -> bool:
+    """Whether a launcher started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def _leave_process_groups(llm: "LLM") -> None:
+    """An engine in this process destroys all process groups when it goes, the training's too."""
+    engine: Any = llm.llm_engine.engine_core
+    engine._finalizer.detach()
 
 
 def take_weights(llm: "LLM", weights: "Iterable[tuple[str, Tensor]]") -> None:

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kd_lab.rollout.sampling import Completion, Sampling, answer_seed
+from kd_lab.rollout.vllm_engine import NEVER
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-NEVER = -100.0  # added to the logits of padding rows; the most that vLLM allows
 # A server takes what a request leaves open from the model's generation_config.json, which for many
 # a model has a repetition penalty. So a request leaves nothing open.
 AS_THE_MODEL_SAYS = {
