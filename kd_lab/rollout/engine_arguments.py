@@ -4,7 +4,9 @@
     vllm, colocate       vLLM in each training process, which takes the writer's weights from it
     vllm, server         a vLLM server of version 0.32, which reads the weights from a file
 
-With vLLM a run needs `rollout_engine: vllm` and vLLM's own environment, or a server's address.
+vLLM wants an older transformers than the rest. So colocate runs in vLLM's own environment, where
+the trainers run too; a server runs there, and the training in any. `make test-vllm` tests vLLM
+0.32.0 with torch 2.13.0, transformers 5.19.0, TRL 1.16.0, accelerate 1.15.0 and PEFT 0.21.2.
 """
 
 import importlib.util

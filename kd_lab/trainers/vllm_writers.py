@@ -106,8 +106,8 @@ class ServedWriter:
         Args:
             rows: of the training, for their longest prompt.
         Raises:
-            ValueError: the server lacks room, is of another version, takes no weights, or has
-                another tokenizer.
+            ValueError: the server lacks room, is of another version, takes no weights, has another
+                tokenizer, or draws at another temperature.
             OSError: no server answers.
         """
         self._server = vllm_server.Server(args.vllm_server_base_url or "")
@@ -115,6 +115,8 @@ class ServedWriter:
         handshake.check_takes_weights(self._server)
         handshake.check_tokenizer(self._server, tokenizer)
         self._rows: list[list[int]] = _compared_rows(rows, args)
+        if self._rows and accelerator.is_main_process:
+            handshake.check_temperature(self._server, self._rows[0], args.sampling_temperature)
         self._outbox = Path(args.output_dir or "") / OUTBOX
         self._batch_size = args.rollout_batch_size
         self._head_rows: int = causal_lm(model).config.get_text_config().vocab_size

@@ -55,6 +55,10 @@ def calls(little, path):
     return [body for asked, body in little.asked if asked == path]
 
 
+def answers_asked(little):
+    return [body for body in calls(little, "/v1/completions") if "stop_token_ids" in body]
+
+
 def losses(trainer):
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
@@ -92,13 +96,13 @@ def test_policy_gradient_sends_weights_at_each_rollout(little, tmp_path):
     )
     assert rewritten == written  # the seeds are of the step
     assert losses(again) == losses(trainer)
-    seeds = {body["seed"] for body in calls(little, "/v1/completions") if "seed" in body}
+    seeds = {body["seed"] for body in answers_asked(little)}
     assert len(seeds) == 4  # one each answer
 
 
 def test_padding_rows_are_never_drawn_and_nothing_is_left_open(little, tmp_path):
     trained(tmp_path, "run", **served(little))
-    (body, *_) = [body for body in calls(little, "/v1/completions") if "seed" in body]
+    body = answers_asked(little)[0]
     rows, tokens = little.model.config.vocab_size, len(TOKENIZER)
     assert body["logit_bias"] == {str(row): -100.0 for row in range(tokens, rows)}
     assert body["repetition_penalty"] == 1.0
