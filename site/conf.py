@@ -1,4 +1,4 @@
-"""The site: README, CLAIMS, FIELD, the notebooks as committed, the explorables, and the docstrings.
+"""The site: README, CLAIMS, FIELD, GPU, notebooks as committed, explorables, and docstrings.
 
 The source folder is the repository itself, so that every page is the file that a reader of the
 repository sees: ``python -m sphinx -b html -c site -W --keep-going . build/site``. Nothing is
@@ -22,7 +22,10 @@ extensions = [
     "sphinx.ext.linkcode",
     "sphinx.ext.napoleon",
     "api_pages",
+    "cheat_sheet_page",
     "explorable_data",
+    "first_use",
+    "folded_code",
     "front_page",
     "front_picture",
     "mathml",
@@ -39,6 +42,7 @@ include_patterns = [
     "README.md",
     "CLAIMS.md",
     "FIELD.md",
+    "GPU.md",
     "notebooks/*.ipynb",
     "assets/results/*/report.md",
     "site/**.md",

@@ -182,7 +182,7 @@ class TokenDistilTrainer(SFTTrainer):
 
             def loss(hidden: Tensor, head: Tensor, bias: Tensor | None) -> Tensor:
                 own = LiveDistribution(hidden, head, bias)
-                weights = self._weights(own, teacher, targets, positions, inputs)
+                weights = self._weights(own, teacher, targets, positions, trained, inputs)
                 temperature = self.args.distil_temperature
                 objective = Objective(self.divergence, weights, temperature, divisor)
                 found = distillation_loss(own, teacher, targets, objective, **self._sizes)
@@ -205,6 +205,7 @@ class TokenDistilTrainer(SFTTrainer):
         teacher: LiveDistribution | StoredDistribution | None,
         targets: Tensor,
         positions: Tensor,
+        trained: Tensor,
         inputs: dict[str, Any],
     ) -> Weights:
         """What multiplies divergence and cross-entropy: alpha and 1 - alpha at every position."""
