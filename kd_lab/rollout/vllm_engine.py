@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
     from vllm import LLM
 
+CPU_TOKENS = 4096  # of prompts, that a CPU reads at a time
 NEVER = -100.0  # added to the logits of padding rows; the most that vLLM allows
 
 
@@ -98,8 +99,14 @@ def _running(max_length: int, batch_size: int) -> dict[str, Any]:
         "max_model_len": max_length,
         "max_num_seqs": batch_size,
         "skip_tokenizer_init": True,  # token ids in, token ids out
-        "enforce_eager": not torch.cuda.is_available(),  # a CPU compiles longer than it saves
     }
+    if not torch.cuda.is_available():
+        settings |= {
+            "enforce_eager": True,  # a CPU compiles longer than it saves
+            # vLLM 0.32 fails there on a prompt with a seed that it reads in parts.
+            "enable_chunked_prefill": False,
+            "max_num_batched_tokens": max(max_length, CPU_TOKENS),
+        }
     if _several_processes():  # each has its own engine, on its own GPU
         settings["distributed_executor_backend"] = "external_launcher"
     return settings

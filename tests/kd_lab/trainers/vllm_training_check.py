@@ -48,7 +48,7 @@ def server(tmp_path_factory):
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", folder]
     command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
-    command += ["--enforce-eager", "--max-model-len", "128"]
+    command += ["--enforce-eager", "--max-model-len", "128", "--no-enable-chunked-prefill"]
     process = subprocess.Popen(command, env={**os.environ, "VLLM_SERVER_DEV_MODE": "1"})
     try:
         yield _awaited(process, f"http://127.0.0.1:{port}")
