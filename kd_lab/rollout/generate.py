@@ -10,13 +10,15 @@ A prompt is a conversation without its last answer. The answers are JSONL shards
      "finished": true}                               # false: cut off at max_new_tokens
 
 An answer depends on the seed and its row, not on the batches. So a killed run goes on with its last
-shard and ends with the same answers. On several GPUs each process takes its share of the shards:
-``accelerate launch --num_processes 8 -m kd_lab generate ...``.
+shard and ends with the same answers. On several GPUs each process takes its share of the shards,
+with either engine: ``accelerate launch --num_processes 8 -m kd_lab generate ...``.
+
+A teacher too large for this machine answers from a vLLM server (served_teacher.py):
+
+    kd-lab generate --teacher_model_name_or_path TEACHER --engine server --base_url URL ...
 """
 
-import importlib.util
 import json
-import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -38,15 +40,17 @@ from kd_lab.files import delete_remains, only_one_at_work, sha256_of
 from kd_lab.model_identity import template_hash, tokenizer_hash
 from kd_lab.models import Model
 from kd_lab.positions import check_positions
+from kd_lab.rollout.engine_arguments import check_address, check_vllm
 from kd_lab.rollout.sampling import Completion, Sampling
 from kd_lab.rollout.sampling_arguments import SamplingArguments, sampling_of
+from kd_lab.rollout.served_teacher import ServedModel, connect
 from kd_lab.teacher.arguments import TeacherArguments, check_teacher_arguments
 from kd_lab.teacher.stored import stored_answers
 
 if TYPE_CHECKING:  # importing transformers takes seconds, and only its type is needed
     import torch
 
-ENGINES = ("transformers", "vllm")
+ENGINES = ("transformers", "vllm", "server")
 
 
 @dataclass(kw_only=True)
@@ -57,7 +61,14 @@ class GenerateArguments(TeacherArguments, SamplingArguments):
     teacher_model_name_or_path: str = field(
         metadata={"help": "The teacher: a folder, or a name on the model hub."}
     )
-    engine: str = field(default="transformers", metadata={"help": "transformers, or vllm on GPUs."})
+    engine: str = field(
+        default="transformers",
+        metadata={"help": "transformers; vllm, on GPUs; or server, a vLLM server at base_url."},
+    )
+    base_url: str | None = field(
+        default=None,
+        metadata={"help": "engine server: its address, such as http://127.0.0.1:8000."},
+    )
     split: str = field(
         default="train", metadata={"help": "Split of the conversations: train or test."}
     )
@@ -127,10 +138,14 @@ def check_generate_arguments(args: GenerateArguments) -> Sampling:
     if not 0 <= args.generation_seed < 2**64:
         raise ValueError(f"generation_seed must lie in [0, 2^64), not {args.generation_seed}")
     if args.engine == "vllm":
-        if importlib.util.find_spec("vllm") is None:
-            raise ValueError("engine vllm: install 'kd-lab[vllm]', in an environment of its own")
-        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-            raise ValueError("engine vllm runs as one process: start it without accelerate launch")
+        try:
+            check_vllm()
+        except ValueError as error:
+            raise ValueError(f"engine vllm: {error}") from error
+    if (args.engine == "server") != (args.base_url is not None):
+        raise ValueError("engine server and base_url go together: give both, or neither")
+    if args.base_url is not None:
+        check_address("base_url", args.base_url)
     return sampling_of(args)
 
 
@@ -164,12 +179,11 @@ def generate(args: GenerateArguments, data: DataArguments) -> ShardStore:
         )
         if process.is_main_process:
             delete_remains(store.folder)
+    missing = store.missing()
     mine = [
-        shard
-        for shard in store.missing()
-        if shard.index % process.num_processes == process.process_index
+        shard for shard in missing if shard.index % process.num_processes == process.process_index
     ]
-    if mine:
+    if mine or (missing and args.engine == "vllm"):  # its engines start together, or not at all
         write = _writer(args, assignment, process.device)
         _write_shards(store, mine, assignment, write, show_progress=process.is_main_process)
     return store
@@ -178,11 +192,12 @@ def generate(args: GenerateArguments, data: DataArguments) -> ShardStore:
 def _describe(args: GenerateArguments, data: DataArguments, sampling: Sampling) -> Assignment:
     from transformers import GenerationConfig
 
-    teacher = Model(
-        args.teacher_model_name_or_path,
-        args.teacher_revision,
-        args.teacher_dtype,
-        args.teacher_attn_implementation,
+    name, revision = args.teacher_model_name_or_path, args.teacher_revision
+    is_served = args.engine == "server"
+    teacher = (
+        ServedModel(name, revision)
+        if is_served
+        else Model(name, revision, args.teacher_dtype, args.teacher_attn_implementation)
     )
     teacher.check()
     tokenizer = teacher.tokenizer
@@ -236,6 +251,18 @@ def _writer(
             batch_size=args.rollout_batch_size,
         )
         write = partial(vllm_engine.write_answers, llm)
+    elif isinstance(assignment.teacher, ServedModel):
+        from kd_lab.rollout import vllm_server
+
+        server = connect(
+            args.base_url or "", assignment.teacher, assignment.prompts, assignment.sampling
+        )
+        write = partial(
+            vllm_server.write_answers,
+            server,
+            batch_size=args.rollout_batch_size,
+            rows=assignment.teacher.head_rows,
+        )
     else:
         from kd_lab.rollout import transformers_engine
 

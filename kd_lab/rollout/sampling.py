@@ -54,6 +54,11 @@ def row_uniforms(seed: int, row: int, count: int) -> NDArray[np.float32]:
     return np.random.Generator(np.random.Philox(key=key)).random(count, dtype=np.float32)
 
 
+def answer_seed(seed: int, row: int) -> int:
+    """One number in [0, 2^32) that belongs to one answer, for an engine with its own generators."""
+    return int(np.random.SeedSequence([seed, row]).generate_state(1)[0])
+
+
 def next_tokens(
     logits: Sequence[Tensor], shares: Sequence[float], sampling: Sampling, uniforms: Tensor
 ) -> Tensor:

@@ -74,7 +74,7 @@ def write_answers(
     ]
     waiting = deque(sorted(rows, key=lambda row: -len(row.prompt)))
     batch = _Batch(models, shares, sampling, vocab_size, frozenset(eos_token_ids))
-    with torch.no_grad(), _eval_mode(models):
+    with torch.no_grad(), eval_mode(models):
         while waiting or batch.is_writing():
             if batch.is_worth_refilling():
                 written = batch.refill(waiting, batch_size)
@@ -241,7 +241,7 @@ def _check(
 
 
 @contextmanager
-def _eval_mode(models: Sequence[PreTrainedModel]) -> Iterator[None]:
+def eval_mode(models: Sequence[PreTrainedModel]) -> Iterator[None]:
     """Turn off dropout, and gradient checkpointing, which would switch the cache off."""
     modes = [(module, module.training) for model in models for module in model.modules()]
     for model in models:

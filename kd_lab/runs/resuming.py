@@ -24,6 +24,7 @@ MAY_CHANGE = frozenset(
         "num_test_conversations", "test_dataset", "load_best_model_at_end",
         "metric_for_best_model", "greater_is_better", "ddp_timeout", "local_rank", "debug",
         "skip_memory_metrics", "include_num_input_tokens_seen",
+        "vllm_server_base_url", "vllm_gpu_memory_utilization",
     }
 )  # fmt: skip
 BEGINNINGS_THAT_MAY_CHANGE = (

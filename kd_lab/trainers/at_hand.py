@@ -16,6 +16,7 @@ from transformers import Trainer, TrainingArguments, get_scheduler
 from transformers.integrations import get_reporting_integration_callbacks
 
 from kd_lab.readable import reason_of
+from kd_lab.rollout.engine_arguments import check_vllm
 
 
 def check_at_hand(config: TrainingArguments) -> None:
@@ -33,6 +34,7 @@ def check_at_hand(config: TrainingArguments) -> None:
         "activation_offloading": _offloading,
         "save_strategy": _best,
         "fsdp": _sharding,
+        "rollout_engine": _engine,
     }
     for setting, make in tries.items():
         with _named(setting, config):
@@ -131,3 +133,8 @@ def _best(config: TrainingArguments) -> None:
 def _sharding(config: TrainingArguments) -> None:
     if config.fsdp and int(os.environ.get("WORLD_SIZE", "1")) == 1:
         raise ValueError("one process has nothing to share out: start several, with a launcher")
+
+
+def _engine(config: TrainingArguments) -> None:
+    if getattr(config, "vllm_mode", None) == "colocate" and config.rollout_engine == "vllm":  # type: ignore[attr-defined]
+        check_vllm()

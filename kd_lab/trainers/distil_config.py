@@ -24,6 +24,7 @@ from kd_lab.honoured_options import (
 )
 from kd_lab.machine.nvidia import nvidia_gpus, torch_build, why_unused
 from kd_lab.methods import PREFIX_SOURCES, Point
+from kd_lab.rollout.engine_arguments import EngineArguments, check_engine
 from kd_lab.rollout.sampling_arguments import SamplingArguments, sampling_of
 from kd_lab.trainers.alignment import AlignmentArguments, check_alignment
 from kd_lab.trainers.figures import LOSSES
@@ -38,7 +39,9 @@ NO_FLOAT16 = (
 
 
 @dataclass
-class DistilConfig(SamplingArguments, MixtureArguments, AlignmentArguments, SFTConfig):
+class DistilConfig(
+    SamplingArguments, EngineArguments, MixtureArguments, AlignmentArguments, SFTConfig
+):
     """Settings of the three trainers. An impossible setting raises ValueError, in one line."""
 
     divergence: str = field(
@@ -141,6 +144,9 @@ class DistilConfig(SamplingArguments, MixtureArguments, AlignmentArguments, SFTC
                 "packing and padding_free join rows, so that no answer can be written anew: set "
                 "them to false"
             )
+        check_engine(self)
+        if self.rollout_engine == "vllm":
+            self._check_vllm()
         if self.policy_gradient:
             self._check_policy_gradient()
         if self.metric_for_best_model is not None:
@@ -177,6 +183,44 @@ class DistilConfig(SamplingArguments, MixtureArguments, AlignmentArguments, SFTC
             raise ValueError(
                 f"alpha is 0, so the rows that the student writes (student_share is "
                 f"{self.student_share}) would train nothing: say --alpha 1, or --student_share 0"
+            )
+
+    def _check_vllm(self) -> None:
+        """What vLLM cannot write, or would write for nobody."""
+        by_teacher = self.point.source.writer == "teacher"
+        if not self.written_share and not by_teacher:
+            raise ValueError(
+                "rollout_engine vllm would have no effect: no answer is written during training; "
+                "set prefixes to student or teacher, or leave it out"
+            )
+        if self.policy_gradient and self.teacher_mix:
+            raise ValueError(
+                f"teacher_mix is {self.teacher_mix}, and vLLM writes with one model: say "
+                "--teacher_mix 0, or --rollout_engine transformers"
+            )
+        if self.vllm_mode == "server" and by_teacher and self.written_share:
+            raise ValueError(
+                "a server has one model, and here teacher and student write: say --vllm_mode "
+                "colocate, or --student_share 0"
+            )
+
+    def check_vllm_writes(self, answers_are_stored: bool, use_dora: bool) -> None:
+        """Refuse vLLM where no answer is written, or for a student whose weights it cannot take.
+
+        Raises:
+            ValueError: names the key, and the change to make.
+        """
+        if self.rollout_engine != "vllm":
+            return
+        if answers_are_stored and not self.written_share:
+            raise ValueError(
+                "rollout_engine vllm would have no effect: the answers are stored ones; leave it "
+                "out"
+            )
+        if use_dora:
+            raise ValueError(
+                "rollout_engine vllm takes plain LoRA weights: say --use_dora false, or "
+                "--rollout_engine transformers"
             )
 
     def _check_policy_gradient(self) -> None:

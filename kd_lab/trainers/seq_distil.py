@@ -7,7 +7,8 @@ answers exist, the loss is that of ``TokenDistilTrainer``: any divergence, at ev
 position.
 
 Answers are written before the step's tokens are counted, for all of its micro-batches at once. So
-the mean runs over the tokens that are really trained, and generation runs on full batches.
+the mean runs over the tokens that are really trained, and generation runs on full batches. With
+``rollout_engine="vllm"`` vLLM computes them (vllm_writers.py), from the same weights.
 """
 
 import contextlib
@@ -27,6 +28,7 @@ from kd_lab.rollout.transformers_engine import write_answers
 from kd_lab.teacher.live import LiveTeacher, processes_apart
 from kd_lab.trainers.mixture_arguments import adapted_share, student_divergence_of
 from kd_lab.trainers.token_distil import TokenDistilTrainer
+from kd_lab.trainers.vllm_writers import VllmWriter, vllm_writer
 from kd_lab.vocabulary import IGNORED
 
 Row = dict[str, Any]  # input_ids, labels, prompt_length, as lists and a number
@@ -72,16 +74,42 @@ class SeqDistilTrainer(TokenDistilTrainer):
                 "packing and padding_free join rows, which the teacher then cannot answer"
             )
         if self.is_fsdp_enabled and (self.teacher_writes or settings.written_share):
-            raise ValueError(
-                "under FSDP processes that write answers of different lengths would wait for each "
-                "other for ever: use DeepSpeed, which gathers the weights first"
-            )
+            self._check_fsdp()
         ends = self.model.generation_config.eos_token_id
         self.end_tokens = {
             self._tokenizer.eos_token_id,
             *(ends if isinstance(ends, list) else [ends] if ends is not None else []),
         }
         self.sampling = sampling_of(settings)
+        self._vllm_student: VllmWriter | None = None
+        self._vllm_teacher: VllmWriter | None = None
+        self._teacher_is_taken = False
+        if settings.rollout_engine == "vllm":
+            if settings.written_share:
+                dtype = torch.bfloat16 if settings.bf16 else self.model.dtype
+                self._vllm_student = self._vllm_writer(self.model, dtype)
+            if self.teacher_writes:
+                assert isinstance(self.teacher, LiveTeacher)
+                self._vllm_teacher = self._vllm_writer(self.teacher.model, self.teacher.model.dtype)
+
+    def _check_fsdp(self) -> None:
+        if self.args.rollout_engine == "transformers":
+            raise ValueError(
+                "under FSDP processes that write answers of different lengths would wait for each "
+                "other for ever: use DeepSpeed, which gathers the weights first, or "
+                "rollout_engine: vllm"
+            )
+        if self.accelerator.state.fsdp_plugin.fsdp_version != 2:
+            raise ValueError(
+                "rollout_engine vllm takes weights from FSDP of version 2: say fsdp_version: 2 in "
+                "fsdp_config, or use DeepSpeed"
+            )
+
+    def _vllm_writer(self, model: Any, dtype: torch.dtype) -> VllmWriter:
+        name = str(dtype).removeprefix("torch.")
+        return vllm_writer(
+            model, self.args, self.train_dataset, name, self._tokenizer, self.accelerator
+        )
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
@@ -99,11 +127,10 @@ class SeqDistilTrainer(TokenDistilTrainer):
         repeated = {i for i, row in enumerate(rows) if row.pop("is_repeated")}  # trained elsewhere
         students = [i for i in self._students_rows(len(rows)) if i not in repeated]
         if self.args.written_share:  # a process without such rows helps to gather the weights
-            with self._for_writing() as student:
+            with self._student_writer() as student:
                 self._rewrite(rows, students, student)
         if self.teacher_writes:
-            assert isinstance(self.teacher, LiveTeacher)
-            with self.teacher.for_writing() as teacher:
+            with self._teacher_writer() as teacher:
                 self._rewrite(rows, sorted({*range(len(rows))} - {*students} - repeated), teacher)
         sizes = [len(batch["input_ids"]) for batch in batches]
         by_student = torch.zeros(len(rows), dtype=torch.bool)
@@ -169,18 +196,47 @@ class SeqDistilTrainer(TokenDistilTrainer):
         super().log(logs, start_time)
 
     @contextlib.contextmanager
+    def _student_writer(self) -> Iterator[Any]:
+        """What writes the student's answers: the model itself, or vLLM with its weights."""
+        if self._vllm_student is None:
+            with self._for_writing() as student:
+                yield student
+            return
+        with self._whole_student() as student:
+            self._vllm_student.take(student)
+        yield self._vllm_student
+
+    @contextlib.contextmanager
+    def _teacher_writer(self) -> Iterator[Any]:
+        """What writes the teacher's answers; its weights never change, so vLLM takes them once."""
+        assert isinstance(self.teacher, LiveTeacher)
+        if self._vllm_teacher is None or not self._teacher_is_taken:
+            with self.teacher.for_writing() as teacher:
+                if self._vllm_teacher is None:
+                    yield teacher
+                    return
+                self._vllm_teacher.take(teacher)
+                self._teacher_is_taken = True
+        yield self._vllm_teacher
+
+    @contextlib.contextmanager
     def _for_writing(self) -> Iterator[Any]:
         """The plain student with whole weights, to write answers with.
 
         One autocast spans them all: in one for each token every weight would be cast at each token.
         """
+        with self._whole_student() as student, self.accelerator.autocast():
+            yield student
+
+    @contextlib.contextmanager
+    def _whole_student(self) -> Iterator[Any]:
+        """The plain student with whole weights, outside mixed precision."""
         wrapped = self.model_wrapped
         writing = unwrap_model_for_generation(wrapped, self.accelerator)
         with (
             keeps_checkpointing(self.accelerator.unwrap_model(wrapped)),
             processes_apart(wrapped),
             writing as student,
-            self.accelerator.autocast(),
         ):
             yield student
 
@@ -194,15 +250,16 @@ class SeqDistilTrainer(TokenDistilTrainer):
             rows[i] = answered_row(rows[i], answer)
 
     def _answers(self, rows: list[Row], writers: Any) -> list[Completion]:
-        return write_answers(
-            writers,
-            [row["input_ids"][: row["prompt_length"]] for row in rows],
-            self.sampling,
-            eos_token_ids=self.end_tokens,
-            seed=self._step_seed(),
-            batch_size=self.args.rollout_batch_size,
-            vocab_size=self.vocab_size,
-        )
+        prompts = [row["input_ids"][: row["prompt_length"]] for row in rows]
+        settings: dict[str, Any] = {
+            "eos_token_ids": self.end_tokens,
+            "seed": self._step_seed(),
+            "vocab_size": self.vocab_size,
+        }
+        if writers in (self._vllm_student, self._vllm_teacher):
+            return writers.write_answers(prompts, self.sampling, **settings)
+        size = self.args.rollout_batch_size
+        return write_answers(writers, prompts, self.sampling, batch_size=size, **settings)
 
     def _step_seed(self) -> int:
         """Of this step and process alone, so that a resumed run writes the same answers."""
