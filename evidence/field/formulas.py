@@ -48,10 +48,11 @@ def prefix_penalty(
     *,
     student_logits: Tensor,
     teacher_logits: Tensor,
+    k: int = 6,
 ) -> Tensor:
     """Minus the top-k reverse KL of a prefix, in the advantage of its next token."""
     p, q = teacher_logits.log_softmax(-1), student_logits.log_softmax(-1)
-    top = q.topk(6).indices
+    top = q.topk(k).indices
     p, q = p.gather(-1, top), q.gather(-1, top)
     return -(q.exp() * (q - p)).sum(-1)
 

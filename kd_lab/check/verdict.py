@@ -9,9 +9,10 @@ from kd_lab.check.batches import Finding, examine_batch, in_bfloat16
 from kd_lab.check.candidates import TAILS, Candidate, candidates
 from kd_lab.check.fixed_point import End, follow
 from kd_lab.check.forms import Loss
+from kd_lab.check.missing_words import missing_words
 from kd_lab.check.naming import Named, name_gradients
 from kd_lab.check.sampling import BATCHES, LEVEL, SIZE, depends_on_batch, sampled_gradients
-from kd_lab.check.scale import gradients, samples_needed, with_temperature
+from kd_lab.check.scale import gradients, samples_needed, with_share, with_temperature
 from kd_lab.check.situations import Situations, situations
 from kd_lab.check.whole_answers import SMALL, Answers, examine_answers
 from kd_lab.divergences import DIVERGENCES, get_divergence
@@ -155,7 +156,8 @@ def examine(loss: Loss, seed: int = 0) -> Verdict:
         of_top = name_gradients(ours, at, candidates(loss.topk, whose="student"))
         named = of_top if of_top.is_explained else named
     reduction, findings = examine_batch(loss, seed)
-    findings += of_name(named) + with_temperature(loss, at, named)
+    findings += of_name(named) + with_temperature(loss, at, named) + with_share(loss, at, known)
+    findings += missing_words(loss, seed)
     return Verdict(
         loss.form,
         loss.prefixes,

@@ -1,0 +1,130 @@
+"""Words that one model lacks: rows of a head that no token has, and logits of minus infinity.
+
+Two models of one tokenizer may have heads of unequal sizes, since a head is padded for speed. And a
+logit of minus infinity takes a word away. A loss can leave such words out, refuse them, become NaN,
+or give them a probability that no token should have.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kd_lab.check.batches import Finding, PaddedBatch, a_batch, value_and_gradient
+from kd_lab.check.forms import Loss
+
+PADDING = 4  # rows that one head has more than the other
+RARE = -3.0  # their logits: such rows are trained towards nothing
+MASKED = 2  # words that are taken away
+FAR = (40.0, 80.0)  # nats: where a logit falls without end, its limit is reached here
+SAME = 1e-6  # relative
+
+
+def missing_words(loss: Loss, seed: int = 0) -> list[Finding]:
+    """What a loss of logits does where the models' words are not the same."""
+    if loss.samples:
+        return []
+    batch = a_batch(seed)
+    findings = [*_masked(loss, batch)]
+    if loss.form == "logits":
+        findings += _padded_heads(loss, batch)
+    return findings
+
+
+def _padded_heads(loss: Loss, batch: PaddedBatch) -> Iterator[Finding]:
+    """The teacher's head has more rows; then the student's."""
+    refusals = []
+    for whose in ("teacher", "student"):
+        sizes = {"student": (0, PADDING), "teacher": (PADDING, 0)}[whose]
+        teacher, student = (
+            _wider(x, n, RARE) for x, n in zip((batch.teacher, batch.student), sizes, strict=True)
+        )
+        try:
+            found = _gradient(loss, batch, student, teacher)
+        except (RuntimeError, ValueError, TypeError, IndexError):
+            refusals.append(whose)
+            continue
+        shared, most = batch.student.shape[-1], batch.student.shape[-1] + PADDING
+        ways: list[tuple[str, bool, Callable[[], Tensor]]] = [
+            (
+                "they are left out",
+                False,
+                lambda s=student, t=teacher: _wider(
+                    _gradient(loss, batch, s[..., :shared], t[..., :shared]),
+                    s.shape[-1] - shared,
+                    0.0,
+                ),
+            ),
+            (
+                "the other model gets them with a logit of 0, and so with a probability",
+                True,
+                lambda s=student, t=teacher: _gradient(
+                    loss,
+                    batch,
+                    _wider(s, most - s.shape[-1], 0.0),
+                    _wider(t, most - t.shape[-1], 0.0),
+                )[..., : s.shape[-1]],
+            ),
+        ]
+        rows = f"where the {whose}'s head has rows that the other has not"
+        for words, is_fault, other in ways:
+            if _same(found, other()):
+                yield Finding("padded rows", f"{rows}, {words}", is_fault)
+                break
+        else:
+            yield Finding("padded rows", f"{rows}, it does what is not known here")
+    if refusals:
+        whose = " or the ".join(f"{name}'s" for name in refusals)
+        yield Finding("padded rows", f"it fails where the {whose} head has more rows")
+
+
+def _masked(loss: Loss, batch: PaddedBatch) -> Iterator[Finding]:
+    """Two words go, whose logits fall without end: first far, then to minus infinity itself."""
+    taken = batch.teacher.shape[-1] - MASKED
+    batch = batch.without(taken)
+
+    def at(depth: float, models: tuple[str, ...]) -> Tensor:
+        def fallen(logits: Tensor, name: str) -> Tensor:
+            if name not in models:
+                return logits
+            low = torch.full_like(logits, -depth)
+            return torch.where(torch.arange(logits.shape[-1]) >= taken, low, logits)
+
+        return _gradient(
+            loss, batch, fallen(batch.student, "student"), fallen(batch.teacher, "teacher")
+        )
+
+    not_finite, other = [], []
+    for models in (("teacher",), ("student",), ("teacher", "student")):
+        far, further = (at(depth, models) for depth in FAR)
+        if not _same(far, further):
+            continue  # there is no limit: the divergence is infinite
+        there = at(math.inf, models)
+        words = "both models" if len(models) > 1 else f"the {models[0]}"
+        if not there.isfinite().all():
+            not_finite.append(words)
+        elif not _same(there, further):
+            other.append(words)
+    if not_finite:
+        where = ", in ".join(not_finite)
+        yield Finding("masked words", f"words masked by a logit of -inf in {where} give NaN")
+    if other:
+        where = ", in ".join(other)
+        words = f"words masked by a logit of -inf in {where} are not left out"
+        yield Finding("masked words", words, True)
+
+
+def _gradient(loss: Loss, batch: PaddedBatch, student: Tensor, teacher: Tensor) -> Tensor:
+    return value_and_gradient(
+        loss, PaddedBatch(student, teacher, batch.tokens, batch.trained)
+    )[1]
+
+
+def _wider(logits: Tensor, more: int, value: float) -> Tensor:
+    return F.pad(logits, (0, more), value=value)
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return bool((a - b).norm() <= SAME * b.norm().clamp(min=1e-12))
