@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from evidence.field import formulas as F
@@ -56,6 +57,7 @@ GKD = "trl/experimental/gkd/gkd_trainer.py"
 LIGER_JSD = "liger_kernel/chunked_loss/jsd_loss.py"
 VERL = "verl 0.9.0 (2026-08-22)"
 AREAL = "AReaL (2026-05-21)"
+TORCHTUNE = "torchtune 0.6.1"
 NEMO = "NeMo-RL 0.7.0 (2026-08-22)"
 
 IMPLEMENTATIONS = (
@@ -120,17 +122,30 @@ IMPLEMENTATIONS = (
         L.liger_jsd, "logits", "reverse_kl", {"settings": {"beta": 1.0, "hard": 0.0}},
     ),
     Implementation(
-        "torchtune (2026-04-23)", "ForwardKLLoss", "torchtune/modules/loss/kd_losses.py",
-        "forward KL", F.torchtune_forward, "logits", "forward_kl",
+        LIGER, "fused linear KL against given probabilities", "liger_kernel/ops/fused_linear_kl_div.py",
+        "forward KL", L.liger_fused_kl, "logits", "forward_kl", {"dtype": torch.float32},
     ),
     Implementation(
-        "torchtune (2026-04-23)", "ReverseKLLoss", "torchtune/modules/loss/kd_losses.py",
-        "reverse KL", F.torchtune_reverse, "logits", "reverse_kl",
+        LIGER, "fused TVD, its cross-entropy left out", "liger_kernel/ops/fused_ce_tvd.py",
+        "total variation distance", L.liger_total_variation, "logits", "total_variation",
+        {"dtype": torch.float32},
+    ),
+    Implementation(
+        TORCHTUNE, "ForwardKLLoss", "torchtune/modules/loss/kd_losses.py",
+        "forward KL", L.torchtune_forward, "logits", "forward_kl",
+    ),
+    Implementation(
+        TORCHTUNE, "ReverseKLLoss", "torchtune/modules/loss/kd_losses.py",
+        "reverse KL", L.torchtune_reverse, "logits", "reverse_kl",
     ),
     Implementation(
         VERL, "loss_mode k3 (default), as a loss", "verl/trainer/distillation/losses.py",
         "reverse KL", F.k3, "tokens", "reverse_kl",
         state="a comment beside it says that k2's gradient is the right one",
+    ),
+    Implementation(
+        "torchrl (2026-07-21)", "DistillationLoss, kl_direction reverse (default)", "pytorch/rl #4038",
+        "reverse KL", F.unclamped_k3, "tokens", "reverse_kl",
     ),
     Implementation(
         VERL, "loss_mode k2, as a loss", "verl/trainer/distillation/losses.py",
@@ -165,6 +180,11 @@ IMPLEMENTATIONS = (
     Implementation(
         "tinker-cookbook, slime, prime-rl, ms-swift OPD-RL", "k1 in the advantage",
         "tinker_cookbook/distillation/", "reverse KL", F.k1_advantage, "advantage", "reverse_kl",
+    ),
+    Implementation(
+        VERL, "loss_mode k3 in the reward (use_policy_gradient), its clamps left out",
+        "verl/trainer/distillation/losses.py",
+        "reverse KL", F.k3_advantage, "advantage", "reverse_kl",
     ),
     Implementation(
         "ms-swift 4.5.2, NeMo-RL 0.7.0", "forward KL, both renormalised on k",

@@ -1,15 +1,25 @@
 """Losses of installed libraries, called as their own trainers call them.
 
-A fused loss takes hidden states and heads. Logits are hidden states of an identity head.
+A fused loss takes hidden states and heads. Logits are hidden states of an identity head. Triton's
+kernels run on the CPU, interpreted.
 """
 
-from types import SimpleNamespace
+import importlib.util
+import os
+from functools import cache
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read where a kernel is defined
+
 IGNORED = -100
+# torchtune pins a torch of its own; this file of it needs torch alone.
+TORCHTUNE = Path("build/field/torchtune/modules/loss/kd_losses.py")
 
 
 def trl_gkd(student: Tensor, teacher: Tensor, labels: Tensor, beta: float = 0.5) -> Tensor:
@@ -138,8 +148,48 @@ def liger_jsd(
     loss = LigerFusedLinearJSDLoss(
         weight_hard_loss=hard, weight_soft_loss=1 - hard, beta=beta, compiled=False
     )
+    ones = [torch.eye(logits.shape[-1], dtype=logits.dtype) for logits in (student, teacher)]
+    return loss(student.flatten(0, 1), ones[0], teacher.flatten(0, 1), ones[1], labels.flatten())
+
+
+def liger_fused_kl(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+    """Liger's ``LigerFusedLinearKLDivLoss``, a Triton kernel; float32."""
+    from liger_kernel.transformers.fused_linear_kl_div import LigerFusedLinearKLDivLoss
+
     one = torch.eye(student.shape[-1], dtype=student.dtype)
-    return loss(student.flatten(0, 1), one, teacher.flatten(0, 1), one, labels.flatten())
+    p = teacher.flatten(0, 1).softmax(-1)
+    return LigerFusedLinearKLDivLoss()(student.flatten(0, 1), one, p, labels.flatten())
+
+
+def liger_total_variation(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+    """The second term of Liger's ``LigerFusedCETVDLoss``, a Triton kernel; float32."""
+    from liger_kernel.transformers.fused_ce_tvd import LigerFusedCETVDLoss
+
+    logits = [x.flatten(0, 1).contiguous() for x in (student, teacher)]
+    each = LigerFusedCETVDLoss()(*logits, labels.flatten())[1]
+    return _trained_mean(each, labels.flatten())
+
+
+def torchtune_forward(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+    """torchtune's ``ForwardKLLoss``."""
+    return _torchtune().ForwardKLLoss()(student.flatten(0, 1), teacher.flatten(0, 1), labels)
+
+
+def torchtune_reverse(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+    """torchtune's ``ReverseKLLoss``."""
+    return _torchtune().ReverseKLLoss()(student.flatten(0, 1), teacher.flatten(0, 1), labels)
+
+
+@cache
+def _torchtune() -> ModuleType:
+    if not TORCHTUNE.is_file():
+        raise ValueError(f"there is no {TORCHTUNE}: `make field` fetches torchtune 0.6.1")
+    spec = importlib.util.spec_from_file_location("torchtune_kd_losses", TORCHTUNE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _server(beta: float, tail: bool) -> tuple[Any, Any]:

@@ -7,6 +7,7 @@ or give them a probability that no token should have.
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -85,23 +86,22 @@ def _masked(loss: Loss, batch: PaddedBatch) -> Iterator[Finding]:
     taken = batch.teacher.shape[-1] - MASKED
     batch = batch.without(taken)
 
-    def at(depth: float, models: tuple[str, ...]) -> Tensor:
+    def at(depth: float, models: tuple[str, ...]) -> tuple[float, Tensor]:
         def fallen(logits: Tensor, name: str) -> Tensor:
             if name not in models:
                 return logits
             low = torch.full_like(logits, -depth)
             return torch.where(torch.arange(logits.shape[-1]) >= taken, low, logits)
 
-        return _gradient(
-            loss, batch, fallen(batch.student, "student"), fallen(batch.teacher, "teacher")
-        )
+        student, teacher = fallen(batch.student, "student"), fallen(batch.teacher, "teacher")
+        return value_and_gradient(loss, replace(batch, student=student, teacher=teacher))
 
     not_finite, other = [], []
     for models in (("teacher",), ("student",), ("teacher", "student")):
-        far, further = (at(depth, models) for depth in FAR)
-        if not _same(far, further):
+        (value, far), (limit, further) = (at(depth, models) for depth in FAR)
+        if abs(value - limit) > SAME * max(1, abs(limit)) or not _same(far, further):
             continue  # there is no limit: the divergence is infinite
-        there = at(math.inf, models)
+        _, there = at(math.inf, models)
         words = "both models" if len(models) > 1 else f"the {models[0]}"
         if not there.isfinite().all():
             not_finite.append(words)
@@ -117,9 +117,7 @@ def _masked(loss: Loss, batch: PaddedBatch) -> Iterator[Finding]:
 
 
 def _gradient(loss: Loss, batch: PaddedBatch, student: Tensor, teacher: Tensor) -> Tensor:
-    return value_and_gradient(
-        loss, PaddedBatch(student, teacher, batch.tokens, batch.trained)
-    )[1]
+    return value_and_gradient(loss, replace(batch, student=student, teacher=teacher))[1]
 
 
 def _wider(logits: Tensor, more: int, value: float) -> Tensor:

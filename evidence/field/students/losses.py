@@ -75,23 +75,6 @@ def jsd_and_own_likelihood(student: Tensor, teacher: Tensor, labels: Tensor) -> 
     )
 
 
-def unclamped_k3(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
-    """r - 1 - log r with r = p(y)/q(y), differentiated."""
-    log_ratio = teacher - student
-    return ((log_ratio.exp() - 1 - log_ratio) * mask).sum() / mask.sum()
-
-
-def k3_advantage(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
-    """-(r - 1 - log r), in the advantage."""
-    log_ratio = teacher - student
-    return -(log_ratio.exp() - 1 - log_ratio)
-
-
-def k1_to_go(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
-    """log p - log q of a word and of all that come after it, in the advantage."""
-    return ((teacher - student) * mask).flip(-1).cumsum(-1).flip(-1)
-
-
 def _on_dataset(
     key: str, what: str, who: str, control: str, function: Callable[..., Tensor], form: str = "topk"
 ) -> StudentLoss:
@@ -110,12 +93,12 @@ STUDENT_LOSSES = (
     StudentLoss("k1_advantage", "k1 in the reward", "tinker-cookbook, slime, prime-rl",
                 OWN, F_.k1_advantage, "advantage"),
     StudentLoss("k1_to_go", "k1 in the reward, with what comes later", "MiniLLM",
-                OWN, k1_to_go, "advantage"),
+                OWN, F_.k1_to_go, "advantage"),
     StudentLoss("k2", "k2 as a loss", "verl", OWN, F_.k2, "tokens"),
     StudentLoss("k1", "k1 as a loss", "AReaL", OWN, F_.k1, "tokens"),
-    StudentLoss("k3", "k3 as a loss", "torchrl", OWN, unclamped_k3, "tokens"),
+    StudentLoss("k3", "k3 as a loss", "torchrl", OWN, F_.unclamped_k3, "tokens"),
     StudentLoss("clamped_k3", "k3 as a loss, clamped", "verl's default", OWN, F_.k3, "tokens"),
-    StudentLoss("k3_advantage", "k3 in the reward", "arXiv 2512.21852", OWN, k3_advantage,
+    StudentLoss("k3_advantage", "k3 in the reward", "verl, use_policy_gradient", OWN, F_.k3_advantage,
                 "advantage"),
     StudentLoss("abs", "|k1| as a loss", "verl", OWN, F_.absolute, "tokens"),
     StudentLoss("sampled_bucket", "sampled token and a bucket", "TRL's server trainer, β 1",
