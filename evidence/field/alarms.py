@@ -16,7 +16,8 @@ from kd_lab.check import check_loss
 from kd_lab.check.sampling import LEVEL
 from kd_lab.files import write_text
 from kd_lab.runs.versions import run_versions
-from tests.helpers.losses import FAULTS, RIGHT, Case
+from tests.helpers.changed_losses import FAULTS, RIGHT
+from tests.helpers.losses import Case
 
 SEEDS = 200
 SAMPLED = "a baseline of the batch's mean"  # of the right losses the one that must be sampled
@@ -77,7 +78,7 @@ def _fault(case: Case) -> dict[str, Any]:
 
 def _right(case: Case, seed: int) -> dict[str, Any]:
     """What is objected to a loss that is right."""
-    how: dict[str, Any] = {name: value for name, value in case.how.items()}
+    how: dict[str, Any] = dict(case.how)
     settings = how.pop("expected_settings", {})
     verdict = check_loss(case.function, seed=seed, **how)
     return {

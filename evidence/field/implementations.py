@@ -122,8 +122,9 @@ IMPLEMENTATIONS = (
         L.liger_jsd, "logits", "reverse_kl", {"settings": {"beta": 1.0, "hard": 0.0}},
     ),
     Implementation(
-        LIGER, "fused linear KL against given probabilities", "liger_kernel/ops/fused_linear_kl_div.py",
-        "forward KL", L.liger_fused_kl, "logits", "forward_kl", {"dtype": torch.float32},
+        LIGER, "fused linear KL against given probabilities",
+        "liger_kernel/ops/fused_linear_kl_div.py", "forward KL",
+        L.liger_fused_kl, "logits", "forward_kl", {"dtype": torch.float32},
     ),
     Implementation(
         LIGER, "fused TVD, its cross-entropy left out", "liger_kernel/ops/fused_ce_tvd.py",
@@ -144,8 +145,8 @@ IMPLEMENTATIONS = (
         state="a comment beside it says that k2's gradient is the right one",
     ),
     Implementation(
-        "torchrl (2026-07-21)", "DistillationLoss, kl_direction reverse (default)", "pytorch/rl #4038",
-        "reverse KL", F.unclamped_k3, "tokens", "reverse_kl",
+        "torchrl (2026-07-21)", "DistillationLoss, kl_direction reverse (default)",
+        "pytorch/rl #4038", "reverse KL", F.unclamped_k3, "tokens", "reverse_kl",
     ),
     Implementation(
         VERL, "loss_mode k2, as a loss", "verl/trainer/distillation/losses.py",

@@ -6,7 +6,7 @@ or give them a probability that no token should have.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -36,49 +36,28 @@ def missing_words(loss: Loss, seed: int = 0) -> list[Finding]:
 
 def _padded_heads(loss: Loss, batch: PaddedBatch) -> Iterator[Finding]:
     """The teacher's head has more rows; then the student's."""
+    shared = batch.student.shape[-1]
     refusals = []
     for whose in ("teacher", "student"):
-        sizes = {"student": (0, PADDING), "teacher": (PADDING, 0)}[whose]
-        teacher, student = (
-            _wider(x, n, RARE) for x, n in zip((batch.teacher, batch.student), sizes, strict=True)
-        )
+        student = _wider(batch.student, PADDING * (whose == "student"), RARE)
+        teacher = _wider(batch.teacher, PADDING * (whose == "teacher"), RARE)
         try:
-            found = _gradient(loss, batch, student, teacher)
+            found = _gradient(loss, batch, student, teacher)[..., :shared]
         except (RuntimeError, ValueError, TypeError, IndexError):
             refusals.append(whose)
             continue
-        shared, most = batch.student.shape[-1], batch.student.shape[-1] + PADDING
-        ways: list[tuple[str, bool, Callable[[], Tensor]]] = [
-            (
-                "they are left out",
-                False,
-                lambda s=student, t=teacher: _wider(
-                    _gradient(loss, batch, s[..., :shared], t[..., :shared]),
-                    s.shape[-1] - shared,
-                    0.0,
-                ),
-            ),
-            (
-                "the other model gets them with a logit of 0, and so with a probability",
-                True,
-                lambda s=student, t=teacher: _gradient(
-                    loss,
-                    batch,
-                    _wider(s, most - s.shape[-1], 0.0),
-                    _wider(t, most - t.shape[-1], 0.0),
-                )[..., : s.shape[-1]],
-            ),
-        ]
         rows = f"where the {whose}'s head has rows that the other has not"
-        for words, is_fault, other in ways:
-            if _same(found, other()):
-                yield Finding("padded rows", f"{rows}, {words}", is_fault)
-                break
+        padded = [_wider(x, shared + PADDING - x.shape[-1], 0.0) for x in (student, teacher)]
+        if _same(found, _gradient(loss, batch, student[..., :shared], teacher[..., :shared])):
+            yield Finding("padded rows", f"{rows}, they are left out")
+        elif _same(found, _gradient(loss, batch, *padded)[..., :shared]):
+            words = "the other model gets them with a logit of 0, and so with a probability"
+            yield Finding("padded rows", f"{rows}, {words}", True)
         else:
             yield Finding("padded rows", f"{rows}, it does what is not known here")
     if refusals:
-        whose = " or the ".join(f"{name}'s" for name in refusals)
-        yield Finding("padded rows", f"it fails where the {whose} head has more rows")
+        heads = " or the ".join(f"{whose}'s" for whose in refusals)
+        yield Finding("padded rows", f"it fails where the {heads} head has more rows")
 
 
 def _masked(loss: Loss, batch: PaddedBatch) -> Iterator[Finding]:
@@ -101,9 +80,9 @@ def _masked(loss: Loss, batch: PaddedBatch) -> Iterator[Finding]:
         (value, far), (limit, further) = (at(depth, models) for depth in FAR)
         if abs(value - limit) > SAME * max(1, abs(limit)) or not _same(far, further):
             continue  # there is no limit: the divergence is infinite
-        _, there = at(math.inf, models)
+        reached, there = at(math.inf, models)
         words = "both models" if len(models) > 1 else f"the {models[0]}"
-        if not there.isfinite().all():
+        if not (math.isfinite(reached) and there.isfinite().all()):
             not_finite.append(words)
         elif not _same(there, further):
             other.append(words)

@@ -92,7 +92,8 @@ class WordModels:
 
     def __init__(self, width: int, seeds: Sequence[int]) -> None:
         shapes = {
-            "embedding": (VOCABULARY, width), "read": (width, 3 * width), "read_bias": (1, 3 * width),
+            "embedding": (VOCABULARY, width),
+            "read": (width, 3 * width), "read_bias": (1, 3 * width),
             "keep": (width, 3 * width), "keep_bias": (1, 3 * width),
             "head": (width, VOCABULARY), "head_bias": (1, VOCABULARY),
         }  # fmt: skip
