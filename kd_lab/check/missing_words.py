@@ -47,10 +47,19 @@ def _padded_heads(loss: Loss, batch: PaddedBatch) -> Iterator[Finding]:
             refusals.append(whose)
             continue
         rows = f"where the {whose}'s head has rows that the other has not"
-        padded = [_wider(x, shared + PADDING - x.shape[-1], 0.0) for x in (student, teacher)]
+        with_zeros, with_others = (
+            _gradient(
+                loss,
+                batch,
+                *(_wider(x, shared + PADDING - x.shape[-1], value) for x in (student, teacher)),
+            )[..., :shared]
+            for value in (0.0, RARE)
+        )
         if _same(found, _gradient(loss, batch, student[..., :shared], teacher[..., :shared])):
             yield Finding("padded rows", f"{rows}, they are left out")
-        elif _same(found, _gradient(loss, batch, *padded)[..., :shared]):
+        elif _same(with_zeros, with_others):
+            continue  # the other model has no part in it
+        elif _same(found, with_zeros):
             words = "the other model gets them with a logit of 0, and so with a probability"
             yield Finding("padded rows", f"{rows}, {words}", True)
         else:

@@ -1,169 +1,156 @@
-"""The toy language with its guest and hour left open, and models of it that train in seconds.
+"""The toy language with its guest and hour left open, its teacher, and students, all of them exact.
 
-A prompt is one of the six intents. An answer is one of its twenty templates, a word a token. So the
-language has 120 sentences, whose probabilities are listed, and nothing to copy.
+A prompt is one of three intents. An answer is one of the intent's twenty templates, a word a token:
+60 answers, whose probabilities are listed. After any words there is one *state*: the words so far
+where they begin an answer, and else the intent and the last word alone. The teacher is a table of
+what comes next in each state: what the language says, or else what follows that word in it; and a
+little of all words. A student knows the intent and the last word and nothing before, so that no
+student is its teacher, and each must choose what it gets wrong.
 """
 
 import re
-from collections.abc import Sequence
+from collections import defaultdict
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from kd_lab.data.toy_language import ANSWERS, RANK_PROBABILITIES
 from kd_lab.vocabulary import IGNORED
 
-END, UNSEEN, FIRST_PROMPT = 0, 1, 2  # no answer and no prompt holds UNSEEN
+END, BEGIN = 0, 1  # tokens; no answer holds BEGIN, which stands before its first word
 LONGEST = 20  # tokens of an answer; the language's longest has 15
-INTENTS = list(ANSWERS)
-
-
-class Answers(NamedTuple):
-    """B answers: prompts [B], tokens [B, T] and a mask [B, T] of those that are there."""
-
-    prompts: Tensor
-    tokens: Tensor
-    mask: Tensor
-
-    @property
-    def inputs(self) -> Tensor:
-        """What a model reads to predict each token, [B, T]."""
-        return torch.cat([self.prompts[:, None], self.tokens[:, :-1]], 1)
-
-    @property
-    def labels(self) -> Tensor:
-        """[B, T]; -100 behind the end."""
-        return torch.where(self.mask, self.tokens, IGNORED)
-
-
-def _words() -> dict[str, int]:
-    words = {word for templates in ANSWERS.values() for text in templates for word in _split(text)}
-    return {word: FIRST_PROMPT + len(INTENTS) + i for i, word in enumerate(sorted(words))}
+ANYTHING = 2e-3  # the teacher's mass, spread over all words
+ASKED = ("table", "taxi", "wake")  # of the language's six intents
+INTENTS = len(ASKED)
+PROBABILITIES = torch.tensor(RANK_PROBABILITIES, dtype=torch.float64)
 
 
 def _split(template: str) -> list[str]:
     return re.findall(r"\{\w+\}|\w+|[^\w\s]", template)
 
 
-IDS = _words()
-VOCABULARY = FIRST_PROMPT + len(INTENTS) + len(IDS)
+_TEXTS = [[_split(text) for text in ANSWERS[intent]] for intent in ASKED]
+_WORDS = sorted({word for texts in _TEXTS for text in texts for word in text})
+_TOKENS = [[[2 + _WORDS.index(word) for word in text] + [END] for text in texts] for texts in _TEXTS]
+VOCABULARY = 2 + len(_WORDS)
 
 
-def every_answer() -> Answers:
-    """The 120 answers: those of an intent in a row, the likeliest first."""
-    rows = [
-        [*(IDS[word] for word in _split(text)), END]
-        for templates in ANSWERS.values()
-        for text in templates
-    ]
-    longest = max(map(len, rows))
-    tokens = torch.tensor([row + [END] * (longest - len(row)) for row in rows])
-    mask = torch.tensor([[True] * len(row) + [False] * (longest - len(row)) for row in rows])
-    prompts = FIRST_PROMPT + torch.arange(len(INTENTS)).repeat_interleave(len(RANK_PROBABILITIES))
-    return Answers(prompts, tokens, mask)
+class Teacher(NamedTuple):
+    """All states: the first ones are those of an intent with nothing written."""
+
+    logits: Tensor  # of what comes next, [states, V], float32
+    following: Tensor  # the state after each word, [states, V]
+    row: Tensor  # what a student knows of it: its intent and last word in one number, [states]
 
 
-LANGUAGE = every_answer()
-PROBABILITIES = torch.tensor(RANK_PROBABILITIES, dtype=torch.float64)
+def _teacher() -> Teacher:
+    after: dict[tuple[int, ...], dict[int, float]] = defaultdict(lambda: defaultdict(float))
+    for intent, answers in enumerate(_TOKENS):
+        for tokens, mass in zip(answers, RANK_PROBABILITIES, strict=True):
+            for t, token in enumerate(tokens):
+                last = tokens[t - 1] if t else BEGIN
+                for key in ((intent, *tokens[:t]), (-1, intent, last), (-2, intent)):
+                    after[key][token] += mass
+    prefixes = [(intent,) for intent in range(INTENTS)]
+    prefixes += [key for key in after if key[0] >= 0 and len(key) > 1]
+    lost = [(-1, i, last) for i in range(INTENTS) for last in range(VOCABULARY)]
+    number = {key: i for i, key in enumerate([*prefixes, *lost])}
+    share = torch.full((len(number), VOCABULARY), ANYTHING / VOCABULARY, dtype=torch.float64)
+    following = torch.zeros(len(number), VOCABULARY, dtype=torch.long)
+    row = torch.zeros(len(number), dtype=torch.long)
+    for key, i in number.items():
+        is_lost = key[0] < 0
+        intent = key[1] if is_lost else key[0]
+        last = key[-1] if is_lost or len(key) > 1 else BEGIN
+        seen = after[key] if key in after else after[-2, intent]
+        for token, mass in seen.items():
+            share[i, token] += (1 - ANYTHING) * mass / sum(seen.values())
+        row[i] = intent * VOCABULARY + last
+        for token in range(VOCABULARY):
+            longer = (*key, token)
+            following[i, token] = number.get(longer, number[-1, intent, token])
+    return Teacher(share.log().float(), following, row)
 
 
-def draw_answers(prompts: Tensor, draw: torch.Generator) -> Answers:
-    """The dataset's answers to prompts [B], drawn as the language has them."""
-    rank = torch.multinomial(PROBABILITIES, len(prompts), replacement=True, generator=draw)
-    row = (prompts - FIRST_PROMPT) * len(PROBABILITIES) + rank
-    tokens, mask = LANGUAGE.tokens[row], LANGUAGE.mask[row]
-    longest = int(mask.sum(1).max())
-    return Answers(prompts, tokens[:, :longest], mask[:, :longest])
+TEACHER = _teacher()
 
 
-def draw_prompts(count: int, draw: torch.Generator) -> Tensor:
-    """[count], each intent equally likely."""
-    return FIRST_PROMPT + torch.randint(len(INTENTS), (count,), generator=draw)
+class Answers(NamedTuple):
+    """N answers, [N, T] each."""
+
+    tokens: Tensor
+    mask: Tensor  # whether a token is there
+    states: Tensor  # before each token
+
+    @property
+    def labels(self) -> Tensor:
+        """-100 behind the end."""
+        return torch.where(self.mask, self.tokens, IGNORED)
+
+    @property
+    def teacher_logits(self) -> Tensor:
+        """[N, T, V]"""
+        return TEACHER.logits[self.states]
 
 
-class WordModels:
-    """Language models of one size, one a seed, that are trained and read together.
+def _every_answer() -> Answers:
+    rows = [(intent, tokens) for intent, answers in enumerate(_TOKENS) for tokens in answers]
+    longest = max(len(tokens) for _, tokens in rows)
+    padded = torch.tensor([tokens + [END] * (longest - len(tokens)) for _, tokens in rows])
+    mask = torch.tensor([[t < len(tokens) for t in range(longest)] for _, tokens in rows])
+    state = torch.tensor([intent for intent, _ in rows])
+    states = []
+    for column in padded.t():
+        states.append(state)
+        state = TEACHER.following[state, column]
+    return Answers(padded, mask, torch.stack(states, 1))
 
-    Each is a recurrent network of one layer (a GRU), as small as a language model can be. Their
-    rows stand one model after the other: [S·B, T] are B rows of each of S models.
-    """
 
-    def __init__(self, width: int, seeds: Sequence[int]) -> None:
-        shapes = {
-            "embedding": (VOCABULARY, width),
-            "read": (width, 3 * width), "read_bias": (1, 3 * width),
-            "keep": (width, 3 * width), "keep_bias": (1, 3 * width),
-            "head": (width, VOCABULARY), "head_bias": (1, VOCABULARY),
-        }  # fmt: skip
-        self.count, self.width = len(seeds), width
-        each = []
-        for seed in seeds:
+LANGUAGE = _every_answer()  # the answers of an intent in a row, the likeliest first
+
+
+def draw_answers(intents: Tensor, draw: torch.Generator) -> Answers:
+    """The dataset's answers to intents [N], drawn as the language has them."""
+    rank = torch.multinomial(PROBABILITIES, len(intents), replacement=True, generator=draw)
+    drawn = intents * len(PROBABILITIES) + rank
+    return Answers(*(part[drawn] for part in LANGUAGE))
+
+
+class Students:
+    """M students: what comes next by intent and last word, a table each."""
+
+    def __init__(self, seeds: int) -> None:
+        self.count = seeds
+        rows = []
+        for seed in range(seeds):
             draw = torch.Generator().manual_seed(seed)
-            each.append(
-                {name: (2 * torch.rand(shape, generator=draw) - 1) * width**-0.5
-                 for name, shape in shapes.items()}
-            )  # fmt: skip
-            each[-1]["embedding"] *= width**0.5
-        self.weights = {
-            name: torch.stack([one[name] for one in each]).requires_grad_() for name in shapes
-        }
+            rows.append(0.1 * torch.randn(INTENTS * VOCABULARY, VOCABULARY, generator=draw))
+        self.table = torch.cat(rows).requires_grad_()  # [M·rows, V]
 
-    def __call__(self, inputs: Tensor) -> Tensor:
-        """Logits [S·B, T, V] of the token after each of inputs [S·B, T]."""
-        read = self._read()
-        state = self._begin(inputs)
-        states = []
-        for column in inputs.t():
-            state = self._next(read, state, column)
-            states.append(state)
-        flat = torch.stack(states, 2).flatten(1, 2)  # [S, B·T, width]
-        return self._logits(flat).view(*inputs.shape, VOCABULARY)
+    def __call__(self, states: Tensor) -> Tensor:
+        """Logits [M·B, ..., V] at states [M·B, ...]: B rows of each student, one after the other."""
+        which = torch.arange(self.count).repeat_interleave(len(states) // self.count)
+        which = which.view(-1, *[1] * (states.ndim - 1))
+        return self.table[which * INTENTS * VOCABULARY + TEACHER.row[states]]
 
     @torch.no_grad()
-    def write(self, prompts: Tensor, draw: torch.Generator) -> Answers:
-        """One sampled answer to each of prompts [S·B], at most ``LONGEST`` tokens."""
-        read, state, last = self._read(), self._begin(prompts), prompts
-        writing = torch.ones(len(prompts), dtype=torch.bool)
-        tokens, masks = [], []
+    def write(self, intents: Tensor, draw: torch.Generator) -> Answers:
+        """One sampled answer to each of intents [M·B], at most ``LONGEST`` tokens."""
+        state, writing = intents, torch.ones(len(intents), dtype=torch.bool)
+        tokens, masks, states = [], [], []
         for _ in range(LONGEST):
-            state = self._next(read, state, last)
-            share = self._logits(state).softmax(-1).flatten(0, 1)
-            last = torch.multinomial(share, 1, generator=draw)[:, 0]
-            tokens.append(last)
+            token = torch.multinomial(self(state).softmax(-1), 1, generator=draw)[:, 0]
+            tokens.append(token)
             masks.append(writing)
-            writing = writing & (last != END)
+            states.append(state)
+            state, writing = TEACHER.following[state, token], writing & (token != END)
             if not writing.any():
                 break
-        return Answers(prompts, torch.stack(tokens, 1), torch.stack(masks, 1))
+        return Answers(*(torch.stack(parts, 1) for parts in (tokens, masks, states)))
 
     @torch.no_grad()
-    def log_probs(self) -> Tensor:
-        """Of the language's answers, float64 [S, intents, answers of each]."""
-        logits = self(LANGUAGE.inputs.repeat(self.count, 1)).double()
-        each = F.cross_entropy(
-            logits.flatten(0, 1), LANGUAGE.labels.repeat(self.count, 1).flatten(),
-            reduction="none", ignore_index=IGNORED,
-        )  # fmt: skip
-        return -each.view(self.count, len(INTENTS), len(PROBABILITIES), -1).sum(-1)
-
-    def _read(self) -> Tensor:
-        """What each word says to the memory, [S, V, 3·width]."""
-        w = self.weights
-        return torch.baddbmm(w["read_bias"], w["embedding"], w["read"])
-
-    def _begin(self, rows: Tensor) -> Tensor:
-        return torch.zeros(self.count, len(rows) // self.count, self.width)
-
-    def _next(self, read: Tensor, state: Tensor, words: Tensor) -> Tensor:
-        """The memory [S, B, width] after words [S·B]."""
-        word = words.view(self.count, -1)
-        said = read[torch.arange(self.count)[:, None], word].chunk(3, -1)
-        kept = torch.baddbmm(self.weights["keep_bias"], state, self.weights["keep"]).chunk(3, -1)
-        update = (said[1] + kept[1]).sigmoid()
-        new = (said[2] + (said[0] + kept[0]).sigmoid() * kept[2]).tanh()
-        return new + update * (state - new)
-
-    def _logits(self, states: Tensor) -> Tensor:
-        return torch.baddbmm(self.weights["head_bias"], states, self.weights["head"])
+    def distributions(self) -> Tensor:
+        """Log-probabilities in every state, float64 [M, states, V]."""
+        states = torch.arange(len(TEACHER.row)).repeat(self.count)
+        return self(states).double().log_softmax(-1).view(self.count, -1, VOCABULARY)

@@ -32,7 +32,6 @@ class StudentLoss:
         function, form, settings: as ``kd_lab.check.forms.Loss`` takes them.
         prefixes: "student" or "dataset".
         temperature: by which the teacher's logits are divided before it is served.
-        reads_unseen: whether a token that it has never seen stands before the teacher's prompt.
     """
 
     key: str
@@ -44,7 +43,6 @@ class StudentLoss:
     settings: dict[str, Any] = field(default_factory=dict)
     prefixes: str = "student"
     temperature: float = 1.0
-    reads_unseen: bool = False
 
     @property
     def loss(self) -> Loss:
@@ -109,8 +107,6 @@ STUDENT_LOSSES = (
                 "ms-swift before #6940", OWN_JSD, jsd_and_own_likelihood),
     StudentLoss("served_at_0.7", "reverse KL, teacher served at temperature 0.7", "", OWN,
                 _exact(reverse_kl), temperature=0.7),
-    StudentLoss("unseen_prompt", "reverse KL, teacher reads a token that it has never seen",
-                "tinker #796", OWN, _exact(reverse_kl), reads_unseen=True),
     # On the dataset's answers.
     _on_dataset("sft", "SFT", "", DATA, cross_entropy, "logits"),
     _on_dataset(DATA, "forward KL, exact", "", DATA, _exact(forward_kl), "logits"),

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.stats import t as student_t
 
 from evidence.field.students import training
+from evidence.field.students.language import Students
 from evidence.field.students.losses import STUDENT_LOSSES, TOP_K
 from kd_lab.files import write_text
 from kd_lab.runs.versions import run_versions
@@ -17,10 +18,8 @@ from kd_lab.runs.versions import run_versions
 LEVEL = 0.95
 MEASURES = ("precision", "coverage", "forward_kl", "reverse_kl")
 SETTINGS = {
-    "seeds": training.SEEDS, "teacher_width": training.TEACHER_WIDTH,
-    "student_width": training.STUDENT_WIDTH, "teacher_steps": training.TEACHER_STEPS,
-    "start_steps": training.START_STEPS, "steps": training.STEPS, "batch": training.BATCH,
-    "start_rate": training.FAST, "rate": training.SLOW, "written": training.WRITTEN, "k": TOP_K,
+    "seeds": training.SEEDS, "start_steps": training.START_STEPS, "steps": training.STEPS,
+    "batch": training.BATCH, "start_rate": training.FAST, "rate": training.SLOW, "k": TOP_K,
 }  # fmt: skip
 
 
@@ -32,11 +31,11 @@ def measure(runs: Path) -> dict[str, Any]:
     """
     training.one_thread()
     runs.mkdir(parents=True, exist_ok=True)
-    teacher = _run(runs / "teacher.json", training.situation)
-    start = _run(runs / "start.json", lambda: training.measure(training.starts()))
+    teacher = _run(runs / "teacher.json", training.of_teacher)
+    start = _run(runs / "start.json", lambda: _become(training.starts()))
     found = {
         loss.key: _run(
-            runs / f"{loss.key}.json", lambda loss=loss: training.measure(training.train(loss))
+            runs / f"{loss.key}.json", lambda loss=loss: _become(training.train(loss))
         )
         for loss in STUDENT_LOSSES
     }
@@ -58,6 +57,10 @@ def measure(runs: Path) -> dict[str, Any]:
             for loss in STUDENT_LOSSES
         ],
     }
+
+
+def _become(students: Students) -> dict[str, list[float]]:
+    return training.measure(students.distributions())
 
 
 def _run(path: Path, of: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:

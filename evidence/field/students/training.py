@@ -8,24 +8,24 @@ import torch
 from torch import Tensor
 
 from evidence.field.students.language import (
-    FIRST_PROMPT,
+    END,
     INTENTS,
+    LANGUAGE,
     PROBABILITIES,
-    UNSEEN,
-    Answers,
-    WordModels,
+    TEACHER,
+    VOCABULARY,
+    Students,
     draw_answers,
-    draw_prompts,
 )
 from evidence.field.students.losses import TOP_K, StudentLoss, cross_entropy
-from kd_lab.divergences import Divergence, forward_kl, reverse_kl
+from kd_lab.divergences import forward_kl, reverse_kl
 from kd_lab.evaluation.modes import exact_modes
 
 SEEDS = 5
-TEACHER_WIDTH, STUDENT_WIDTH = 96, 24
-TEACHER_STEPS, START_STEPS, STEPS = 1_500, 500, 300
-BATCH, FAST, SLOW = 32, 1e-2, 5e-3  # answers; Adam's rate before and in the comparison
-WRITTEN = 600  # answers of a model by which its KL is measured
+START_STEPS, STEPS = 100, 250
+BATCH = 16  # answers of a step
+FAST, SLOW = 0.2, 0.1  # Adam's rate before the comparison, and in it
+CUT = 40  # tokens, where an answer of an exact sum is cut
 
 
 def one_thread() -> None:
@@ -34,115 +34,110 @@ def one_thread() -> None:
 
 
 @cache
-def teacher() -> WordModels:
-    """One network, which has learnt the language."""
-    return _sft(WordModels(TEACHER_WIDTH, [1_000]), TEACHER_STEPS, 0)
+def starts() -> Students:
+    """Students that SFT has brought a part of the way."""
+    students, draw = Students(SEEDS), torch.Generator().manual_seed(1)
+    for optimizer in _steps(students, START_STEPS, FAST):
+        answers = draw_answers(_prompts(draw), draw)
+        parts = zip(students(answers.states).chunk(SEEDS), answers.labels.chunk(SEEDS), strict=True)
+        torch.stack([cross_entropy(q, q, labels) for q, labels in parts]).sum().backward()
+        optimizer.step()
+    return students
 
 
-@cache
-def starts() -> WordModels:
-    """Students that SFT has brought half of the way."""
-    return _sft(WordModels(STUDENT_WIDTH, range(SEEDS)), START_STEPS, 1)
-
-
-def train(loss: StudentLoss) -> WordModels:
+def train(loss: StudentLoss) -> Students:
     """The students after the comparison's steps."""
     students, called = deepcopy(starts()), loss.loss
     draw, writing = (torch.Generator().manual_seed(seed) for seed in (2, 3))
     for optimizer in _steps(students, STEPS, SLOW):
-        prompts = draw_prompts(SEEDS * BATCH, draw)
+        prompts = _prompts(draw)
         answers = draw_answers(prompts, draw)  # drawn in any case: all losses have these prompts
         if loss.prefixes == "student":
             answers = students.write(prompts, writing)
+        served = answers.teacher_logits / loss.temperature
         rows = zip(
-            students(answers.inputs).chunk(SEEDS), teacher_logits(answers, loss).chunk(SEEDS),
-            answers.tokens.chunk(SEEDS), answers.mask.chunk(SEEDS), answers.labels.chunk(SEEDS),
+            *(part.chunk(SEEDS) for part in (students(answers.states), served, *answers[:2])),
+            answers.labels.chunk(SEEDS),
             strict=True,
-        )  # fmt: skip
+        )
         each = [
             called.of_tokens(q, p, tokens, mask)
             if called.samples
             else called.of_logits(q, p, labels)
             for q, p, tokens, mask, labels in rows
         ]
-        torch.stack(each).sum().backward()  # no student's weights are in another's loss
+        torch.stack(each).sum().backward()  # no student's table is in another's loss
         optimizer.step()
     return students
 
 
-@torch.no_grad()
-def teacher_logits(answers: Answers, loss: StudentLoss | None = None) -> Tensor:
-    """What the teacher is asked for, [N, T, V]; as this loss asks it."""
-    inputs = answers.inputs
-    if loss is not None and loss.reads_unseen:
-        inputs = torch.cat([torch.full((len(inputs), 1), UNSEEN), inputs], 1)
-        return teacher()(inputs)[:, 1:]
-    return teacher()(inputs) / (1.0 if loss is None else loss.temperature)
+def measure(logps: Tensor) -> dict[str, list[float]]:
+    """What models have become; all of it by exact sums.
 
-
-def measure(models: WordModels) -> dict[str, list[float]]:
-    """What each model has become.
-
+    Args:
+        logps: of each model in every state, [M, states, V].
     Returns:
         a value of each model:
-        - ``precision``: its mass on the language's answers, exactly.
-        - ``coverage``: the mass of the answers that it gives a tenth of their probability, exactly.
-        - ``forward_kl``, ``reverse_kl``: D(teacher‖it), D(it‖teacher), nats per token; over answers
-          that were written by the one that stands first, with exact sums over words.
-        - ``length``: tokens of its answers.
+        - ``precision``: its mass on the language's answers.
+        - ``coverage``: the mass of the answers that it gives a tenth of their probability.
+        - ``forward_kl``, ``reverse_kl``: D(teacher‖it), D(it‖teacher) of whole answers, by the
+          mean length of the answers of the one that stands first: nats per token.
+        - ``length``: of its answers, tokens.
     """
-    prompts = FIRST_PROMPT + torch.arange(WRITTEN) % len(INTENTS)
-    draw = torch.Generator().manual_seed(7)
-    taught = teacher().write(prompts, draw)
-    written = models.write(prompts.repeat(models.count), draw)
-    by_teacher = Answers(*(part.repeat(models.count, *[1] * (part.ndim - 1)) for part in taught))
-    language = PROBABILITIES.log().expand(len(INTENTS), -1).numpy()
-    modes = [exact_modes(language, logp.numpy()) for logp in models.log_probs()]
-    return {
-        "precision": [1 - float(of["outside_mass"].mean()) for of in modes],
-        "coverage": [float(of["coverage"].mean()) for of in modes],
-        "forward_kl": _per_token(by_teacher, models, forward_kl),
-        "reverse_kl": _per_token(written, models, reverse_kl),
-        "length": [float(mask.sum(1).double().mean()) for mask in written.mask.chunk(models.count)],
+    language = PROBABILITIES.log().expand(INTENTS, -1).numpy()
+    p = TEACHER.logits.double().log_softmax(-1)
+    found: dict[str, list[float]] = {
+        name: [] for name in ("precision", "coverage", "forward_kl", "reverse_kl", "length")
     }
-
-
-def situation() -> dict[str, float]:
-    """What must be known to read the comparison: the teacher, and what its top k leaves out."""
-    prompts = FIRST_PROMPT + torch.arange(WRITTEN) % len(INTENTS)
-    answers = teacher().write(prompts, torch.Generator().manual_seed(7))
-    p = teacher_logits(answers).double().softmax(-1)
-    tail = 1 - p.topk(TOP_K).values.sum(-1)
-    measures = {name: values[0] for name, values in measure(teacher()).items()}
-    return measures | {"tail": float(tail[answers.mask].mean())}
-
-
-@torch.no_grad()
-def _per_token(answers: Answers, models: WordModels, divergence: Divergence) -> list[float]:
-    """The mean over the tokens of each model's rows."""
-    logits = teacher_logits(answers), models(answers.inputs)
-    found = []
-    for p, q, mask in zip(*(x.chunk(models.count) for x in (*logits, answers.mask)), strict=True):
-        each = divergence(p.double().log_softmax(-1), q.double().log_softmax(-1))
-        found.append(float(each[mask].mean()))
+    by_teacher = reached(p)
+    for q in logps:
+        each = q[LANGUAGE.states].gather(-1, LANGUAGE.tokens[..., None]).squeeze(-1)
+        of_answers = torch.where(LANGUAGE.mask, each, 0).sum(-1).view(INTENTS, -1)
+        modes = exact_modes(language, of_answers.numpy())
+        by_student = reached(q)
+        found["precision"].append(1 - float(modes["outside_mass"].mean()))
+        found["coverage"].append(float(modes["coverage"].mean()))
+        found["forward_kl"].append(float(by_teacher @ forward_kl(p, q) / by_teacher.sum()))
+        found["reverse_kl"].append(float(by_student @ reverse_kl(p, q) / by_student.sum()))
+        found["length"].append(float(by_student.sum() / INTENTS))
     return found
 
 
-def _sft(models: WordModels, steps: int, seed: int) -> WordModels:
-    draw = torch.Generator().manual_seed(seed)
-    for optimizer in _steps(models, steps, FAST):
-        answers = draw_answers(draw_prompts(models.count * BATCH, draw), draw)
-        logits = models(answers.inputs)
-        parts = zip(logits.chunk(models.count), answers.labels.chunk(models.count), strict=True)
-        torch.stack([cross_entropy(q, q, labels) for q, labels in parts]).sum().backward()
-        optimizer.step()
-    return models
+def reached(logp: Tensor) -> Tensor:
+    """How often a model is in each state while it answers every prompt once, [states]."""
+    now = torch.zeros(len(logp), dtype=torch.float64)
+    now[:INTENTS] = 1
+    goes_on = logp.exp().clone()
+    goes_on[:, END] = 0
+    total = torch.zeros_like(now)
+    for _ in range(CUT):
+        total += now
+        step = now[:, None] * goes_on
+        now = torch.zeros_like(now).index_add_(0, TEACHER.following.flatten(), step.flatten())
+    return total
 
 
-def _steps(models: WordModels, steps: int, rate: float) -> Iterator[torch.optim.Optimizer]:
+def of_teacher() -> dict[str, float]:
+    """The teacher itself, and the mass that its top k leaves out, over its answers."""
+    p = TEACHER.logits.double().log_softmax(-1)
+    by_teacher = reached(p)
+    tail = 1 - p.exp().topk(TOP_K).values.sum(-1)
+    measures = {name: values[0] for name, values in measure(p[None]).items()}
+    return measures | {
+        "tail": float(by_teacher @ tail / by_teacher.sum()),
+        "tail_of_first_word": float(tail[:INTENTS].mean()),
+        "words": float(VOCABULARY),
+    }
+
+
+def _prompts(draw: torch.Generator) -> Tensor:
+    return torch.randint(INTENTS, (SEEDS * BATCH,), generator=draw)
+
+
+def _steps(students: Students, steps: int, rate: float) -> Iterator[torch.optim.Optimizer]:
     """An optimizer before each step, gradients cleared; its rate falls to nothing in a line."""
     # Adam treats each number by itself: the students share an optimizer and nothing else.
-    optimizer = torch.optim.Adam(list(models.weights.values()), rate, foreach=True)
+    optimizer = torch.optim.Adam([students.table], rate)
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
         optimizer.zero_grad()
