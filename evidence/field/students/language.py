@@ -32,7 +32,9 @@ def _split(template: str) -> list[str]:
 
 _TEXTS = [[_split(text) for text in ANSWERS[intent]] for intent in ASKED]
 _WORDS = sorted({word for texts in _TEXTS for text in texts for word in text})
-_TOKENS = [[[2 + _WORDS.index(word) for word in text] + [END] for text in texts] for texts in _TEXTS]
+_TOKENS = [
+    [[2 + _WORDS.index(word) for word in text] + [END] for text in texts] for texts in _TEXTS
+]
 VOCABULARY = 2 + len(_WORDS)
 
 
@@ -129,7 +131,7 @@ class Students:
         self.table = torch.cat(rows).requires_grad_()  # [M·rows, V]
 
     def __call__(self, states: Tensor) -> Tensor:
-        """Logits [M·B, ..., V] at states [M·B, ...]: B rows of each student, one after the other."""
+        """Logits [M·B, ..., V] at states [M·B, ...]: B rows of each student, in a row."""
         which = torch.arange(self.count).repeat_interleave(len(states) // self.count)
         which = which.view(-1, *[1] * (states.ndim - 1))
         return self.table[which * INTENTS * VOCABULARY + TEACHER.row[states]]

@@ -34,9 +34,7 @@ def measure(runs: Path) -> dict[str, Any]:
     teacher = _run(runs / "teacher.json", training.of_teacher)
     start = _run(runs / "start.json", lambda: _become(training.starts()))
     found = {
-        loss.key: _run(
-            runs / f"{loss.key}.json", lambda loss=loss: _become(training.train(loss))
-        )
+        loss.key: _run(runs / f"{loss.key}.json", lambda loss=loss: _become(training.train(loss)))
         for loss in STUDENT_LOSSES
     }
     return {
