@@ -4,8 +4,9 @@ A prompt is one of three intents. An answer is one of the intent's twenty templa
 60 answers, whose probabilities are listed. After any words there is one *state*: the words so far
 where they begin an answer, and else the intent and the last word alone. The teacher is a table of
 what comes next in each state: what the language says, or else what follows that word in it; and a
-little of all words. A student knows the intent and the last word and nothing before, so that no
-student is its teacher, and each must choose what it gets wrong.
+little of all words. A student knows the intent and the last two words and nothing before (once what
+it wrote begins no answer, the last word), so that no student is its teacher, and each must choose
+what it gets wrong.
 """
 
 import re
@@ -43,7 +44,8 @@ class Teacher(NamedTuple):
 
     logits: Tensor  # of what comes next, [states, V], float32
     following: Tensor  # the state after each word, [states, V]
-    row: Tensor  # what a student knows of it: its intent and last word in one number, [states]
+    row: Tensor  # what a student knows of it, in one number, [states]
+    starts: Tensor  # the logits from which students begin, [rows, V]
 
 
 def _teacher() -> Teacher:
@@ -60,19 +62,25 @@ def _teacher() -> Teacher:
     number = {key: i for i, key in enumerate([*prefixes, *lost])}
     share = torch.full((len(number), VOCABULARY), ANYTHING / VOCABULARY, dtype=torch.float64)
     following = torch.zeros(len(number), VOCABULARY, dtype=torch.long)
+    known: dict[tuple[int, ...], int] = {}  # what a student knows -> its row
     row = torch.zeros(len(number), dtype=torch.long)
     for key, i in number.items():
         is_lost = key[0] < 0
         intent = key[1] if is_lost else key[0]
-        last = key[-1] if is_lost or len(key) > 1 else BEGIN
         seen = after[key] if key in after else after[-2, intent]
         for token, mass in seen.items():
             share[i, token] += (1 - ANYTHING) * mass / sum(seen.values())
-        row[i] = intent * VOCABULARY + last
+        knows = key if is_lost else (intent, *(BEGIN, BEGIN, *key[1:])[-2:])
+        row[i] = known.setdefault(knows, len(known))
         for token in range(VOCABULARY):
             longer = (*key, token)
             following[i, token] = number.get(longer, number[-1, intent, token])
-    return Teacher(share.log().float(), following, row)
+    logits = share.log().float()
+    starts = torch.zeros(len(known), VOCABULARY)
+    for key, i in number.items():
+        if key[0] < 0:  # no answer of the dataset goes there, so that SFT would teach nothing of it
+            starts[row[i]] = logits[i]
+    return Teacher(logits, following, row, starts)
 
 
 TEACHER = _teacher()
@@ -120,21 +128,21 @@ def draw_answers(intents: Tensor, draw: torch.Generator) -> Answers:
 
 
 class Students:
-    """M students: what comes next by intent and last word, a table each."""
+    """M students: what comes next by all that they know, a table each."""
 
     def __init__(self, seeds: int) -> None:
         self.count = seeds
         rows = []
         for seed in range(seeds):
             draw = torch.Generator().manual_seed(seed)
-            rows.append(0.1 * torch.randn(INTENTS * VOCABULARY, VOCABULARY, generator=draw))
+            rows.append(TEACHER.starts + 0.1 * torch.randn(TEACHER.starts.shape, generator=draw))
         self.table = torch.cat(rows).requires_grad_()  # [M·rows, V]
 
     def __call__(self, states: Tensor) -> Tensor:
         """Logits [M·B, ..., V] at states [M·B, ...]: B rows of each student, in a row."""
         which = torch.arange(self.count).repeat_interleave(len(states) // self.count)
         which = which.view(-1, *[1] * (states.ndim - 1))
-        return self.table[which * INTENTS * VOCABULARY + TEACHER.row[states]]
+        return self.table[which * len(TEACHER.starts) + TEACHER.row[states]]
 
     @torch.no_grad()
     def write(self, intents: Tensor, draw: torch.Generator) -> Answers:

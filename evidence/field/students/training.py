@@ -22,7 +22,7 @@ from kd_lab.divergences import forward_kl, reverse_kl
 from kd_lab.evaluation.modes import exact_modes
 
 SEEDS = 5
-START_STEPS, STEPS = 100, 250
+START_STEPS, STEPS = 100, 200
 BATCH = 16  # answers of a step
 FAST, SLOW = 0.2, 0.1  # Adam's rate before the comparison, and in it
 CUT = 40  # tokens, where an answer of an exact sum is cut
