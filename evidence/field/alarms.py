@@ -6,7 +6,7 @@ so a right one is refused at times. All others are exact: what holds for one see
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,12 @@ SAMPLED = "a baseline of the batch's mean"  # of the right losses the one that m
 CONFIDENCE = 0.95
 
 
-def measure(runs: Path) -> dict[str, Any]:
+def measure(runs: Path, seeds: Sequence[int] = range(SEEDS)) -> dict[str, Any]:
     """Check what is not checked yet.
 
     Args:
         runs: a folder for what is done; what is there is not repeated.
+        seeds: of the loss that is named by sampling.
     """
     runs.mkdir(parents=True, exist_ok=True)
     done = _Done(runs / "done.json")
@@ -36,23 +37,23 @@ def measure(runs: Path) -> dict[str, Any]:
               for name, case in FAULTS.items()]  # fmt: skip
     right = [{"loss": name, **done.get(name, lambda c=case: _right(c, 0))}
              for name, case in RIGHT.items()]  # fmt: skip
-    seeds = [
+    sampled = [
         done.get(f"{SAMPLED}, seed {seed}", lambda s=seed: _right(RIGHT[SAMPLED], s))
-        for seed in range(SEEDS)
+        for seed in seeds
     ]
-    alarms = sum(bool(one["objections"]) for one in seeds)
+    alarms = sum(bool(one["objections"]) for one in sampled)
     return {
         "versions": run_versions({"seed": 0}),
         "faults": faults,
         "right": right,
         "sampled": {
             "loss": SAMPLED,
-            "seeds": SEEDS,
+            "seeds": len(sampled),
             "alarms": alarms,
             "level": LEVEL,
             "confidence": CONFIDENCE,
-            "rate": alarms / SEEDS,
-            **clopper_pearson(alarms, SEEDS),
+            "rate": alarms / len(sampled),
+            **clopper_pearson(alarms, len(sampled)),
         },
         "seconds": done.seconds,
     }
