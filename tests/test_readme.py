@@ -1,4 +1,4 @@
-"""Every measured number in the README is what a command wrote into assets/results/."""
+"""Every measured number of README and its pages is what a command wrote into assets/results/."""
 
 import csv
 import json
@@ -11,7 +11,22 @@ from kd_lab.divergences import DIVERGENCES
 from kd_lab.methods import METHODS, Point
 
 ROOT = Path(__file__).parents[1]
-README = re.sub(r"\s+", " ", (ROOT / "README.md").read_text(encoding="utf-8"))
+# What the README says in short, these pages say in full.
+PAGES = [
+    ROOT / "README.md",
+    *(
+        ROOT / "site" / f"{name}.md"
+        for name in (
+            "findings",
+            "running",
+            "own_data",
+            "fused_loss",
+            "other_projects",
+            "installing",
+        )
+    ),
+]
+README = re.sub(r"\s+", " ", " ".join(page.read_text(encoding="utf-8") for page in PAGES))
 RESULTS = ROOT / "assets" / "results"
 
 
@@ -122,9 +137,16 @@ def test_toy_ratios():
     assert f"{result['figures_seconds']:.0f} s" in README
 
 
-def test_every_linked_file_exists():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert target.startswith("https://") or (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_linked_file_exists(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+def test_the_readme_is_one_screen_and_a_half():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 120
+    assert len(re.sub(r"```.*?```", "", text, flags=re.S).split()) <= 1000
 
 
 def test_every_picture_has_alt_text():
@@ -140,7 +162,10 @@ def test_a_step_of_training():
         f"ours takes {qwen['time_vs_gkd']:.2f} of its time and {qwen['memory_vs_gkd']:.2f} of its "
         f"memory" in README
     )
-    assert f"15 of its layers {smol['time_vs_gkd']:.2f} and {smol['memory_vs_gkd']:.2f}" in README
+    assert (
+        f"15 of its layers it is {smol['time_vs_gkd']:.2f} and {smol['memory_vs_gkd']:.2f}"
+        in README
+    )
     assert f"at {bench['rollout_vs_file_order']:.2f} times the tokens" in README
 
 
@@ -161,8 +186,8 @@ def test_a_real_teacher():
     losses = [line["loss"] for line in lines if "loss" in line]
     summary = lines[-1]
     assert summary["step"] == 50
-    assert f"50 steps in {summary['seconds'] / 60:.1f} minutes" in README
-    assert f"{summary['peak_memory_gib']:.1f} GiB" in README
+    minutes, gib = summary["seconds"] / 60, summary["peak_memory_gib"]
+    assert f"smol/token_fkl` | {minutes:.1f} minutes | {gib:.1f} GiB |" in README
     assert f"the loss falls from {losses[0]:.2f} to {losses[-1]:.2f}" in README
 
 
@@ -198,8 +223,10 @@ def test_the_capacity_sweep():
     gaps, random = study["sizes"][-1]["gaps"], study["random"]["methods"]
     for metric in "coverage", "precision":
         assert f"{interval(gaps[metric], '+.3f')} in {metric}" in README
+    gains = study["sizes"][-1]["gains"]
     for method, name in (("token_fkl", "forward"), ("token_rkl", "reverse")):
         assert f"{interval(random[method]['coverage'], '.3f')} under {name} KL" in README
+        assert f"{interval(gains[method]['precision'], '+.3f')} under {name} KL" in README
     assert f"of a student of {study['random']['parameters']:,} parameters" in README
 
 

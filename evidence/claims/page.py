@@ -1,4 +1,4 @@
-"""CLAIMS.md, from text/*.md: one file for each part of the post, in the post's order.
+"""CLAIMS.md, from text/*.md: one file for each part, what matters most to a reader first.
 
 A part is a heading and its claims. A claim is a heading, a few fields, and the evidence:
 
@@ -23,11 +23,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 from evidence.claims.results import Results
 
 TEXT = Path(__file__).parent / "text"
 INTRODUCTION = "introduction.md"
+POST = "https://iclr-blogposts.github.io/2025/blog/llm-knowledge-distil/"
 # Each with its plural.
 VERDICTS = {
     "holds": "hold",
@@ -65,6 +67,12 @@ class Claim(NamedTuple):
         """The name of its heading in links, on GitHub and by MyST."""
         return re.sub(r"[^\w\- ]", "", self.title.lower()).replace(" ", "-")
 
+    @property
+    def address(self) -> str:
+        """Of the post; a browser scrolls to the quoted words, where they are plain text."""
+        quoted = re.search(r"“([^”`\[]+)", self.fields["Says"])
+        return POST + (f"#:~:text={quote(quoted[1].strip(), safe='')}" if quoted else "")
+
     def filled(self, results: Results, spoken: list[str]) -> "Claim":
         """The claim with numbers for placeholders; the numbers are added to ``spoken``."""
         fields = {name: results.fill(text, spoken) for name, text in self.fields.items()}
@@ -74,7 +82,7 @@ class Claim(NamedTuple):
         verdict = self.verdict[0].upper() + self.verdict[1:]
         parts = [
             f"### {self.title}",
-            f"> The post: {self.fields['Says']}",
+            f"> [The post]({self.address}): {self.fields['Says']}",
             f"**{verdict}.** {self.evidence}",
         ]
         if figure := self.fields.get("Figure"):
@@ -98,16 +106,15 @@ def write_page(results: Results, folder: Path = TEXT) -> Page:
         ValueError: a placeholder has no result, a number was typed, or a claim is malformed. The
             message says where.
     """
-    claims: list[Claim] = []
-    body: list[str] = []
+    parts: dict[str, list[Claim]] = {}
     spoken: dict[str, list[str]] = {"": []}
     for path in sorted(folder.glob("*.md")):
         if path.name != INTRODUCTION:
             heading, *texts = re.split(r"^### ", path.read_text(encoding="utf-8"), flags=re.M)
             found = [_claim(text, path.name) for text in texts]
             found = [one.filled(results, spoken.setdefault(one.title, [])) for one in found]
-            claims += found
-            body += [heading.strip(), *map(str, found)]
+            parts[heading.strip()] = found
+    claims = [claim for part in parts.values() for claim in part]
     if len({claim.anchor for claim in claims}) < len(claims):
         raise ValueError(f"two claims in {folder} have the same heading")
 
@@ -117,7 +124,13 @@ def write_page(results: Results, folder: Path = TEXT) -> Page:
     introduction = results.fill((folder / INTRODUCTION).read_text(encoding="utf-8"), spoken[""])
     top = [_wrapped(part) for part in introduction.replace("COUNT", count).strip().split("\n\n")]
 
-    text = "\n\n".join([*top, _table(claims), *body]) + "\n"
+    tables = [
+        text
+        for heading, part in parts.items()
+        for text in (f"**{heading.removeprefix('## ')}**", _table(part))
+    ]
+    body = [text for heading, part in parts.items() for text in (heading, *map(str, part))]
+    text = "\n\n".join([*top, *tables, *body]) + "\n"
     page = Page(text, {title: set(_numbers(" ".join(of))) for title, of in spoken.items()})
     if typed := untraced_numbers(text, page.spoken):
         raise ValueError(f"numbers that no result stands behind: {', '.join(typed)}")

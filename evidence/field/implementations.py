@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from evidence.field import formulas as F
@@ -120,16 +119,6 @@ IMPLEMENTATIONS = (
     Implementation(
         LIGER, "fused linear JSD, β 1, no hard loss", LIGER_JSD, "reverse KL",
         L.liger_jsd, "logits", "reverse_kl", {"settings": {"beta": 1.0, "hard": 0.0}},
-    ),
-    Implementation(
-        LIGER, "fused linear KL against given probabilities",
-        "liger_kernel/ops/fused_linear_kl_div.py", "forward KL",
-        L.liger_fused_kl, "logits", "forward_kl", {"dtype": torch.float32},
-    ),
-    Implementation(
-        LIGER, "fused TVD, its cross-entropy left out", "liger_kernel/ops/fused_ce_tvd.py",
-        "total variation distance", L.liger_total_variation, "logits", "total_variation",
-        {"dtype": torch.float32},
     ),
     Implementation(
         TORCHTUNE, "ForwardKLLoss", "torchtune/modules/loss/kd_losses.py",

@@ -1,11 +1,9 @@
 """Losses of installed libraries, called as their own trainers call them.
 
-A fused loss takes hidden states and heads. Logits are hidden states of an identity head. Triton's
-kernels run on the CPU, interpreted.
+A fused loss takes hidden states and heads. Logits are hidden states of an identity head.
 """
 
 import importlib.util
-import os
 from functools import cache
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -13,9 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # read where a kernel is defined
 
 IGNORED = -100
 # torchtune pins a torch of its own; this file of it needs torch alone.
@@ -150,24 +145,6 @@ def liger_jsd(
     )
     ones = [torch.eye(logits.shape[-1], dtype=logits.dtype) for logits in (student, teacher)]
     return loss(student.flatten(0, 1), ones[0], teacher.flatten(0, 1), ones[1], labels.flatten())
-
-
-def liger_fused_kl(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-    """Liger's ``LigerFusedLinearKLDivLoss``, a Triton kernel; float32."""
-    from liger_kernel.transformers.fused_linear_kl_div import LigerFusedLinearKLDivLoss
-
-    one = torch.eye(student.shape[-1], dtype=student.dtype)
-    p = teacher.flatten(0, 1).softmax(-1)
-    return LigerFusedLinearKLDivLoss()(student.flatten(0, 1), one, p, labels.flatten())
-
-
-def liger_total_variation(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-    """The second term of Liger's ``LigerFusedCETVDLoss``, a Triton kernel; float32."""
-    from liger_kernel.transformers.fused_ce_tvd import LigerFusedCETVDLoss
-
-    logits = [x.flatten(0, 1).contiguous() for x in (student, teacher)]
-    each = LigerFusedCETVDLoss()(*logits, labels.flatten())[1]
-    return _trained_mean(each, labels.flatten())
 
 
 def torchtune_forward(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:

@@ -18,8 +18,6 @@ def measure() -> dict[str, Any]:
 def examined(one: Implementation) -> dict[str, Any]:
     """What an implementation says, and what its gradient is."""
     verdict = check_loss(one.function, one.form, **one.how)
-    objections = verdict.objections(one.expected, **one.expected_settings)
-    faults = {fault.words for fault in verdict.faults}
     return {
         "project": one.project,
         "what": one.what,
@@ -28,6 +26,6 @@ def examined(one: Implementation) -> dict[str, Any]:
         "is_run": one.is_run,
         "state": one.state,
         "expected": one.expected,
-        "is_as_said": not [words for words in objections if words not in faults],
+        "objections": verdict.objections(one.expected, **one.expected_settings),
         **verdict.to_json(),
     }

@@ -33,7 +33,7 @@ def write_page(results: Path) -> str:
     """
     found, students, alarms = (_read(results, name) for name in COMMANDS)
     entries = found["implementations"]
-    right = sum(entry["is_as_said"] for entry in entries)
+    right = sum(map(_is_as_said, entries))
     zero = sum(not entry["parts"] for entry in entries)
     run = sum(entry["is_run"] for entry in entries)
     libraries = found["versions"]["libraries"]
@@ -90,8 +90,14 @@ def _name(entry: Mapping[str, Any]) -> str:
         for finding in entry["findings"]
         if finding["is_fault"] and finding["name"] in BESIDES
     ]
-    name = name if entry["is_as_said"] else f"**{name}**"
+    name = name if _is_as_said(entry) else f"**{name}**"
     return "; ".join([name, *dict.fromkeys(besides)])
+
+
+def _is_as_said(entry: Mapping[str, Any]) -> bool:
+    """Whether its gradient has the name that is said; it may have other faults."""
+    faults = {finding["words"] for finding in entry["findings"] if finding["is_fault"]}
+    return {*entry["objections"]} <= faults
 
 
 def _ends(entry: Mapping[str, Any]) -> str:

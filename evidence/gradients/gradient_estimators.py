@@ -21,7 +21,7 @@ On an ``AnswerTree`` each estimator's *mean* is a sum over all cut answers, so i
 measure its *spread* on sampled answers, whose gradients we take one by one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -30,7 +30,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from evidence.gradients.answer_tree import AnswerTree, Paths
-from kd_lab.divergences import reverse_kl
+from kd_lab.divergences import Divergence, reverse_kl
 from kd_lab.trainers.policy_gradient_weights import (
     PositionWeights,
     future_rewards,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedModel
 
 TEACHER_MIX = 0.2  # MiniLLM's
+TOP = 8  # the student's likeliest words, where a baseline sums over no more
 ANSWERS_AT_A_TIME = 64  # whose gradients are taken together
 
 
@@ -53,6 +54,8 @@ class Written(NamedTuple):
     value: Tensor  # E[r_t + … + r_T | y_<t]
     mean_value: Tensor  # the same over all answers that have a t-th word
     mean_later: Tensor  # E[r_{t+1} + … + r_T], likewise
+    next_kl: Tensor  # D(q(· | y_<t)‖p(· | y_<t)): of the word to come
+    next_kl_top: Tensor  # the part of its sum that the student's ``TOP`` likeliest words have
 
 
 class Estimator(NamedTuple):
@@ -63,7 +66,9 @@ class Estimator(NamedTuple):
     teacher_mix: float = 0.0
 
 
-def _score(returns: Callable[[Written, Tensor], Tensor]) -> Callable[[Written], PositionWeights]:
+def score_function(
+    returns: Callable[[Written, Tensor], Tensor],
+) -> Callable[[Written], PositionWeights]:
     """The score function alone, weighted by a function of the rewards [B, T]."""
 
     def weights(written: Written) -> PositionWeights:
@@ -107,20 +112,20 @@ def _without_long_part(written: Written) -> PositionWeights:
 ESTIMATORS = {
     "differentiated_sample": Estimator(
         "sampled log-ratio, differentiated",
-        _score(lambda written, rewards: -torch.ones_like(rewards)),
+        score_function(lambda written, rewards: -torch.ones_like(rewards)),
     ),
     "whole_return": Estimator(
         "REINFORCE, whole return",
-        _score(lambda written, rewards: rewards.sum(1, keepdim=True).expand_as(rewards)),
+        score_function(lambda written, rewards: rewards.sum(1, keepdim=True).expand_as(rewards)),
     ),
-    "reward_to_go": Estimator("reward-to-go", _score(_to_go)),
+    "reward_to_go": Estimator("reward-to-go", score_function(_to_go)),
     "mean_baseline": Estimator(
         "reward-to-go, mean baseline",
-        _score(lambda written, rewards: _to_go(written, rewards) - written.mean_value),
+        score_function(lambda written, rewards: _to_go(written, rewards) - written.mean_value),
     ),
     "perfect_critic": Estimator(
         "reward-to-go, perfect critic",
-        _score(lambda written, rewards: _to_go(written, rewards) - written.value),
+        score_function(lambda written, rewards: _to_go(written, rewards) - written.value),
     ),
     "single_step": Estimator("single step + R", _trainers()),
     "single_step_baseline": Estimator("single step + R, mean baseline", _with_baseline),
@@ -159,6 +164,7 @@ def measure_estimators(
     samples: int,
     averaged: tuple[int, ...],
     seed: int,
+    estimators: Mapping[str, Estimator] = ESTIMATORS,
 ) -> dict[str, Quality]:
     """Every estimator's bias and spread, by its name.
 
@@ -166,6 +172,7 @@ def measure_estimators(
         student: the tree's own student; its trained parameters are those that require a gradient.
         samples: the number of answers that each writer draws.
         averaged: numbers n of answers that a step averages over; each divides ``samples``.
+        estimators: which ones.
     Raises:
         ValueError: an n that does not divide ``samples``.
     """
@@ -175,8 +182,8 @@ def measure_estimators(
     exact = exact_gradient(student, tree)
     size = exact.norm()
     drawn = {mix: tree.sample(samples, mix, seed) for mix in (0.0, TEACHER_MIX)}
-    means, found = expected_gradients(student, tree), {}
-    for name, estimator in ESTIMATORS.items():
+    means, found = expected_gradients(student, tree, estimators=estimators), {}
+    for name, estimator in estimators.items():
         mean = means[name]
         each = sampled_gradients(student, tree, drawn[estimator.teacher_mix], estimator)  # [S, d]
         blocks = {n: each.unflatten(0, (-1, n)).mean(1) for n in averaged}
@@ -198,12 +205,24 @@ def exact_gradient(student: "PreTrainedModel", tree: AnswerTree) -> Tensor:
     return _gradient(student, tree.kl_by_depth().sum())
 
 
+def prefix_gradient(student: "PreTrainedModel", tree: AnswerTree, divergence: Divergence) -> Tensor:
+    """The gradient of a divergence of each next word, at prefixes that are held fixed: [d].
+
+    The prefixes are the student's. Of reverse KL it is the first part of the exact gradient.
+    """
+    here = divergence(tree.teacher_logp, tree.student_logp)
+    return _gradient(student, (tree.log_mass.detach().exp() * here).sum())
+
+
 def expected_gradients(
-    student: "PreTrainedModel", tree: AnswerTree, names: Sequence[str] = tuple(ESTIMATORS)
+    student: "PreTrainedModel",
+    tree: AnswerTree,
+    names: Sequence[str] | None = None,
+    estimators: Mapping[str, Estimator] = ESTIMATORS,
 ) -> dict[str, Tensor]:
-    """Each estimator's mean over all cut answers, by its name: [d]."""
-    logp = tree.student_logp
-    mixes = {ESTIMATORS[name].teacher_mix for name in names}
+    """Each estimator's mean over all cut answers, by its name: [d]; None: of all estimators."""
+    logp, names = tree.student_logp, tuple(estimators if names is None else names)
+    mixes = {estimators[name].teacher_mix for name in names}
     mixed_logp = {mix: tree.written_with(mix).flatten().double() for mix in mixes}
     # Of each estimator, w_D on each node and w_C on each word of each node, times q(prefix):
     on_nodes = {name: torch.zeros(len(logp), dtype=torch.float64) for name in names}
@@ -220,7 +239,7 @@ def expected_gradients(
             for mix, writer_logp in mixed_logp.items()
         }
         for name in names:
-            estimator = ESTIMATORS[name]
+            estimator = estimators[name]
             weights = estimator.weights(answers)
             of_paths = probability[estimator.teacher_mix]
             on_nodes[name].index_add_(0, node, (of_paths * weights.divergence)[mask])
@@ -283,6 +302,10 @@ def what_is_known(tree: AnswerTree) -> Callable[[Paths], Written]:
     # Of the answers with a t-th word, those that end there have nothing of what comes later.
     later = torch.cat([total[1:], total.new_zeros(1)]) / mass
     student_logp, teacher_logp = tree.student_logp.detach(), tree.teacher_logp
+    next_kl, terms = tree.node_kl().detach().double(), student_logp.exp()
+    terms = (terms * (student_logp - teacher_logp)).double()
+    likeliest = student_logp.topk(min(TOP, student_logp.shape[1])).indices
+    next_kl_top = terms.gather(-1, likeliest).sum(-1)
 
     def know(paths: Paths) -> Written:
         student, teacher = (
@@ -291,6 +314,7 @@ def what_is_known(tree: AnswerTree) -> Callable[[Paths], Written]:
         return Written(
             student, teacher, paths.mask, value[paths.nodes],
             (total / mass).expand_as(student), later.expand_as(student),
+            next_kl[paths.nodes], next_kl_top[paths.nodes],
         )  # fmt: skip
 
     return know

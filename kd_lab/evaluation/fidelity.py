@@ -9,8 +9,9 @@ likeliest tokens agree. Each model also has its entropy (nats) and its calibrati
 *On answers that one of the two has written* the sum over an answer's tokens belongs to the whole
 answer. With y drawn from p, log p(y|x) - log q(y|x) is an unbiased estimate of the sequence-level
 forward KL, D(p(·|x)‖q(·|x)). With y drawn from q, its negative estimates reverse KL. The sum of the
-token-level KLs along the same answer has the same mean and never more noise (Rao-Blackwell; Amini
-et al. 2025, arXiv 2504.10637). We report both.
+token-level KLs along the same answer has the same mean, and usually less noise (Amini et al. 2025,
+arXiv 2504.10637). Not always: each term is averaged under a prefix of its own, and their covariance
+may make the sum noisier (notebook 4, exercise 4). We report both.
 """
 
 from collections.abc import Callable

@@ -5,7 +5,7 @@
     fidelity    forward_kl, reverse_kl, jensen_shannon, total_variation, top1_agreement, and of
                 student_ and teacher_: entropy, nll, calibration_error; over the references' tokens
     sequences   sequence_forward_kl and sequence_reverse_kl, of whole answers; _rao_blackwell, the
-                same with less noise; _per_token, divided by the answers' tokens
+                same mean, mostly with less noise; _per_token, divided by the answers' tokens
     toy modes   precision, hallucination (of the answers written); coverage, outside_mass,
                 grammar_forward_kl, grammar_reverse_kl_inside (exact, of whole distributions)
 

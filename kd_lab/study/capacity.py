@@ -113,7 +113,7 @@ def capacity_results(folder: Path, seeds: int) -> dict[str, Any]:
 
     Returns:
         - ``sizes``: ``name``, ``parameters``, ``methods`` (method -> metric -> figure) and ``gaps``
-          (metric -> reverse KL less forward KL, paired by seed) of each.
+          and ``gains`` (see ``with_gaps``) of each.
         - ``random``: the same from random weights.
         - ``teacher``: the teacher's figures.
     """

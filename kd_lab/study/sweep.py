@@ -92,13 +92,20 @@ def parameters_of(folder: Path, name: str) -> int:
 
 
 def with_gaps(methods: Mapping[str, Values]) -> dict[str, Any]:
-    """One setting of a sweep: ``methods``, and ``gaps``: reverse KL less forward KL, by seed."""
+    """One setting of a sweep: ``methods``, ``gaps`` and ``gains``.
+
+    ``gaps`` is reverse KL less forward KL, paired by seed. ``gains`` is each of them less SFT,
+    where the setting has that control.
+    """
+    control = methods.get("sft")
+    gains = {} if control is None else {key: paired(methods[key], control) for key in DIVERGENCES}
     return {
         "methods": {
             method: {metric: over_seeds(x) for metric, x in values.items()}
             for method, values in methods.items()
         },
         "gaps": paired(methods["token_rkl"], methods["token_fkl"]),
+        **({"gains": gains} if gains else {}),
     }
 
 

@@ -1,7 +1,7 @@
 """What a page of a notebook has more than the notebook, and what it cannot have.
 
-More: a link to the notebook itself, under its title. Not: sliders, which need a running kernel; a
-line stands in their place.
+More: a link to the notebook itself, under its title. Not: sliders, which need a running kernel. A
+link to the figure of the site that moves stands in their place.
 """
 
 from docutils import nodes
@@ -9,7 +9,13 @@ from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
 
-SLIDERS = "In a running notebook there are sliders here."
+# The explorable that shows what a notebook's sliders do, by the notebook's number.
+EXPLORABLES = {
+    "01": ("gaussians", "Drag a Gaussian"),
+    "02": ("gaussians", "Drag a Gaussian"),
+    "03": ("ranks", "The rank study"),
+    "04": ("tokens", "Two objectives, token by token"),
+}
 
 
 class NotebookPage(SphinxTransform):
@@ -30,7 +36,19 @@ class NotebookPage(SphinxTransform):
         title.parent.insert(1, nodes.paragraph("", "", link, classes=["notebook-download"]))
         for output in list(self.document.findall(nodes.literal_block)):
             if output.astext().startswith("VBox(children=("):
-                output.replace_self(nodes.paragraph("", SLIDERS, classes=["needs-kernel"]))
+                output.replace_self(_instead_of_sliders(self.env.docname))
+
+
+def _instead_of_sliders(docname: str) -> nodes.paragraph:
+    page, title = EXPLORABLES[docname.split("/")[-1][:2]]
+    return nodes.paragraph(
+        "",
+        "",
+        nodes.Text("A running notebook has sliders here. On this site, "),
+        nodes.reference("", title, refuri=f"../site/explore/{page}.html", internal=True),
+        nodes.Text(" moves under your hand."),
+        classes=["needs-kernel"],
+    )
 
 
 def setup(app: Sphinx) -> dict:

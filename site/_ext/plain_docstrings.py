@@ -18,6 +18,7 @@ LIST_ITEM = re.compile(r"^\s*(?:[-*+]|\d+\.)\s")
 CODE = re.compile(r"(``.+?``)", re.S)
 EMPHASIS = re.compile(r"(?<![\w*])\*(?=[^\s*])[^*`]*?(?<=[^\s*])\*(?![\w*])", re.S)
 OUR_NAME = re.compile(r"``((?:book|evidence|kd_lab|toy)(?:\.\w+)+)``")
+LONGEST_SIGNATURE = 1000  # characters; a longer one is a dataclass of options
 ARXIV = re.compile(r"arXiv (\d{4}\.\d{5})")
 
 
@@ -101,7 +102,17 @@ def skip(app: Sphinx, kind: str, name: str, obj: Any, skip: bool, options: Any) 
     return True if (getattr(obj, "__doc__", "") or "").startswith("Alias for field") else None
 
 
+def shorten(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str
+) -> tuple[str, str] | None:
+    """Sphinx's autodoc-process-signature event: a class of a hundred options says ``(...)``."""
+    if signature and len(signature) > LONGEST_SIGNATURE:
+        return "(...)", returns
+    return None
+
+
 def setup(app: Sphinx) -> dict:
     app.connect("autodoc-process-docstring", rewrite, priority=400)
+    app.connect("autodoc-process-signature", shorten)
     app.connect("autodoc-skip-member", skip)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,9 +1,9 @@
 """Whole folders of small files on a page: recipes to read, results to take home.
 
 ``{recipes} FOLDER`` stands for a section with the text of each YAML file in it, ``{results}
-FOLDER`` for a list of its numbers as downloads, each file with its size, and ``{studies} FOLDER``
-for a section with the report and the numbers of each folder in it. What an explorable reads is on
-the site already and is linked there.
+FOLDER`` for a list of its numbers as downloads, each file with its size and with what the table in
+the folder's README.md says of it, and ``{studies} FOLDER`` for a section with the report and the
+numbers of each folder in it. What an explorable reads is on the site already and is linked there.
 """
 
 import os
@@ -15,6 +15,7 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 LINE = re.compile(r"^\{(recipes|results|studies)\} (\S+)$", re.M)
+ROW = re.compile(r"^\| `([^`]+)` \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", re.M)
 NUMBERS = (".json", ".jsonl", ".csv")
 TITLES = {"smol_study": "SmolLM2-135M", "toy_study": "The toy language"}
 
@@ -40,12 +41,22 @@ def _recipes(folder: Path, address: str) -> str:
 
 
 def _results(folder: Path, address: str, explorable: Sequence[str] = ()) -> str:
+    words = words_of_files(folder)
     return "\n".join(
         f"- {_link(path.name, address, path.name in explorable)}, "
-        f"{max(1, round(path.stat().st_size / 1024))} kB"
+        f"{max(1, round(path.stat().st_size / 1024))} kB{words.get(path.name, '')}"
         for path in sorted(folder.iterdir())
         if path.suffix in NUMBERS
     )
+
+
+def words_of_files(folder: Path) -> dict[str, str]:
+    """What each file of a folder holds, who writes it and where it is used, by its README.md."""
+    readme = folder / "README.md"
+    text = readme.read_text(encoding="utf-8") if readme.exists() else ""
+    return {
+        name: f": {holds} ({writer}; {place})" for name, holds, writer, place in ROW.findall(text)
+    }
 
 
 def _link(name: str, address: str, on_site: bool) -> str:

@@ -13,7 +13,14 @@ def extensions(monkeypatch):
     pytest.importorskip("sphinx")
     monkeypatch.syspath_prepend(str(REPOSITORY / "site" / "_ext"))
     yield
-    for name in ("api_pages", "mathml", "plain_docstrings", "verdicts"):
+    for name in (
+        "api_pages",
+        "folded_code",
+        "mathml",
+        "plain_docstrings",
+        "repository_files",
+        "verdicts",
+    ):
         sys.modules.pop(name, None)
 
 
@@ -24,6 +31,21 @@ def test_a_formula_becomes_mathml():
     assert "<mfrac>" in fraction
     assert 'display="block"' in fraction
     assert ">arg<" in mathml(r"\arg\min_\theta D", "inline")
+
+
+def test_a_formula_is_set_as_tex_would():
+    from mathml import mathml
+
+    thin = '<mspace width="0.1667em" />'
+    assert f"<mi>p</mi>{thin}<mi>log</mi><mo>&#x02061;</mo>{thin}" in mathml(r"p \log q", "inline")
+    assert "<mi>log</mi><mo stretchy" in mathml(r"\log(q)", "inline")
+    assert "<mi>softmax</mi><mo stretchy" in mathml(r"\operatorname{softmax}(z)", "inline")
+    assert '<mo form="prefix">&#x02212;' in mathml(r"g = -p", "inline")
+    assert "form=" not in mathml(r"q - p", "inline")
+    assert "<mo>&#x0223C;</mo>" in mathml(r"x \sim q", "inline")
+    lines = mathml(r"\begin{aligned} a &= b \\ &+ c \end{aligned}", "block")
+    assert lines.count("<mtr>") == 2
+    assert "&amp;" not in lines
 
 
 @pytest.mark.parametrize("latex", [r"x^2^3", r"\nosuchcommand x", r"x_1_2"])
@@ -71,3 +93,40 @@ def test_a_module_that_is_not_there_is_named():
 
     with pytest.raises(ValueError, match=r"kd_lab\.nowhere"):
         modules_of("kd_lab.nowhere", REPOSITORY)
+
+
+def test_every_result_is_told_in_words():
+    from repository_files import NUMBERS, words_of_files
+
+    results = REPOSITORY / "assets" / "results"
+    files = {path.name for path in results.iterdir() if path.suffix in NUMBERS}
+    assert words_of_files(results).keys() == files
+
+
+def test_a_signature_of_a_hundred_options_is_cut_short():
+    from plain_docstrings import shorten
+
+    assert shorten(None, "class", "Config", None, None, f"({'a: int = 0, ' * 100})", "") == (
+        "(...)",
+        "",
+    )
+    assert shorten(None, "function", "forward_kl", None, None, "(p, q)", "Tensor") is None
+
+
+def test_what_shows_or_checks_is_folded_and_what_teaches_stays_open():
+    from folded_code import parts
+
+    cell = (
+        "import math\nimport torch\nfrom toy import mixture\n\np = mixture(3)\n"
+        "# the value\nvalue = p.sum()\n\nfor name in p:\n    assert name\nprint(value)\n"
+        "plt.show()\nassert value == 3"
+    )
+    assert parts(cell) == [
+        (True, "import math\nimport torch\nfrom toy import mixture"),
+        (False, "p = mixture(3)\n# the value\nvalue = p.sum()"),
+        (True, "for name in p:\n    assert name\nprint(value)\nplt.show()\nassert value == 3"),
+    ]
+    assert parts("x = 1\nassert x") == [
+        (False, "x = 1\nassert x")
+    ]  # a fold would hide less than it takes
+    assert parts("!ls\n%time x") == [(False, "!ls\n%time x")]

@@ -81,14 +81,14 @@ export class Chart {
     });
   }
 
-  /** A symbol at each (x, y). style: colour, shape ("circle", "diamond", "cross"), size, hollow. */
+  /** A symbol at each (x, y). style: colour, size, hollow, shape ("circle", "diamond", "cross", or a function). */
   points(name, xs, ys, style = {}) {
     this.#layer(name, "path", "point", style, (path) => {
       const size = style.size ?? 5;
       let d = "";
       for (let i = 0; i < xs.length; i++) {
         const [x, y] = this.toScreen(xs[i], ys[i]);
-        if (Number.isFinite(x + y)) d += SYMBOLS[style.shape ?? "circle"](x, y, size);
+        if (Number.isFinite(x + y)) d += (SYMBOLS[style.shape ?? "circle"] ?? style.shape)(x, y, size);
       }
       set(path, { d });
     });

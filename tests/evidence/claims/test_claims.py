@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from evidence.claims.page import untraced_numbers, write_page
+from evidence.claims.page import POST, untraced_numbers, write_page
 from evidence.claims.results import Results
 
 CLAIM = """\
@@ -95,10 +95,11 @@ def test_a_placeholder_that_nothing_stands_behind_is_named(results, placeholder)
 
 def test_a_page(results, texts):
     text = write_page(results, texts).text
-    assert text.startswith("# Claims\n\n1 hold under conditions, of 1,024 starts.\n\n| the post's")
+    top = "# Claims\n\n1 hold under conditions, of 1,024 starts.\n\n**A part**\n\n| the post's"
+    assert text.startswith(top)
     row = "| [Reverse KL stays](#reverse-kl-stays) | holds under conditions | 27.1% of starts never"
     assert row in text
-    assert "> The post: “it will stay 17 steps” (Figure 1)." in text
+    assert f"[The post]({POST}#:~:text=it%20will%20stay%2017%20steps):" in text
     assert "**Holds under conditions.** It fails from 27.1% [24.3%, 29.8%] of starts." in text
     assert "\n- at rank 2 it is -200.2 [-206.8, -194.1]\n" in text
     assert "![what is to be seen](assets/a.png)" in text

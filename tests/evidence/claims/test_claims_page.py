@@ -129,7 +129,7 @@ def test_the_toy_study():
     from_sft = differences["token_fkl less sft"]["hallucination"]
     assert from_sft["mean"] < 0
     assert from_sft["significant"] == "not significant"
-    assert verdict("hallucination") == "holds under conditions"
+    assert verdict("hallucination") == "does not hold"
     policy = differences["minillm less seq_rkl"]["sequence_reverse_kl_rao_blackwell"]
     assert policy["low"] < 0 < policy["high"]
     forward = load("method_pairs_toy")["equation_4"]["token_fkl"]["forward"]
@@ -178,6 +178,14 @@ def test_capacity():
         assert gaps[name]["precision"]["above_zero"] == study["seeds"]  # "with every seed"
         assert 0.01 < gaps[name]["precision"]["mean"] < 0.02
     assert 0 < gaps["2x64"]["precision"]["low"] < gaps["2x64"]["precision"]["mean"] < 0.01
+    # "less precise than SFT, with every seed", and "both divergences" for the largest
+    gains = {size["name"]: size["gains"] for size in study["sizes"]}
+    for name in ("1x32", "2x32", "2x64"):
+        assert gains[name]["token_fkl"]["precision"]["above_zero"] == 0
+    assert gains["2x64"]["token_rkl"]["precision"]["high"] < 0
+    assert gains["2x64"]["token_rkl"]["coverage"]["high"] < 0
+    for name in ("1x32", "2x32"):
+        assert gains[name]["token_rkl"]["precision"]["low"] > 0
     random = study["random"]["methods"]
     assert random["token_rkl"]["coverage"]["high"] < random["token_fkl"]["coverage"]["low"]
     assert verdict("powerful student") == "holds under conditions"
