@@ -105,7 +105,7 @@ STUDENT_LOSSES = (
                 F_.prefix_penalty, "advantage", {"k": TOP_K}),
     StudentLoss("jsd_and_ce", "JSD (β ½), and cross-entropy on the same answers",
                 "ms-swift before #6940", OWN_JSD, jsd_and_own_likelihood),
-    StudentLoss("served_at_0.7", "reverse KL, teacher served at temperature 0.7", "", OWN,
+    StudentLoss("served_cold", "reverse KL, teacher served at temperature 0.7", "", OWN,
                 _exact(reverse_kl), temperature=0.7),
     # On the dataset's answers.
     _on_dataset("sft", "SFT", "", DATA, cross_entropy, "logits"),
