@@ -19,6 +19,7 @@ from kd_lab.divergences import DIVERGENCES, get_divergence
 
 WHOLE = "sequence_reverse_kl"  # what --expect takes beside the divergences
 LATER = 1e-2
+AGAIN = 2**31  # to a seed: what one sample refuses must be refused by another
 
 
 @dataclass(frozen=True)
@@ -174,8 +175,10 @@ def examine(loss: Loss, seed: int = 0) -> Verdict:
 
 def _of_batches(loss: Loss, at: Situations, known: list[Candidate], seed: int) -> Verdict:
     """By sampling, since a token's gradient depends on the others of its batch."""
-    sampled = sampled_gradients(loss, at, seed)
-    named = name_gradients(sampled.mean, at, known, sampled)
+    named = _by_sampling(loss, at, known, seed)
+    if _complexity(named) > (False, 1, False, 0):  # gradients have heavier tails than a normal's
+        again = _by_sampling(loss, at, known, seed + AGAIN)
+        named = min(named, again, key=_complexity)
     words = (
         "a token's gradient depends on the other tokens of its batch: its name is by sampling, "
         f"{SIZE * BATCHES:,} tokens in each situation, and a right one is refused in "
@@ -183,6 +186,17 @@ def _of_batches(loss: Loss, at: Situations, known: list[Candidate], seed: int) -
     )
     findings = [Finding("batch", words), *of_name(named)]
     return Verdict(loss.form, loss.prefixes, loss, seed, named, None, "unknown", findings, {}, None)
+
+
+def _by_sampling(loss: Loss, at: Situations, known: list[Candidate], seed: int) -> Named:
+    sampled = sampled_gradients(loss, at, seed)
+    return name_gradients(sampled.mean, at, known, sampled)
+
+
+def _complexity(named: Named) -> tuple[bool, int, bool, int]:
+    """What a name takes: one divergence without settings is the simplest."""
+    settings = sum(len(candidate.settings) for candidate, _ in named.parts)
+    return not named.is_explained, len(named.parts), named.times is not None, settings
 
 
 def of_name(named: Named) -> list[Finding]:
