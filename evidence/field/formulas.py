@@ -36,6 +36,23 @@ def k3(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     return _mean((log_ratio.exp() - 1 - log_ratio).clamp(-10, 10), mask)
 
 
+def unclamped_k3(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    """r - 1 - log r with r = p(y)/q(y), differentiated; masked log-ratios are 0."""
+    log_ratio = torch.where(mask, teacher - student, 0)
+    return _mean(torch.expm1(log_ratio) - log_ratio, mask)
+
+
+def k3_advantage(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    """-(r - 1 - log r), in the advantage."""
+    log_ratio = teacher - student
+    return log_ratio - torch.expm1(log_ratio)
+
+
+def k1_to_go(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    """log p - log q of a word and of all that come after it, in the advantage."""
+    return ((teacher - student) * mask).flip(-1).cumsum(-1).flip(-1)
+
+
 def absolute(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     """|log q(y) - log p(y)|, differentiated."""
     return _mean((student - teacher).abs(), mask)
@@ -48,10 +65,11 @@ def prefix_penalty(
     *,
     student_logits: Tensor,
     teacher_logits: Tensor,
+    k: int = 6,
 ) -> Tensor:
     """Minus the top-k reverse KL of a prefix, in the advantage of its next token."""
     p, q = teacher_logits.log_softmax(-1), student_logits.log_softmax(-1)
-    top = q.topk(6).indices
+    top = q.topk(k).indices
     p, q = p.gather(-1, top), q.gather(-1, top)
     return -(q.exp() * (q - p)).sum(-1)
 
@@ -102,19 +120,6 @@ def uniform_outside(student: Tensor, top: Tensor, tokens: Tensor, labels: Tensor
     rest = torch.log1p(-top.exp().sum(-1, keepdim=True)) - torch.tensor(float(words)).log()
     p = rest.expand_as(q).scatter(-1, tokens, top)
     return _mean((p.exp() * (p - q)).sum(-1), labels != IGNORED)
-
-
-def torchtune_forward(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-    """-Σ p·log q over trained tokens."""
-    each = -(teacher.softmax(-1) * student.log_softmax(-1)).sum(-1)
-    return _mean(each, labels != IGNORED)
-
-
-def torchtune_reverse(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-    """-Σ q·log p + Σ q·log q over trained tokens."""
-    q = student.log_softmax(-1)
-    each = (q.exp() * (q - teacher.log_softmax(-1))).sum(-1)
-    return _mean(each, labels != IGNORED)
 
 
 def skew_reverse(student: Tensor, teacher: Tensor, labels: Tensor, lam: float = 0.1) -> Tensor:

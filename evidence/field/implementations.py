@@ -56,6 +56,7 @@ GKD = "trl/experimental/gkd/gkd_trainer.py"
 LIGER_JSD = "liger_kernel/chunked_loss/jsd_loss.py"
 VERL = "verl 0.9.0 (2026-08-22)"
 AREAL = "AReaL (2026-05-21)"
+TORCHTUNE = "torchtune 0.6.1"
 NEMO = "NeMo-RL 0.7.0 (2026-08-22)"
 
 IMPLEMENTATIONS = (
@@ -120,17 +121,21 @@ IMPLEMENTATIONS = (
         L.liger_jsd, "logits", "reverse_kl", {"settings": {"beta": 1.0, "hard": 0.0}},
     ),
     Implementation(
-        "torchtune (2026-04-23)", "ForwardKLLoss", "torchtune/modules/loss/kd_losses.py",
-        "forward KL", F.torchtune_forward, "logits", "forward_kl",
+        TORCHTUNE, "ForwardKLLoss", "torchtune/modules/loss/kd_losses.py",
+        "forward KL", L.torchtune_forward, "logits", "forward_kl",
     ),
     Implementation(
-        "torchtune (2026-04-23)", "ReverseKLLoss", "torchtune/modules/loss/kd_losses.py",
-        "reverse KL", F.torchtune_reverse, "logits", "reverse_kl",
+        TORCHTUNE, "ReverseKLLoss", "torchtune/modules/loss/kd_losses.py",
+        "reverse KL", L.torchtune_reverse, "logits", "reverse_kl",
     ),
     Implementation(
         VERL, "loss_mode k3 (default), as a loss", "verl/trainer/distillation/losses.py",
         "reverse KL", F.k3, "tokens", "reverse_kl",
         state="a comment beside it says that k2's gradient is the right one",
+    ),
+    Implementation(
+        "torchrl (2026-07-21)", "DistillationLoss, kl_direction reverse (default)",
+        "pytorch/rl #4038", "reverse KL", F.unclamped_k3, "tokens", "reverse_kl",
     ),
     Implementation(
         VERL, "loss_mode k2, as a loss", "verl/trainer/distillation/losses.py",
@@ -165,6 +170,11 @@ IMPLEMENTATIONS = (
     Implementation(
         "tinker-cookbook, slime, prime-rl, ms-swift OPD-RL", "k1 in the advantage",
         "tinker_cookbook/distillation/", "reverse KL", F.k1_advantage, "advantage", "reverse_kl",
+    ),
+    Implementation(
+        VERL, "loss_mode k3 in the reward (use_policy_gradient), its clamps left out",
+        "verl/trainer/distillation/losses.py",
+        "reverse KL", F.k3_advantage, "advantage", "reverse_kl",
     ),
     Implementation(
         "ms-swift 4.5.2, NeMo-RL 0.7.0", "forward KL, both renormalised on k",

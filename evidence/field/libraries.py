@@ -3,13 +3,18 @@
 A fused loss takes hidden states and heads. Logits are hidden states of an identity head.
 """
 
-from types import SimpleNamespace
+import importlib.util
+from functools import cache
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 IGNORED = -100
+# torchtune pins a torch of its own; this file of it needs torch alone.
+TORCHTUNE = Path("build/field/torchtune/modules/loss/kd_losses.py")
 
 
 def trl_gkd(student: Tensor, teacher: Tensor, labels: Tensor, beta: float = 0.5) -> Tensor:
@@ -138,8 +143,30 @@ def liger_jsd(
     loss = LigerFusedLinearJSDLoss(
         weight_hard_loss=hard, weight_soft_loss=1 - hard, beta=beta, compiled=False
     )
-    one = torch.eye(student.shape[-1], dtype=student.dtype)
-    return loss(student.flatten(0, 1), one, teacher.flatten(0, 1), one, labels.flatten())
+    ones = [torch.eye(logits.shape[-1], dtype=logits.dtype) for logits in (student, teacher)]
+    return loss(student.flatten(0, 1), ones[0], teacher.flatten(0, 1), ones[1], labels.flatten())
+
+
+def torchtune_forward(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+    """torchtune's ``ForwardKLLoss``."""
+    return _torchtune().ForwardKLLoss()(student.flatten(0, 1), teacher.flatten(0, 1), labels)
+
+
+def torchtune_reverse(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+    """torchtune's ``ReverseKLLoss``."""
+    return _torchtune().ReverseKLLoss()(student.flatten(0, 1), teacher.flatten(0, 1), labels)
+
+
+@cache
+def _torchtune() -> ModuleType:
+    if not TORCHTUNE.is_file():
+        raise ValueError(f"there is no {TORCHTUNE}: `make field` fetches torchtune 0.6.1")
+    spec = importlib.util.spec_from_file_location("torchtune_kd_losses", TORCHTUNE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _server(beta: float, tail: bool) -> tuple[Any, Any]:

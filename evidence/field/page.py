@@ -1,8 +1,13 @@
-"""FIELD.md, written from assets/results/field.json: no word of it is typed twice."""
+"""FIELD.md, written from assets/results/: no number of it is typed twice."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from evidence.field.students_section import students_section
+from evidence.field.trust_section import trust_section
+from evidence.field.words import sum_in_words
 
 INTRODUCTION = (Path(__file__).parent / "introduction.md").read_text(encoding="utf-8")
 FAMILIES = {
@@ -11,12 +16,24 @@ FAMILIES = {
     "tokens": "The sampled token, as a loss",
     "advantage": "The sampled token, in the advantage",
 }
+COMMANDS = {
+    "field": "field",
+    "field_students": "field_students runs/field_students",
+    "check_alarms": "check_alarms runs/check_alarms",
+}
+# What a finding is called beside a name that is right.
+BESIDES = {"padded rows": "rows that the student's head lacks get a logit of 0 there"}
 
 
-def write_page(found: Mapping[str, Any]) -> str:
-    """The page, of what ``evidence.field.measure`` found."""
+def write_page(results: Path) -> str:
+    """The page, of the files that ``python -m evidence`` has written to a folder.
+
+    Raises:
+        ValueError: one is missing; with the command that writes it.
+    """
+    found, students, alarms = (_read(results, name) for name in COMMANDS)
     entries = found["implementations"]
-    right = sum(not entry["objections"] for entry in entries)
+    right = sum(map(_is_as_said, entries))
     zero = sum(not entry["parts"] for entry in entries)
     run = sum(entry["is_run"] for entry in entries)
     libraries = found["versions"]["libraries"]
@@ -27,9 +44,18 @@ def write_page(found: Mapping[str, Any]) -> str:
         ).strip()
     ]  # fmt: skip
     for form, title in FAMILIES.items():
-        parts.append(f"## {title}")
+        parts.append(f"### {title}")
         parts.append(_table([entry for entry in entries if entry["form"] == form]))
+    parts += [students_section(students), trust_section(alarms)]
     return "\n\n".join(parts) + "\n"
+
+
+def _read(results: Path, name: str) -> dict[str, Any]:
+    path = results / f"{name}.json"
+    if not path.is_file():
+        raise ValueError(f"there is no {path}: `python -m evidence {COMMANDS[name]}` writes it")
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
 def _table(entries: list[Mapping[str, Any]]) -> str:
@@ -48,23 +74,30 @@ def _table(entries: list[Mapping[str, Any]]) -> str:
 
 
 def _name(entry: Mapping[str, Any]) -> str:
-    """What the gradient is, in the page's words; bold where it is not what is said."""
+    """What the gradient is, in the field's words; bold where it is not what is said."""
     if not entry["parts"]:
         name = "nothing: it is zero on average"
     elif entry["is_explained"]:
-        parts = []
-        for part in entry["parts"]:
-            settings = ", ".join(f"{key} {value:g}" for key, value in part["settings"].items())
-            times = "" if abs(part["coefficient"] - 1) < 5e-3 else f"{part['coefficient']:.3g} × "
-            parts.append(times + part["name"] + (f" ({settings})" if settings else ""))
-        name = " + ".join(parts)
+        name = sum_in_words(entry["parts"])
     else:
         low, high = min(entry["lengths"]), max(entry["lengths"])
         name = (
             f"no known loss: the nearest leaves {100 * entry['unexplained']:.0f}% of it; "
             f"{low:.2g} to {high:.2g} times as long as reverse KL's"
         )
-    return f"**{name}**" if entry["objections"] else name
+    besides = [
+        BESIDES[finding["name"]]
+        for finding in entry["findings"]
+        if finding["is_fault"] and finding["name"] in BESIDES
+    ]
+    name = name if _is_as_said(entry) else f"**{name}**"
+    return "; ".join([name, *dict.fromkeys(besides)])
+
+
+def _is_as_said(entry: Mapping[str, Any]) -> bool:
+    """Whether its gradient has the name that is said; it may have other faults."""
+    faults = {finding["words"] for finding in entry["findings"] if finding["is_fault"]}
+    return {*entry["objections"]} <= faults
 
 
 def _ends(entry: Mapping[str, Any]) -> str:

@@ -48,6 +48,10 @@ class PaddedBatch:
             *(part[order] for part in (self.student, self.teacher, self.tokens, self.trained))
         )
 
+    def without(self, word: int) -> "PaddedBatch":
+        """With no token from this word on."""
+        return replace(self, tokens=self.tokens % word)
+
     def padded(self, left: int, right: int) -> "PaddedBatch":
         """With more positions that are not trained, and other numbers there."""
 

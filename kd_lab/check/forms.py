@@ -12,6 +12,7 @@ The sum runs over all words, so that it is exact.
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -79,13 +80,21 @@ class Loss:
 
     def takes(self, name: str) -> bool:
         """Whether the function has a parameter of this name."""
-        return name in _parameters(self.function)
+        return name in self.parameters
 
-    @property
+    @cached_property
+    def parameters(self) -> dict[str, inspect.Parameter]:
+        """Of the function, by name; read once, since a loss is called thousands of times."""
+        try:
+            return dict(inspect.signature(self.function).parameters)
+        except (TypeError, ValueError):  # a builtin, or a module without a signature
+            return {}
+
+    @cached_property
     def takes_labels(self) -> bool:
         """Whether it is told which positions are trained."""
         given = {*self.settings, *(BESIDES if self.samples else ())}
-        return _positional(self.function, given) >= (4 if self.form == "topk" else 3)
+        return _positional(self.parameters, given) >= (4 if self.form == "topk" else 3)
 
     def of_logits(self, student: Tensor, teacher: Tensor, labels: Tensor, **more: Any) -> Tensor:
         """The value at logits [B, T, V] and labels [B, T] that are shifted already.
@@ -188,16 +197,9 @@ def _gradient(value: Tensor, to: Tensor) -> Tensor:
     return torch.zeros_like(to) if found is None else found.detach()
 
 
-def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    try:
-        return dict(inspect.signature(function).parameters)
-    except (TypeError, ValueError):  # a builtin, or a module without a signature
-        return {}
-
-
-def _positional(function: Callable[..., Any], given: set[str]) -> int:
+def _positional(of: dict[str, inspect.Parameter], given: set[str]) -> int:
     """How many arguments it takes by position, without those that are given by name."""
-    parameters = _parameters(function).values()
+    parameters = of.values()
     if not parameters or any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return 4
     by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

@@ -42,6 +42,7 @@ class Step(NamedTuple):
     rows: list[list[int]]  # the token ids that it trained on, without padding
     gradient: Tensor  # of all weights, one vector, float64
     start: "PreTrainedModel"  # the student before the step
+    rows_a_pass: int  # of a micro-batch
 
 
 def check_trainer(build: Callable[..., Any], seed: int = 0) -> Verdict:
@@ -71,9 +72,45 @@ def check_trainer(build: Callable[..., Any], seed: int = 0) -> Verdict:
         findings.append(Finding("ignored", f"it trains {where}", True))
     words = {"tokens": "a mean over trained tokens", "rows": "a mean of each row's mean"}[how]
     findings.append(Finding("division", words))
+    findings += _cut(build, tokenizer, teacher, seed, step, named, where, how)
     written = sum(_answer(row, prompts, tokenizer.eos_token_id) is not None for row in step.rows)
     findings.append(Finding("rows", f"{written} rows were read, of {len(prompts)} conversations"))
     return Verdict("trainer", "", None, seed, named, None, how, findings + of_name(named), {}, None)
+
+
+def _cut(
+    build: Callable[..., Any],
+    tokenizer: "PreTrainedTokenizerBase",
+    teacher: Any,
+    seed: int,
+    step: Step,
+    named: Named,
+    where: str,
+    how: str,
+) -> list[Finding]:
+    """Whether a step of as many rows, in micro-batches of another size, has the same gradient.
+
+    Nothing is said of a trainer that can not be cut after it is built.
+    """
+    if named.is_zero or not named.is_explained:
+        return []
+    rows = 1 if step.rows_a_pass > 1 else ROWS
+    try:
+        prompts, other = _one_step(build, tokenizer, teacher, seed, rows)
+    except (RuntimeError, ValueError, TypeError, AttributeError):
+        return []
+    if other.rows_a_pass == step.rows_a_pass or len(other.rows) != len(step.rows):
+        return []
+    gradients_of = _gradients_of(other, teacher, prompts, tokenizer.eos_token_id, where, how)
+    expected = torch.stack([c * gradients_of(candidate)[0] for candidate, c in named.parts]).sum(0)
+    found, cut = other.gradient, f"micro-batches of {rows}, not {step.rows_a_pass}"
+    if (found - expected).norm() < named.tolerance * expected.norm():
+        return [Finding("micro-batches", f"in {cut}, it takes the same step")]
+    times = float(found @ expected / expected.square().sum())
+    words = f"its gradient changes with the cut: in {cut}"
+    if (found - times * expected).norm() < named.tolerance * found.norm():
+        words += f", it is {times:.3g} times as long"
+    return [Finding("micro-batches", words, True)]
 
 
 def _model(tokenizer: "PreTrainedTokenizerBase", width: int, seed: int) -> "PreTrainedModel":
@@ -99,8 +136,13 @@ def _model(tokenizer: "PreTrainedTokenizerBase", width: int, seed: int) -> "PreT
 
 
 def _one_step(
-    build: Callable[..., Any], tokenizer: "PreTrainedTokenizerBase", teacher: Any, seed: int
+    build: Callable[..., Any],
+    tokenizer: "PreTrainedTokenizerBase",
+    teacher: Any,
+    seed: int,
+    rows_a_pass: int | None = None,
 ) -> tuple[list[list[int]], Step]:
+    """The prompts, and the step; in micro-batches as it was built, or of so many rows."""
     from datasets import Dataset
     from transformers import TrainerCallback
 
@@ -132,6 +174,8 @@ def _one_step(
             raise ValueError(f"a trainer comes of {BUILD}, not a {type(trainer).__name__}")
         for name, value in {"max_steps": 1, "max_grad_norm": 0.0, "save_strategy": "no"}.items():
             setattr(trainer.args, name, value)  # a clipped gradient has another length
+        if rows_a_pass is not None:
+            _cut_into(trainer, rows_a_pass)
         trainer.add_callback(Reader())
         handle = student.get_input_embeddings().register_forward_hook(keep)
         try:
@@ -146,7 +190,15 @@ def _one_step(
         for row in batch
     ]
     vector = torch.cat([gradients[name].double().flatten() for name, _ in start.named_parameters()])
-    return prompts, Step(rows, vector, start.double())
+    return prompts, Step(rows, vector, start.double(), trainer.args.per_device_train_batch_size)
+
+
+def _cut_into(trainer: Any, rows: int) -> None:
+    """As many rows a step, in micro-batches of another size."""
+    args = trainer.args
+    passes = args.per_device_train_batch_size * args.gradient_accumulation_steps // rows
+    args.per_device_train_batch_size, args.gradient_accumulation_steps = rows, max(1, passes)
+    trainer._train_batch_size = rows  # read once, when a trainer is made
 
 
 def _prompt(tokenizer: "PreTrainedTokenizerBase", messages: list[dict[str, str]]) -> list[int]:
@@ -173,6 +225,19 @@ def _name(
     thorough: bool,
 ) -> Named:
     """The name of the step's gradient, if these positions are trained in this manner."""
+    gradients_of = _gradients_of(step, teacher, prompts, end, where, how)
+    return name_vectors(step.gradient[None], candidates(), gradients_of, thorough=thorough)
+
+
+def _gradients_of(
+    step: Step,
+    teacher: "PreTrainedModel",
+    prompts: list[list[int]],
+    end: int,
+    where: str,
+    how: str,
+) -> Callable[[Candidate], Tensor]:
+    """Of a candidate the exact gradient [1, M] on the step's rows."""
     student_logits, teacher_logits, targets, weights = [], [], [], []
     for row in step.rows:
         answer = _answer(row, prompts, end)
@@ -208,4 +273,4 @@ def _name(
         found = torch.autograd.grad(logits, parameters, toward, retain_graph=True)
         return torch.cat([part.flatten() for part in found])[None]
 
-    return name_vectors(step.gradient[None], candidates(), gradients_of, thorough=thorough)
+    return gradients_of

@@ -7,6 +7,7 @@ import pytest
 
 from evidence.field.implementations import IMPLEMENTATIONS
 from evidence.field.page import write_page
+from evidence.field.words import in_words, sum_in_words
 from kd_lab.check import check_loss
 
 ROOT = Path(__file__).parents[3]
@@ -38,6 +39,15 @@ def test_what_a_loss_of_the_field_optimises(what, name):
     assert named(what) == name
 
 
+def test_names_are_the_field_s_own():
+    parts = [
+        {"name": "jensen_shannon", "settings": {"beta": 0.1}, "coefficient": 2.0},
+        {"name": "skew_forward_kl", "settings": {"alpha": 0.1}, "coefficient": -1.0},
+    ]
+    assert sum_in_words(parts) == "2 × generalised JSD (β 0.1) minus skew forward KL (α 0.1)"
+    assert in_words("reverse_kl, truncated") == "reverse KL, truncated"
+
+
 def test_each_family_and_at_least_fourteen_losses_are_there():
     assert {one.form for one in IMPLEMENTATIONS} == {"logits", "topk", "tokens", "advantage"}
     assert len(IMPLEMENTATIONS) >= 14
@@ -46,6 +56,6 @@ def test_each_family_and_at_least_fourteen_losses_are_there():
 
 def test_the_page_is_what_the_results_say():
     found = json.loads((ROOT / "assets/results/field.json").read_text())
-    assert (ROOT / "FIELD.md").read_text() == write_page(found)
+    assert (ROOT / "FIELD.md").read_text() == write_page(ROOT / "assets/results")
     measured = [(entry["project"], entry["what"]) for entry in found["implementations"]]
     assert measured == [(one.project, one.what) for one in IMPLEMENTATIONS]

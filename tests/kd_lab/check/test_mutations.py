@@ -3,7 +3,7 @@
 import pytest
 
 from kd_lab.check import assert_optimises, check_loss
-from tests.helpers.losses import FAULTS, RIGHT
+from tests.helpers.changed_losses import FAULTS, RIGHT
 
 
 @pytest.mark.parametrize("case", RIGHT.values(), ids=RIGHT)

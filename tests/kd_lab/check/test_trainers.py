@@ -47,7 +47,8 @@ STUDENT = {"prefixes": "student", "max_new_tokens": 12, "alpha": 1.0}
     ids=["token_rkl", "sft", "adaptive", "warm", "gkd"],
 )
 def test_our_trainers_optimise_what_they_say(build, expected, settings):
-    assert_optimises(build, expected, form="trainer", expected_settings=settings)
+    verdict = assert_optimises(build, expected, form="trainer", expected_settings=settings)
+    assert any("it takes the same step" in finding.words for finding in verdict.findings)
 
 
 def test_shares_are_measured():

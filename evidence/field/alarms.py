@@ -1,0 +1,114 @@
+"""How far ``kd-lab check`` can be trusted: false alarms over seeds, and faults put into losses.
+
+The losses are those of its tests. A loss whose rows depend on one another is named by sampling, and
+so a right one is refused at times. All others are exact: what holds for one seed holds for all.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import beta
+
+from kd_lab.check import check_loss
+from kd_lab.check.sampling import LEVEL
+from kd_lab.files import write_text
+from kd_lab.runs.versions import run_versions
+from tests.helpers.changed_losses import FAULTS, RIGHT
+from tests.helpers.losses import Case
+
+SEEDS = 200
+SAMPLED = "a baseline of the batch's mean"  # of the right losses the one that must be sampled
+CONFIDENCE = 0.95
+
+
+def measure(runs: Path, seeds: Sequence[int] = range(SEEDS)) -> dict[str, Any]:
+    """Check what is not checked yet.
+
+    Args:
+        runs: a folder for what is done; what is there is not repeated.
+        seeds: of the loss that is named by sampling.
+    """
+    runs.mkdir(parents=True, exist_ok=True)
+    done = _Done(runs / "done.json")
+    faults = [{"fault": name, **done.get(name, lambda c=case: _fault(c))}
+              for name, case in FAULTS.items()]  # fmt: skip
+    right = [{"loss": name, **done.get(name, lambda c=case: _right(c, 0))}
+             for name, case in RIGHT.items()]  # fmt: skip
+    sampled = [
+        done.get(f"{SAMPLED}, seed {seed}", lambda s=seed: _right(RIGHT[SAMPLED], s))
+        for seed in seeds
+    ]
+    alarms = sum(bool(one["objections"]) for one in sampled)
+    return {
+        "versions": run_versions({"seed": 0}),
+        "faults": faults,
+        "right": right,
+        "sampled": {
+            "loss": SAMPLED,
+            "seeds": len(sampled),
+            "alarms": alarms,
+            "level": LEVEL,
+            "confidence": CONFIDENCE,
+            "rate": alarms / len(sampled),
+            **clopper_pearson(alarms, len(sampled)),
+        },
+        "seconds": done.seconds,
+    }
+
+
+def clopper_pearson(alarms: int, of: int) -> dict[str, float]:
+    """The exact interval of a rate."""
+    outside = (1 - CONFIDENCE) / 2
+    return {
+        "low": float(beta.ppf(outside, alarms, of - alarms + 1)) if alarms else 0.0,
+        "high": float(beta.ppf(1 - outside, alarms + 1, of - alarms)) if alarms < of else 1.0,
+    }
+
+
+def _fault(case: Case) -> dict[str, Any]:
+    """What is said of a loss with a fault, and whether that is right."""
+    how = {name: value for name, value in case.how.items() if name != "expected"}
+    verdict = check_loss(case.function, **how)
+    said = [verdict.line, *(finding.words for finding in verdict.findings)]
+    right = [words for words in said if case.expected in words]
+    return {"form": verdict.form, "said": (right or said)[0], "is_right": bool(right)}
+
+
+def _right(case: Case, seed: int) -> dict[str, Any]:
+    """What is objected to a loss that is right."""
+    how: dict[str, Any] = dict(case.how)
+    settings = how.pop("expected_settings", {})
+    verdict = check_loss(case.function, seed=seed, **how)
+    return {
+        "form": verdict.form,
+        "expected": case.expected,
+        "objections": verdict.objections(case.expected, **settings),
+    }
+
+
+class _Done:
+    """What was checked, in one file; and how long it took, in seconds of the processor."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.found: dict[str, Mapping[str, Any]] = (
+            json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        )
+
+    @property
+    def seconds(self) -> float:
+        return sum(one["seconds"] for one in self.found.values())
+
+    def get(self, name: str, check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What is said under a name; checked where it is not there."""
+        if name not in self.found:
+            began = time.process_time()
+            said = check()
+            self.found[name] = {"said": said, "seconds": time.process_time() - began}
+            write_text(self.path, json.dumps(self.found, ensure_ascii=False, indent=1) + "\n")
+        said = self.found[name]["said"]
+        assert isinstance(said, dict)
+        return said

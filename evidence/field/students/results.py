@@ -1,0 +1,100 @@
+"""All students of the comparison: a file a loss, then assets/results/field_students.json."""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import t as student_t
+
+from evidence.field.students import training
+from evidence.field.students.language import Students
+from evidence.field.students.losses import STUDENT_LOSSES, TOP_K
+from kd_lab.files import write_text
+from kd_lab.runs.versions import run_versions
+
+LEVEL = 0.95
+MEASURES = ("precision", "coverage", "forward_kl", "reverse_kl")
+SETTINGS = {
+    "seeds": training.SEEDS, "start_steps": training.START_STEPS, "steps": training.STEPS,
+    "batch": training.BATCH, "start_rate": training.FAST, "rate": training.SLOW, "k": TOP_K,
+}  # fmt: skip
+
+
+def measure(runs: Path) -> dict[str, Any]:
+    """Train whoever is not there yet, and compare.
+
+    Args:
+        runs: a folder with a file a loss; one that is there, with these settings, is not repeated.
+    """
+    training.one_thread()
+    runs.mkdir(parents=True, exist_ok=True)
+    teacher = _run(runs / "teacher.json", training.of_teacher)
+    start = _run(runs / "start.json", lambda: _become(training.starts()))
+    found = {
+        loss.key: _run(runs / f"{loss.key}.json", lambda loss=loss: _become(training.train(loss)))
+        for loss in STUDENT_LOSSES
+    }
+    return {
+        "versions": run_versions({"seed": 0}),
+        "settings": SETTINGS | {"level": LEVEL},
+        "seconds": sum(run["seconds"] for run in [teacher, start, *found.values()]),
+        "teacher": teacher["measures"],
+        "start": {name: _interval(start["measures"][name]) for name in MEASURES},
+        "losses": [
+            {
+                "key": loss.key,
+                "what": loss.what,
+                "who": loss.who,
+                "control": loss.control,
+                "prefixes": loss.prefixes,
+                **_compared(found[loss.key]["measures"], found[loss.control]["measures"]),
+            }
+            for loss in STUDENT_LOSSES
+        ],
+    }
+
+
+def _become(students: Students) -> dict[str, list[float]]:
+    return training.measure(students.distributions())
+
+
+def _run(path: Path, of: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    """A run's file; made where it is not there."""
+    if path.is_file():
+        run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if run["settings"] == SETTINGS:
+            return run
+    began = time.process_time()
+    measures = of()
+    run = {
+        "settings": SETTINGS, "seconds": time.process_time() - began, "measures": measures,
+    }  # fmt: skip
+    write_text(path, json.dumps(run, indent=1) + "\n")
+    means = ", ".join(f"{name} {np.mean(values):.3g}" for name, values in measures.items())
+    print(f"{path.stem} ({run['seconds']:.0f} s): {means}", flush=True)
+    return run
+
+
+def _compared(
+    mine: Mapping[str, Sequence[float]], control: Mapping[str, Sequence[float]]
+) -> dict[str, Any]:
+    """Means over seeds; and by seed, since a loss and its control have the same starts."""
+    return {
+        "measures": {name: _interval(mine[name]) for name in MEASURES},
+        "against_control": {
+            name: _interval([a - b for a, b in zip(mine[name], control[name], strict=True)])
+            for name in MEASURES
+        },
+    }
+
+
+def _interval(values: Sequence[float]) -> dict[str, Any]:
+    """A mean over seeds with its t-interval."""
+    x = np.asarray(values)
+    spread = x.std(ddof=1) / len(x) ** 0.5
+    half = float(student_t.ppf((1 + LEVEL) / 2, len(x) - 1) * spread)
+    mean = float(x.mean())
+    return {"mean": mean, "low": mean - half, "high": mean + half, "values": x.tolist()}
