@@ -6,6 +6,7 @@ PYTHON ?= python3
 VENV ?= .venv
 VLLM_VENV ?= .venv-vllm
 TORCH ?=
+DEVICE ?= cuda
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 INSTALL := $(PIP) install --constraint constraints.txt
@@ -20,7 +21,7 @@ ifneq ($(filter-out cpu,$(TORCH)),)
 $(error TORCH is $(TORCH); it can be cpu, or unset for the build that PyPI has)
 endif
 
-.PHONY: help demo demo-smol tiny smol test test-vllm hardening lint figures audit evidence \
+.PHONY: help demo demo-smol tiny smol gpu test test-vllm hardening lint figures audit evidence \
 	claims field site browser notebooks bench check-installs lock clean
 
 help:  ## this list
@@ -89,7 +90,7 @@ test-vllm: $(VLLM_VENV)/.ready  ## vLLM's answers against transformers' (4 GB mo
 	VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=0-1 \
 		$(VLLM_VENV)/bin/python -m pytest tests/kd_lab/rollout/vllm_engine_check.py
 
-hardening: $(VENV)/.dev  ## damages, kills, two writers, odd names, splits, by the hundred (an hour)
+hardening: $(VENV)/.dev  ## damages, kills, Ctrl-C, full disks, two writers, splits, by the hundred (an hour)
 	OMP_NUM_THREADS=1 $(PY) -m tests.hardening --json assets/results/hardening.json
 
 lint: $(VENV)/.dev  ## formatting, lint and types
@@ -108,6 +109,9 @@ bench: smol $(VENV)/.dev  ## our speed against peers, as ratios measured in one 
 		--json assets/results/bench_fused_loss_bfloat16.json
 	$(PY) benchmarks/traffic.py --json assets/results/traffic.json
 	$(PY) benchmarks/training_step.py --json assets/results/bench_training_step.json
+
+gpu: $(VENV)/.dev  ## all that a GPU must show, in 25 minutes on one H100 (DEVICE=cpu: in small, without)
+	$(PY) -m benchmarks.gpu --device $(DEVICE) $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
 
 check-installs: $(UV)  ## resolve every install on every platform and Python, as a stranger's machine would
 	$(PY) .ci/check_installs.py

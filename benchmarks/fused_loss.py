@@ -4,17 +4,14 @@
     python benchmarks/fused_loss.py --dtype bfloat16 --no-figure
     python benchmarks/fused_loss.py --tokens 256 --vocab 32000 --repeats 5
 
-floor     the four bare matrix products that any such loss needs, at the chunk size fastest for them
-ours      kd_lab's fused loss at its one default chunk size; forward KL, alpha 0.5
-liger     Liger's LigerFusedLinearJSDLoss (beta 0, both parts), at the chunk size fastest for it
-trl_kernel  TRL's ChunkedDivergenceFunction (beta 0), which has no cross-entropy part
-trl_gkd   TRL's GKDTrainer.generalized_jsd_loss (beta 0) on whole logits, no cross-entropy part
-dense     the plain way: whole logits, log_softmax, kd_lab.divergences.forward_kl, autograd
-dense_kl_div  the leanest plain way: the same with F.kl_div
+contenders.py says what each of them is: the four bare products (floor), kd_lab's loss (ours), those
+of Liger and TRL, and whole logits (dense). Floor and Liger run at the chunk size fastest for them.
 
 Every contender runs forward and backward to the student's hidden states and head. Runs are
-interleaved, and medians are compared, since machines drift. Peak memory is the process's high-water
-mark, reset before each run, above what was there before and without the two gradients themselves.
+interleaved, and medians are compared, since machines drift: a ratio has its range over the repeats,
+and differs more between processors. Peak memory is the process's high-water mark, reset before each
+run, above what was there before and without the two gradients, which are the same for all. Liger's
+LigerFusedLinearKLDivLoss needs Triton and so a GPU: ``make gpu ONLY=loss_speed`` meets it.
 """
 
 import argparse
@@ -28,116 +25,43 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from liger_kernel.chunked_loss import LigerFusedLinearJSDLoss
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from torch import Tensor
-from trl.experimental.gkd import GKDTrainer
-from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 
-from kd_lab.divergences import DIVERGENCES, Divergence, forward_kl
+from benchmarks.contenders import (
+    STUDENT_WIDTH,
+    TEACHER_WIDTH,
+    Inputs,
+    dense,
+    floor,
+    kl_div,
+    liger,
+    ours,
+    trl_gkd,
+    trl_kernel,
+)
+from kd_lab.divergences import DIVERGENCES, forward_kl
 from kd_lab.files import whole_file, write_text
-from kd_lab.loss import CHUNK_SIZE, fused_linear_distillation_loss
+from kd_lab.loss import CHUNK_SIZE
 from toy.script import run_script
 
-STUDENT_WIDTH, TEACHER_WIDTH = 896, 1536  # Qwen2.5-0.5B and 1.5B
 CONTENDERS = ("floor", "ours", "liger", "trl_kernel", "trl_gkd", "dense", "dense_kl_div")
 CHUNKS = (64, 128, 256, 512, 1024)
 MIB = 2**20
 Run = Callable[[], None]
 
 
-class Inputs:
-    """A student's and a teacher's last hidden states and heads, as after initialisation."""
-
-    def __init__(self, tokens: int, vocab: int, dtype: torch.dtype) -> None:
-        torch.manual_seed(0)
-        self.labels = torch.randint(0, vocab, (tokens,))
-        self.student_hidden = torch.randn(tokens, STUDENT_WIDTH).to(dtype).requires_grad_()
-        self.teacher_hidden = torch.randn(tokens, TEACHER_WIDTH).to(dtype)
-        self.student_head = (torch.randn(vocab, STUDENT_WIDTH) / STUDENT_WIDTH**0.5).to(dtype)
-        self.student_head.requires_grad_()
-        self.teacher_head = (torch.randn(vocab, TEACHER_WIDTH) / TEACHER_WIDTH**0.5).to(dtype)
-
-    def clear(self) -> None:
-        self.student_hidden.grad = self.student_head.grad = None
-        gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)  # or what one run has freed would serve the next
-
-    def logits(self) -> tuple[Tensor, Tensor]:
-        with torch.no_grad():
-            teacher = self.teacher_hidden @ self.teacher_head.t()
-        return self.student_hidden @ self.student_head.t(), teacher
-
-
-def floor(data: Inputs, chunk_size: int) -> None:
-    hidden, head = data.student_hidden.detach(), data.student_head.detach()
-    hidden_grad, head_grad = torch.empty_like(hidden), torch.empty_like(head)
-    student, teacher = (hidden.new_empty(chunk_size, len(head)) for _ in range(2))
-    for start in range(0, len(hidden), chunk_size):
-        some = slice(start, start + chunk_size)
-        size = len(hidden[some])
-        torch.mm(hidden[some], head.t(), out=student[:size])
-        torch.mm(data.teacher_hidden[some], data.teacher_head.t(), out=teacher[:size])
-        torch.mm(student[:size], head, out=hidden_grad[some])
-        head_grad.addmm_(student[:size].t(), hidden[some], beta=0 if start == 0 else 1)
-    data.student_hidden.grad, data.student_head.grad = hidden_grad, head_grad
-
-
-def ours(data: Inputs, divergence: str = "forward_kl") -> None:
-    fused_linear_distillation_loss(
-        data.student_hidden, data.student_head, data.teacher_hidden, data.teacher_head,
-        data.labels, divergence=divergence,
-    ).loss.backward()  # fmt: skip
-
-
-def liger(data: Inputs, chunk_size: int) -> None:
-    loss = LigerFusedLinearJSDLoss(beta=0.0, compiled=False, chunk_size=chunk_size)
-    loss(
-        data.student_hidden, data.student_head, data.teacher_hidden, data.teacher_head, data.labels
-    ).backward()
-
-
-def trl_kernel(data: Inputs) -> None:
-    per_token, _ = ChunkedDivergenceFunction.apply(
-        data.student_hidden, data.student_head, None,
-        data.teacher_hidden, data.teacher_head, None, 0.0,
-    )  # fmt: skip
-    per_token.mean().backward()
-
-
-def trl_gkd(data: Inputs) -> None:
-    student, teacher = data.logits()
-    labels = data.labels[None]
-    GKDTrainer.generalized_jsd_loss(student[None], teacher[None], labels, beta=0.0).backward()
-
-
-def dense(data: Inputs, divergence: Divergence = forward_kl) -> None:
-    student, teacher = data.logits()
-    student, teacher = student.float(), teacher.float()
-    mean = divergence(teacher.log_softmax(-1), student.log_softmax(-1)).mean()
-    (0.5 * mean + 0.5 * F.cross_entropy(student, data.labels)).backward()
-
-
-def kl_div(teacher_logp: Tensor, student_logp: Tensor) -> Tensor:
-    return F.kl_div(student_logp, teacher_logp, log_target=True, reduction="none").sum(-1)
-
-
 def measure(data: Inputs, run: Run) -> tuple[float, float]:
     """Seconds, and the peak MiB above the inputs and the gradients."""
     data.clear()
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # or what one run has freed would serve the next
     before = high_water_mark(reset=True)
     start = time.perf_counter()
     run()
     seconds = time.perf_counter() - start
-    gradients = sum(
-        tensor.grad.numel() * tensor.grad.element_size()
-        for tensor in (data.student_hidden, data.student_head)
-        if tensor.grad is not None
-    )
-    return seconds, (high_water_mark() - before - gradients) / MIB
+    return seconds, (high_water_mark() - before - data.gradient_bytes) / MIB
 
 
 def high_water_mark(reset: bool = False) -> int:
@@ -207,6 +131,11 @@ def compare(tokens: int, vocab: int, dtype: torch.dtype, repeats: int) -> dict:
                 measured[name].append(measure(data, run))
                 advance()
     seconds = {name: [run[0] for run in runs] for name, runs in measured.items()}
+    ratios = {
+        name: [mine / other for mine, other in zip(seconds["ours"], seconds[name], strict=True)]
+        for name in CONTENDERS
+        if name != "ours"
+    }
     return {
         "settings": {
             "tokens": tokens,
@@ -223,13 +152,8 @@ def compare(tokens: int, vocab: int, dtype: torch.dtype, repeats: int) -> dict:
         "peak_mib": {
             name: statistics.median(run[1] for run in measured[name]) for name in CONTENDERS
         },
-        "ours_over": {
-            name: statistics.median(
-                mine / other for mine, other in zip(seconds["ours"], seconds[name], strict=True)
-            )
-            for name in CONTENDERS
-            if name != "ours"
-        },
+        "ours_over": {name: statistics.median(found) for name, found in ratios.items()},
+        "ours_over_range": {name: [min(found), max(found)] for name, found in ratios.items()},
         "over_floor": {
             name: statistics.median(
                 run / least for run, least in zip(seconds[name], seconds["floor"], strict=True)
@@ -287,19 +211,19 @@ def show(result: dict) -> None:
     settings = result["settings"]
     table = Table(
         title=f"{settings['tokens']} tokens, {settings['vocab']:,} words, {settings['dtype']}, "
-        f"{settings['threads']} threads, median of {settings['repeats']}"
+        f"{settings['threads']} threads of {settings['processor']}, {settings['repeats']} repeats"
     )
     for column in ("forward KL, alpha 0.5", "seconds", "x floor", "ours / it", "MiB", "ours / it"):
         table.add_column(column, justify="left" if column.startswith("forward") else "right")
     for name, seconds in result["time"].items():
-        peak, ratio = result["peak_mib"][name], result["ours_over"].get(name)
+        peak, ratios = result["peak_mib"][name], result["ours_over_range"].get(name)
         table.add_row(
             name,
             f"{seconds:.2f}",
             f"{result['over_floor'][name]:.2f}",
-            f"{ratio:.2f}" if ratio else "",
+            "–".join(f"{ratio:.2f}" for ratio in ratios) if ratios else "",
             f"{peak:,.0f}",
-            f"{result['peak_mib']['ours'] / peak:.2f}" if ratio else "",
+            f"{result['peak_mib']['ours'] / peak:.2f}" if ratios else "",
         )
     console = Console()
     console.print(table)

@@ -40,12 +40,12 @@ class MemoryTrace(TorchDispatchMode):
         super().__init__()
         self.moments: list[Moment] = []
         self._alive: Counter[str] = Counter()
-        self._known: set[int] = set()  # storages seen, by the address of their memory
+        self._known: set[int] = set()  # storages seen, by their address; fake ones have one too
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         given = {
-            leaf.untyped_storage().data_ptr()
+            leaf.untyped_storage()._cdata
             for leaf in tree_leaves((args, kwargs))
             if isinstance(leaf, Tensor)
         }
@@ -59,7 +59,7 @@ class MemoryTrace(TorchDispatchMode):
 
     def _count(self, tensor: Tensor, name: str, given: set[int]) -> None:
         storage = tensor.untyped_storage()
-        address, size = storage.data_ptr(), storage.nbytes()
+        address, size = storage._cdata, storage.nbytes()
         if not size or address in given or address in self._known:  # in place, a view, or counted
             return
         self._known.add(address)

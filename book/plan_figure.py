@@ -6,18 +6,19 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from kd_lab.house_style import house_style
-from kd_lab.planning.planned_run import GB, Job, plan_memory
+from kd_lab.planning.planned_memory import plan_memory
+from kd_lab.planning.planned_run import GB, Job
 
-# Name, colour, hatching, and the parts of kd_lab.planning.planned_run.Memory that it adds up.
+# Name, colour, hatching, and the parts of kd_lab.planning.planned_memory.Memory that it adds up.
 GROUPS = (
     ("student: weights, gradients, AdamW", "#D55E00", "///", (
         "student's weights", "gradients", "AdamW", "float32 copy of the weights",
-        "bfloat16 copy of the weights", "LoRA's weights",
+        "LoRA's weights",
     )),
     ("teacher's weights", "#0072B2", "", ("teacher's weights",)),
-    ("buckets, gathered weights, CUDA", "#BFBFBF", "", (
-        "DDP's buckets", "DeepSpeed's buckets", "weights gathered for a layer",
-        "CUDA, cuBLAS, NCCL",
+    ("buckets, gathered weights, CUDA, vLLM", "#BFBFBF", "", (
+        "DDP's buckets", "DeepSpeed's buckets", "DeepSpeed's bucket",
+        "weights gathered for a layer", "CUDA, cuBLAS, NCCL", "vLLM",
     )),
     ("activations and logits, or what a writing model holds", "#E69F00", "...", ()),
 )  # fmt: skip

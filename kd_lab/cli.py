@@ -3,7 +3,7 @@
     kd-lab train --config tiny/token_fkl                     # a recipe of the package, by name
     kd-lab train --config mine.yaml --learning_rate 5e-6     # or a file; what comes after it wins
     kd-lab recipe                                            # lists the recipes of the package
-    accelerate launch --config_file "$(kd-lab recipe accelerate/zero3)" \\
+    accelerate launch --config_file "$(kd-lab recipe accelerate/zero2)" \\
         -m kd_lab train --config qwen2.5/token_fkl
 
 Each command is a module with ``ARGUMENTS``, its dataclasses, and ``run(*arguments)``. This file
@@ -23,8 +23,15 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
 from kd_lab.interrupts import heard_everywhere
-from kd_lab.option_values import check_empty, check_mappings, finite, mapping_of, takes_mapping
-from kd_lab.recipe import check_recipe, did_you_mean, find_recipe, read_recipe
+from kd_lab.option_values import (
+    check_empty,
+    check_mappings,
+    expand_home,
+    finite,
+    mapping_of,
+    takes_mapping,
+)
+from kd_lab.recipe import check_recipe, did_you_mean, find_recipe, kinds, read_recipe
 from kd_lab.refusals import TRACEBACK, refusal, stopped
 from kd_lab.terminal import end_progress_bars, take_any_text, waiting
 
@@ -165,6 +172,7 @@ def parse(command: str, words: Sequence[str], tell: bool = False) -> tuple[Any, 
     if left_over:
         raise ValueError(f"unexpected {left_over[0]!r}: every value follows its --option")
     check_empty(arguments)
+    expand_home(arguments)
     return tuple(arguments)
 
 
@@ -209,8 +217,9 @@ def _parser(types: Sequence[type], hints: dict[str, Any]) -> "TrlParser":
     for action in parser._actions:
         if takes_mapping(hints[action.dest]):
             action.type = mapping_of
-        elif action.type is float:
-            action.type = finite
+        elif float in kinds(hints[action.dest]):
+            assert callable(action.type)
+            action.type = finite(action.type)
     return parser
 
 

@@ -11,7 +11,6 @@ Stopped and started again it goes on where it was; see ``kd_lab/study/workers.py
 """
 
 import json
-import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -76,7 +75,6 @@ def run(args: DemoArguments) -> None:
     Raises:
         ValueError: an argument out of range, or a folder that holds other files.
         ChildProcessError: a run of the study failed; names its log.
-        SystemExit: Ctrl-C.
     """
     if args.study not in STUDIES:
         raise ValueError(f"study must be one of {', '.join(STUDIES)}, not {args.study!r}")
@@ -88,11 +86,7 @@ def run(args: DemoArguments) -> None:
         fetch_smollm2()
     folder, seeds = Path(args.output_dir or study.folder), args.seeds or study.seeds
     tasks = study.tasks(folder, seeds, args.quick)
-    try:
-        run_study(folder, tasks, args.workers)
-    except KeyboardInterrupt:
-        print(f"\nstopped; the same command goes on where {folder} is now", file=sys.stderr)
-        raise SystemExit(130) from None
+    run_study(folder, tasks, args.workers)
     sentences = study.conclude(folder, tasks, seeds)
     print("What to look at:")
     for sentence in sentences:

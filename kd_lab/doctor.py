@@ -27,7 +27,7 @@ PACKAGES = ("transformers", "trl", "datasets", "accelerate", "peft", "rouge_scor
 VLLM_VENV = Path(".venv-vllm")
 SMOLLM2 = Path("models/SmolLM2-135M-Instruct")
 TRAIN, PLAN = "kd-lab train --config", "kd-lab plan --config"
-LAUNCH = 'accelerate launch --config_file "$(kd-lab recipe accelerate/zero3)"'
+LAUNCH = 'accelerate launch --config_file "$(kd-lab recipe accelerate/zero2)"'
 # The smallest, the usual and the largest training of the Qwen2.5 recipes.
 QWEN = {
     "qwen2.5/ultra_1.5b": "fine-tunes 1.5B, as a start",
@@ -79,7 +79,7 @@ def on_the_cpu(torch: TorchBuild | None) -> Iterator[Runnable]:
 
 
 def on_gpus(gpus: Sequence[Gpu], why: str) -> Iterator[Runnable]:
-    """The commands that need GPUs: on one GPU as they are, and on several with ZeRO-3.
+    """The commands that need GPUs: on one GPU as they are, and on several with ZeRO-2.
 
     Args:
         gpus: of this machine.
@@ -110,12 +110,13 @@ def peak_gb(name: str, gpus: int) -> float:
 
     Args:
         name: of the recipe.
-        gpus: with more than one, ZeRO-3 shards student and teacher.
+        gpus: with more than one, ZeRO-2 shards gradients and the optimizer.
     """
     from kd_lab.cli import parse
-    from kd_lab.planning.planned_run import make_job, plan_memory
+    from kd_lab.planning.planned_memory import plan_memory
+    from kd_lab.planning.planned_run import make_job
 
-    options = ["--config", name, "--gpus", str(gpus), "--zero_stage", "3" if gpus > 1 else "0"]
+    options = ["--config", name, "--gpus", str(gpus), "--zero_stage", "2" if gpus > 1 else "0"]
     return plan_memory(make_job(*parse("plan", options))).peak / GB
 
 

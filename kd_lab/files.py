@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -68,9 +69,14 @@ def check_room(folder: Path, needed: float, what: str) -> None:
     free = shutil.disk_usage(there).free
     if needed > free:
         raise ValueError(
-            f"{folder}: {what} takes {needed / 1e9:,.1f} GB or more, and its disk has "
-            f"{free / 1e9:,.1f} GB left: make room, or choose another output_dir"
+            f"{folder}: {what} takes {_size(needed)} or more, and its disk has {_size(free)} "
+            "left: make room, or choose another output_dir"
         )
+
+
+def _size(count: float) -> str:
+    """Bytes as a person reads them."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e8 else f"{count / 1e6:,.2f} MB"
 
 
 @contextmanager
@@ -136,9 +142,12 @@ def delete_remains(folder: Path) -> None:
 def whole_folder(folder: Path) -> Iterator[Path]:
     """An empty hidden folder that becomes ``folder`` only if the block ends well.
 
+    Where ``folder`` is a link, it becomes the folder that the link leads to.
+
     Raises:
         OSError: ``folder`` exists and is not empty.
     """
+    folder = Path(os.path.realpath(folder)) if folder.is_symlink() else folder
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
     part.mkdir(parents=True)
@@ -153,6 +162,19 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def check_replaceable(folder: Path) -> None:
+    """Refuse a place that ``whole_folder`` cannot fill, since the system keeps it where it is.
+
+    Raises:
+        ValueError: a disk is mounted there; names it.
+    """
+    if os.path.ismount(folder):
+        raise ValueError(
+            f"output_dir: {folder} is where a disk is mounted, which no new folder replaces: give "
+            "a folder below it"
+        )
 
 
 def is_empty(folder: Path) -> bool:
@@ -221,6 +243,8 @@ def only_one_at_work(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK)
         lock.acquire(timeout=0)
+        with TemporaryFile(dir=folder):  # a shut folder may have a lock of an earlier command
+            pass
     except Timeout as busy:
         raise ValueError(
             f"another process is at work in {folder}: wait for it, stop it, or choose another "

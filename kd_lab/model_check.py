@@ -5,6 +5,7 @@ attention lacks is found in a moment, and not after the other model took a minut
 """
 
 import contextlib
+import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ from kd_lab.readable import readable, reason_of
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedModel
+
+GENERATION = "generation_config.json"
 
 
 def check_loadable(
@@ -34,6 +37,7 @@ def check_loadable(
     model = without_weights(name, load_config(name, revision), attn_implementation)
     if Path(name).is_dir():
         _check_weights(Path(name), model)
+        _check_generation(Path(name) / GENERATION)
     return model
 
 
@@ -56,7 +60,8 @@ def without_weights(
     except Exception as error:  # of transformers and torch, which have no common base
         if attn_implementation is not None and _is_a_shape(name, config):
             raise ValueError(
-                f"attn_implementation {attn_implementation} is not at hand: {reason_of(error)}"
+                f"{name}: attn_implementation {attn_implementation} is not at hand: "
+                f"{reason_of(error)}"
             ) from error
         raise ValueError(f"{name}: no model has this shape: {reason_of(error)}") from error
 
@@ -67,6 +72,14 @@ def _is_a_shape(name: str, config: Any) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _check_generation(path: Path) -> None:
+    """Refuse a file that cannot be read: transformers would go on without its end tokens."""
+    if path.is_file():
+        with readable(path):
+            if not isinstance(json.loads(path.read_text(encoding="utf-8")), dict):
+                raise ValueError("it holds no mapping")
 
 
 def _check_heads(name: str, config: Any) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from kd_lab.files import sha256_of, sha256_of_file
 from kd_lab.hub import check_model_at_hand
+from kd_lab.model_loading import lora_base
 from kd_lab.next_step import written_by
 from kd_lab.runs.marker import check_whole, vouched_files
 from kd_lab.runs.run_files import COMPLETE, CONFIG
@@ -17,6 +18,7 @@ if TYPE_CHECKING:  # importing transformers takes seconds, and only its type is 
 
 # The files that decide a model's distributions; others (optimizer states, logs) do not.
 CONFIGS = ("config.json", "adapter_config.json")
+BASE = "base_sha256"  # of an adapter's identity
 OF_A_RUN = (CONFIG, "trainer_state.json")  # in the folder of a run, and in that of a checkpoint
 WEIGHTS = (
     "model*.safetensors",
@@ -31,8 +33,9 @@ def model_identity(name_or_path: str, revision: str | None = None) -> dict[str, 
     """The identity of a model, as JSON values.
 
     Returns:
-        for a local folder its name, and the SHA-256 over its configuration and weights. For a model
-        of the hub its name, and the commit that ``revision`` (default: main) names.
+        for a local folder its name, and the SHA-256 over its configuration and weights; of LoRA
+        weights whose base is a local folder, also ``base_sha256``, that of the base. For a model of
+        the hub its name, and the commit that ``revision`` (default: main) names.
     Raises:
         ValueError: the folder holds no model, or the hub has none of this name (or does not
             answer).
@@ -51,7 +54,11 @@ def model_identity(name_or_path: str, revision: str | None = None) -> dict[str, 
             files,
         )
     named = [(path.name, digest) for path, digest in zip(files, digests, strict=True)]
-    return {"name": Path(name_or_path).resolve().name, "sha256": _hash_of(named)}
+    identity = {"name": folder.resolve().name, "sha256": _hash_of(named)}
+    base = lora_base(name_or_path)
+    if base is not None and Path(base[0]).is_dir():
+        identity[BASE] = model_identity(*base)["sha256"]
+    return identity
 
 
 def model_files(name_or_path: str) -> list[Path] | None:
@@ -79,15 +86,19 @@ def model_files(name_or_path: str) -> list[Path] | None:
     return configs + weights
 
 
-def recorded_identity(folder: Path) -> str | None:
-    """The ``sha256`` of ``model_identity`` as the folder's marker has it; None without a marker.
+def recorded_identity(folder: Path) -> dict[str, str]:
+    """``model_identity`` as the markers have it: without the digest of what has no marker.
 
     No weights are read: it says which model was written there, not whether it is whole.
     """
+    identity = {"name": folder.resolve().name}
     files, vouched = model_files(str(folder)), vouched_files(folder)
-    if not files or any(path.name not in vouched for path in files):
-        return None
-    return _hash_of([(path.name, vouched[path.name]["sha256"]) for path in files])
+    if files and all(path.name in vouched for path in files):
+        identity["sha256"] = _hash_of([(path.name, vouched[path.name]["sha256"]) for path in files])
+    base = lora_base(str(folder))
+    if base is not None and vouched_files(Path(base[0])):
+        identity[BASE] = recorded_identity(Path(base[0]))["sha256"]
+    return identity
 
 
 def check_same_teacher(stored: dict[str, str], now: dict[str, str]) -> None:
@@ -101,7 +112,8 @@ def check_same_teacher(stored: dict[str, str], now: dict[str, str]) -> None:
         ValueError: they differ. Or one is a folder and the other of the hub, which cannot be
             compared.
     """
-    keys = ("sha256",) if "sha256" in stored else ("name", "commit")
+    keys = ["sha256"] if "sha256" in stored else ["name", "commit"]
+    keys += [BASE] if BASE in stored else []  # the first edition did not store it
     if any(stored[key] != now.get(key) for key in keys):
         raise ValueError(
             f"what is stored comes from the teacher {_describe(stored)}, and the teacher given now "
@@ -163,7 +175,8 @@ def _hub_commit(name: str, revision: str | None) -> str:
 
 def _describe(identity: dict[str, str]) -> str:
     if "sha256" in identity:
-        return f"{identity['name']} (SHA-256 {identity['sha256'][:12]}...)"
+        on_base = f", on a base of {identity[BASE][:12]}..." if BASE in identity else ""
+        return f"{identity['name']} (SHA-256 {identity['sha256'][:12]}...{on_base})"
     return f"{identity['name']} (commit {identity['commit'][:12]})"
 
 

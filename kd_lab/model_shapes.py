@@ -93,22 +93,42 @@ class ModelShape:
         last = 2 * self.layers * self.hidden * self.intermediate
         return self.forward_flops(tokens, context, 0) - tokens * last
 
-    def saved_bytes(self, width: int, residual: int) -> int:
+    def saved_bytes(
+        self, width: int, residual: int, context: int = 0, *, is_frozen: bool = False
+    ) -> int:
         """Bytes a token that autograd keeps of one layer for the backward pass.
 
         It keeps the two RMSNorms (in float32) and the linear layers' inputs. It keeps queries, keys
-        and values, with keys and values repeated for each query head. Of the SwiGLU it keeps the
-        two halves, the gate's SiLU and their product. Attention keeps no scores
-        (scaled_dot_product_attention).
+        and values, with keys and values repeated for each query head, and attention's output. Of
+        the SwiGLU it keeps the two halves, the gate's SiLU and their product. Attention keeps no
+        scores (scaled_dot_product_attention), but its mask where rows are padded.
 
         Args:
             width: bytes of a number in the matrix products.
             residual: bytes of a number between the layers.
+            context: length of the padded rows; 0 where attention has no mask.
+            is_frozen: whether its weights are not trained, as under LoRA. Then no input of a linear
+                layer is kept, nor a norm's result.
         """
-        norms = 2 * self.hidden * (4 + residual)
-        inputs = 2 * self.hidden * width
-        attention = 4 * self.queries * width
-        return norms + inputs + attention + 4 * self.intermediate * width
+        # Autocast makes each linear layer a copy of its input: three of one, and two of the other.
+        copies = 5 if residual > width else 2
+        norms = 2 * self.hidden * (4 if is_frozen else 4 + residual)
+        inputs = 0 if is_frozen else copies * self.hidden * width
+        attention = 4 * self.queries * width + self.queries // 16  # and a float32 for each head
+        mask = context * width
+        return (
+            norms + inputs + attention + mask + (3 if is_frozen else 4) * self.intermediate * width
+        )
+
+    def lora_inputs(self, targets: Collection[str]) -> int:
+        """Widths of the inputs of a layer's linear layers of these names, added up."""
+        width = {"o_proj": self.queries, "down_proj": self.intermediate}
+        return sum(width.get(name, self.hidden) for name in targets)
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether the head is the embedding."""
+        return self.parameters < self.layer_parameters + 2 * self.head
 
 
 @cache
@@ -125,7 +145,7 @@ def model_shape(name: str, keep_every: int = 1) -> ModelShape:
         return _shape_in(config, keep_every)
     known = re.fullmatch(r"(?:Qwen/)?Qwen2\.5-([\d.]+B)(?:-Instruct)?", name)
     if known and known[1] in QWEN25:
-        return summed_shape(_qwen25(known[1]), keep_every)
+        return summed_shape(qwen25(known[1]), keep_every)
     if Path(name) == FOLDER:
         return summed_shape(SMOLLM2, keep_every)
     for step in steps():
@@ -227,7 +247,8 @@ def _can_be_summed(config: Mapping[str, Any]) -> bool:
     return is_known and SMOLLM2.keys() <= config.keys() and not biased
 
 
-def _qwen25(size: str) -> dict[str, Any]:
+def qwen25(size: str) -> dict[str, Any]:
+    """The configuration of a Qwen2.5, such as 1.5B."""
     hidden, intermediate, layers, heads, key_value_heads, rows, tied = QWEN25[size]
     return {
         "model_type": "qwen2",

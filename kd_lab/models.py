@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 
 
 def check_dtype(key: str, dtype: str) -> None:
@@ -27,21 +28,42 @@ def check_dtype(key: str, dtype: str) -> None:
         raise ValueError(f"{key} must be one of {DTYPES}, not {dtype!r}")
 
 
+def check_attention(key: str, attention: str | None) -> None:
+    """Refuse an unknown kind of attention; ``owner/name`` is a kernel of the hub.
+
+    Raises:
+        ValueError: names the key and the kinds.
+    """
+    if attention is not None and attention not in ATTENTIONS and "/" not in attention:
+        raise ValueError(
+            f"{key} must be one of {ATTENTIONS}, or a kernel's owner/name, not {attention!r}"
+        )
+
+
 class Model:
     """A causal language model: a folder, or a name on the model hub."""
 
-    def __init__(self, name: str, revision: str | None = None, dtype: str = "auto") -> None:
+    def __init__(
+        self,
+        name: str,
+        revision: str | None = None,
+        dtype: str = "auto",
+        attn_implementation: str | None = None,
+    ) -> None:
         """Find a model without reading its files.
 
         Args:
             revision: on the hub: a branch, tag or commit.
             dtype: one of ``DTYPES``; auto: as it was saved.
+            attn_implementation: one of ``ATTENTIONS``, or a kernel of the hub; by default
+                transformers chooses.
         Raises:
             ValueError: there is no such model.
         """
         if model_files(name) is None:
             check_model_at_hand("model", name, revision)
         self.name, self.revision, self.dtype = name, revision, dtype
+        self.attn_implementation = attn_implementation
         self._is_checked = False
 
     @cached_property
@@ -85,13 +107,16 @@ class Model:
             ValueError: as ``check_loadable``.
         """
         if not self._is_checked:
-            check_loadable(self.name, self.revision)
+            check_loadable(self.name, self.revision, self.attn_implementation)
             self._is_checked = True
 
     def load(self) -> "PreTrainedModel":
         """Its weights, in its dtype, frozen and in eval mode, where transformers puts them."""
         self.check()
-        model = load_causal_lm(self.name, self.revision, dtype=self.dtype)
+        loading = {"dtype": self.dtype}
+        if self.attn_implementation is not None:
+            loading["attn_implementation"] = self.attn_implementation
+        model = load_causal_lm(self.name, self.revision, **loading)
         return model.requires_grad_(False).eval()
 
     @cached_property

@@ -8,22 +8,24 @@ import argparse
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_origin
 
-from kd_lab.recipe import Recipe, kinds
+from kd_lab.recipe import Recipe, kinds, yaml_of
 
 
-def finite(text: str) -> float:
-    """A number of the command line: no setting means anything at nan or infinity."""
-    value = float(text)
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"expected a finite number, not {text!r}")
-    return value
+def finite(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """The same type of the command line, but no number is nan or infinity: none means anything."""
 
+    def parsed(text: str) -> Any:
+        value = parse(text)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise argparse.ArgumentTypeError(f"expected a finite number, not {text!r}")
+        return value
 
-finite.__name__ = "float"  # as argparse names the type in its message
+    parsed.__name__ = parse.__name__  # as argparse names the type in its message
+    return parsed
 
 
 def mapping_of(text: str) -> Any:
@@ -34,7 +36,7 @@ def mapping_of(text: str) -> Any:
         _check_json(text)
         return text
     try:
-        return yaml.safe_load(text)
+        return yaml_of(text)
     except yaml.YAMLError as error:
         reason = getattr(error, "problem", None) or " ".join(str(error).split())
         raise argparse.ArgumentTypeError(f"{text!r} is no mapping: {reason}") from error
@@ -65,6 +67,15 @@ def check_mappings(recipe: Recipe, hints: dict[str, Any]) -> None:
                 mapping_of(value)
             except argparse.ArgumentTypeError as error:
                 raise ValueError(f"{recipe.path}:{line}: {key}: {error}") from error
+
+
+def expand_home(arguments: Sequence[Any]) -> None:
+    """Put the home folder for a ``~`` that no shell has read: in a recipe, or after ``=``."""
+    for of in arguments:
+        for field in dataclasses.fields(of):
+            value = getattr(of, field.name)
+            if isinstance(value, str) and value.startswith("~/"):
+                setattr(of, field.name, str(Path(value).expanduser()))
 
 
 def check_empty(arguments: Sequence[Any]) -> None:

@@ -25,7 +25,7 @@ def _at_fault(path: Path) -> Path:
     """The first file of a folder that is no JSON where it should be, or else the folder."""
     for file in sorted(path.glob("*.json")) if path.is_dir() else ():
         try:
-            json.loads(file.read_bytes())
+            json.loads(file.read_text(encoding="utf-8"))  # bytes may have a BOM; nobody takes it
         except ValueError:
             return file
     return path

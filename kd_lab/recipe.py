@@ -139,6 +139,8 @@ def check_recipe(
             raise ValueError(f"{recipe.path}:{line}: {key} is now {renamed[key]}")
         if key not in hints:
             raise ValueError(f"{recipe.path}:{line}: unknown key {key!r}{did_you_mean(key, hints)}")
+        if isinstance(value, str) and "\0" in value:  # no path and no name has it
+            raise ValueError(f"{recipe.path}:{line}: {key}: {value!r} holds a NUL")
         if not _fits(value, hints[key]):
             raise ValueError(f"{recipe.path}:{line}: {key}: {_expected(value, hints[key])}")
     return {key: value for key, (value, _) in recipe.settings.items()}
@@ -214,7 +216,19 @@ def _expected(value: Any, hint: Any) -> str:
         advice = " (YAML reads a bare yes, no, on, off as true or false: put the word in quotes)"
     elif isinstance(value, str):
         advice = did_you_mean(value, map(str, words))
-    return f"expected {' or '.join(allowed)}, not {json.dumps(value, default=str)}{advice}"
+    given = json.dumps(value, default=str, ensure_ascii=False)
+    return f"expected {' or '.join(allowed)}, not {given}{advice}"
+
+
+def yaml_of(text: str) -> Any:
+    """The value of YAML as a recipe has it.
+
+    Raises:
+        yaml.YAMLError: it is none.
+    """
+    import yaml
+
+    return yaml.load(text, _loader())  # it constructs what SafeLoader does
 
 
 def _loader() -> Any:
@@ -222,13 +236,32 @@ def _loader() -> Any:
 
     # libyaml's, where PyYAML was built with it, is ten times as fast.
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-        """YAML 1.1, but 1e-4 is a number."""
+        """YAML 1.1, but 1e-4 is a number, a key stands once, and 010 and 1:30 are refused."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            for number, key in enumerate(keys):
+                if key.value in (earlier.value for earlier in keys[:number]):
+                    raise _refused(f"{key.value!r} is given twice", key)
+            return super().construct_mapping(node, deep)
+
+        def construct_decimal(self, node: Any) -> Any:
+            is_int = node.tag.endswith(":int")
+            value = self.construct_yaml_int(node) if is_int else self.construct_yaml_float(node)
+            if ":" in node.value or re.fullmatch(r"[-+]?0[0-7_]+", node.value):
+                raise _refused(f"YAML reads {node.value} as {value}: write that number", node)
+            return value
+
+    def _refused(problem: str, node: Any) -> Exception:
+        return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
     Loader.add_implicit_resolver(
         "tag:yaml.org,2002:float",
         re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"),
         list("-+0123456789"),
     )
+    for kind in ("int", "float"):
+        Loader.add_constructor(f"tag:yaml.org,2002:{kind}", Loader.construct_decimal)
     return Loader
 
 

@@ -1,4 +1,4 @@
-"""The site: README, CLAIMS, FIELD, the notebooks as committed, the explorables, and the docstrings.
+"""The site: README, CLAIMS, FIELD, GPU, notebooks as committed, explorables, and docstrings.
 
 The source folder is the repository itself, so that every page is the file that a reader of the
 repository sees: ``python -m sphinx -b html -c site -W --keep-going . build/site``. Nothing is
@@ -41,7 +41,9 @@ root_doc = "site/index"
 include_patterns = [
     "README.md",
     "CLAIMS.md",
+    "CONTRIBUTING.md",
     "FIELD.md",
+    "GPU.md",
     "notebooks/*.ipynb",
     "assets/results/*/report.md",
     "site/**.md",

@@ -273,16 +273,17 @@ def test_the_audit_in_one_line():
 
 
 @pytest.mark.parametrize(
-    ("options", "hours", "memory"),
+    ("recipe", "options", "hours", "memory"),
     [
-        (["--gradient_accumulation_steps", "16"], "1.5 hours", "51 GB"),
-        (["--gpus", "8", "--zero_stage", "3"], "0.2 hours", "18 GB each"),
+        ("token_fkl", ["--gradient_accumulation_steps", "32"], "1.4 hours", "63 GB"),
+        ("token_fkl", ["--gpus", "8", "--zero_stage", "2"], "0.2 hours", "41 GB each"),
+        ("token_fkl_24gb", ["--gpu", "rtx4090"], "0.7 hours", "14 GB"),
     ],
 )
-def test_what_is_planned_for_gpus(options, hours, memory, capsys):
+def test_what_is_planned_for_gpus(recipe, options, hours, memory, capsys):
     from kd_lab.cli import main
 
-    assert main(["plan", "--config", "qwen2.5/token_fkl", *options]) == 0
+    assert main(["plan", "--config", f"qwen2.5/{recipe}", *options]) == 0
     told = capsys.readouterr().out
     (most,) = re.findall(r"at the most +([\d.]+)", told)
     (together,) = re.findall(r"together +([\d.]+) hours", told)

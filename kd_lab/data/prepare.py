@@ -29,7 +29,14 @@ from kd_lab.data.conversations import (
 )
 from kd_lab.data.manifest import KIND, MANIFEST, check_manifest
 from kd_lab.data.messages import json_row
-from kd_lab.files import is_empty, only_one_at_work, sealed, sha256_of_file, whole_folder
+from kd_lab.files import (
+    check_replaceable,
+    is_empty,
+    only_one_at_work,
+    sealed,
+    sha256_of_file,
+    whole_folder,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +68,8 @@ def prepare_data(data: DataArguments, folder: Path) -> tuple[dict[str, Any], boo
         the manifest, and whether anything was written.
     Raises:
         ValueError: the folder holds other conversations (names the first setting or source that
-            differs), changed ones, or other files; or as ``load_conversations``.
+            differs), changed ones, or other files; or a disk is mounted there; or as
+            ``load_conversations``.
         OSError: the folder cannot be written.
     """
     check_data_arguments(data)
@@ -82,6 +90,7 @@ def prepare_data(data: DataArguments, folder: Path) -> tuple[dict[str, Any], boo
                         "another --output_dir, or delete the folder"
                     )
         return manifest, False
+    check_replaceable(folder)
     drawn = draw_conversations(data)
     for note in drawn.notes:
         logger.warning("%s", note)

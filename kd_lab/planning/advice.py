@@ -10,7 +10,9 @@ from copy import copy
 from itertools import combinations
 from typing import Any, NamedTuple
 
-from kd_lab.planning.planned_run import GB, Job, plan_memory, plan_time
+from kd_lab.planning.planned_memory import plan_memory
+from kd_lab.planning.planned_run import GB, Job
+from kd_lab.planning.planned_time import plan_time
 
 # Allocators lose some memory to fragments: a run that needs more than this share may fail.
 FITS = 0.9
@@ -88,7 +90,7 @@ def changes(job: Job) -> Iterator[Change]:
         rows, steps = rows // 2, steps * 2
         options = {"per_device_train_batch_size": rows, "gradient_accumulation_steps": steps}
         yield Change("batch", "smaller batch", options)
-    if plan_memory(job).writing and config.rollout_batch_size > 8:
+    if job.writers and job.engine == "transformers" and config.rollout_batch_size > 8:
         yield Change("rollout", "fewer answers at a time", {"rollout_batch_size": 8})
     if config.chunk_size > 256:
         yield Change("chunk", "smaller chunks", {"chunk_size": 256})

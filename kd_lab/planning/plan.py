@@ -1,26 +1,22 @@
 """``kd-lab plan``: the memory and time of a training run, estimated before a GPU is rented.
 
     kd-lab plan --config qwen2.5/token_fkl                            # one GPU of 80 GB
-    kd-lab plan --config qwen2.5/token_fkl --gpus 8 --zero_stage 3    # as accelerate/zero3 runs it
+    kd-lab plan --config qwen2.5/token_fkl --gpus 8 --zero_stage 2    # as accelerate/zero2 runs it
     kd-lab plan --config qwen2.5/ultra_7b                             # does not fit: what would
+    kd-lab plan --config qwen2.5/token_fkl_24gb --gpu rtx4090 --price_per_hour 0.5
 
 It takes the recipes of ``kd-lab train``. Its own options are the numbers that no recipe has; the
-result prints them. kd_lab/planning/planned_run.py has the arithmetic; its tests check it.
+result prints them. ``planned_memory.py`` has the arithmetic of bytes, and a test holds it against
+the tensors of a training step; ``planned_time.py`` has that of hours; ``cards.py`` has the cards.
 """
 
 from kd_lab.data.conversations import DataArguments, check_data_numbers
-from kd_lab.models import check_dtype
+from kd_lab.models import check_attention, check_dtype
 from kd_lab.planning.advice import CACHE, FITS, fits, what_would_fit
 from kd_lab.planning.planned_config import PlannedConfig
-from kd_lab.planning.planned_run import (
-    GB,
-    Job,
-    PlanArguments,
-    checkpoint_bytes,
-    make_job,
-    plan_memory,
-    plan_time,
-)
+from kd_lab.planning.planned_memory import checkpoint_bytes, host_bytes, plan_memory
+from kd_lab.planning.planned_run import GB, Job, PlanArguments, make_job
+from kd_lab.planning.planned_time import plan_time
 from kd_lab.student import StudentArguments
 from kd_lab.train import TrainTeacherArguments
 
@@ -41,6 +37,7 @@ def run(
     """
     check_data_numbers(data)
     check_dtype("teacher_dtype", teacher.teacher_dtype)
+    check_attention("teacher_attn_implementation", teacher.teacher_attn_implementation)
     print(describe(make_job(plan, student, teacher, data, config)))
 
 
@@ -63,13 +60,20 @@ def describe(job: Job) -> str:
     ]
     if job.config.on_cpu:
         return "\n".join(lines)
+    lines.append(f"  loss        {time.loss_hours:9.2f} hours, of its passes over logits")
     if time.writing_hours:
-        speed = f"{plan.layer_ms:g} ms a layer and token"
-        lines.append(f"  writing     {time.writing_hours:9.2f} hours at {speed}")
+        speed = f"transformers, {plan.layer_ms:g} ms a layer and token"
+        if job.engine == "vllm":
+            speed = f"vLLM, {plan.vllm_token_ms:g} ms a token and what it reads"
+        lines.append(f"  writing     {time.writing_hours:9.2f} hours: {speed}")
+    gpu_hours = time.hours * plan.gpus
     lines.append(
-        f"  together    {time.hours:9.2f} hours, {time.hours * plan.gpus:.2f} GPU hours, at "
+        f"  together    {time.hours:9.2f} hours, {gpu_hours:.2f} GPU hours, at "
         f"{plan.utilisation:.0%} of {plan.gpu_tflops:g} TFLOP/s a GPU"
     )
+    if plan.price_per_hour is not None:
+        price = plan.price_per_hour
+        lines.append(f"  price       {gpu_hours * price:9.2f} at {price:g} for an hour of a GPU")
     if job.config.save_strategy != "no":
         size, kept = checkpoint_bytes(job) / GB, job.config.save_total_limit
         most = f", at most {size * (kept + 1):,.0f} at a time" if kept else "; all are kept"
@@ -114,15 +118,25 @@ def _machine(job: Job) -> str:
 
 def _memory_lines(job: Job) -> list[str]:
     memory = plan_memory(job)
-    turns = {"": memory.always, "training: ": memory.training, "writing: ": memory.writing}
     unit, size_of = ("GB", GB) if memory.peak >= GB else ("MB", GB / 1000)
     where = "above the interpreter's" if job.config.on_cpu else "on each GPU"
+    largest = memory.largest
+    parts = {**memory.always, **{f"{largest}: {k}": v for k, v in memory.turns[largest].items()}}
     lines = [f"{unit} {where}"]
-    for turn, parts in turns.items():
-        lines += [f"  {turn + name:40}{size / size_of:8.2f}" for name, size in parts.items()]
+    lines += [f"  {name:40}{size / size_of:8.2f}" for name, size in parts.items()]
     lines.append(f"  {'at the most':40}{memory.peak / size_of:8.2f}")
     if not job.config.on_cpu:
         share = memory.peak / GB / job.plan.gpu_memory_gb
         verdict = "fits" if share <= FITS else "tight" if share <= 1 else "does not fit"
         lines[-1] += f"   {verdict} in {job.plan.gpu_memory_gb:g}"
+    less = [name for name in memory.turns if name != largest and memory.of_turn(name)]
+    sizes = (f"{name} {memory.of_turn(name) / size_of:.2f}" for name in less)
+    lines.append(f"  in place of {largest}, at other times: {', '.join(sizes)}")
+    if job.config.alpha > 0 and job.teacher is None:
+        lines.append(
+            "  The stored teacher is counted as its likeliest tokens: hidden states add its head"
+            "\n  and half a chunk of logits."
+        )
+    if not job.config.on_cpu:
+        lines.append(f"  {'of each machine, to load the models':40}{host_bytes(job) / GB:8.2f}")
     return lines

@@ -1,16 +1,6 @@
-"""The memory and work of a training run: bytes on one GPU, operations and hours, from its recipe.
+"""A training run that is only planned: its settings, the machine, and the shapes of two models.
 
-Memory is the sum of
-
-- weights, gradients and AdamW's state, as ZeRO splits them (Rajbhandari et al. 2019, arXiv
-  1910.02054); under LoRA those of its adapters,
-- the teacher's weights,
-- the student's activations that autograd keeps,
-- the fused loss's chunks of logits,
-- the caches of a model that writes.
-
-Training time is arithmetic over the GPU's peak times an assumed utilisation. Writing time is an
-assumed time for each layer of a model at each token.
+``planned_memory.py`` counts its bytes, ``planned_time.py`` its operations, hours and price.
 """
 
 import math
@@ -19,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kd_lab.methods import PREFIX_SOURCES
 from kd_lab.model_shapes import ModelShape, model_shape, summed_shape, untrained
+from kd_lab.planning.cards import CARDS, DEFAULT_CARD, find_card
 
 if TYPE_CHECKING:  # importing torch, transformers and trl takes seconds; `kd-lab recipe` has none
     from kd_lab.data.conversations import DataArguments
@@ -28,17 +19,9 @@ if TYPE_CHECKING:  # importing torch, transformers and trl takes seconds; `kd-la
 
 GB = 1e9
 WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes
-# The driver's context, cuBLAS's and NCCL's workspaces. An assumption.
-RUNTIME = 2 * GB
-# DeepSpeed's own defaults, in numbers: reduce_bucket_size, allgather_bucket_size,
-# stage3_max_live_parameters.
-BUCKETS, LIVE = 2 * 500_000_000, 1_000_000_000
 # The linear layers of a Llama or Qwen, and those of them that PEFT adapts by default.
 LINEAR_LAYERS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 ADAPTED = {"q_proj", "v_proj"}
-# [half a chunk, vocabulary] in float32: four that the fused loss keeps on a GPU, and at most as
-# many that a divergence takes while it works.
-LOGIT_BUFFERS = 8
 
 
 @dataclass
@@ -46,12 +29,25 @@ class PlanArguments:
     """The machine, and the assumptions that neither it nor the recipe settles."""
 
     gpus: int = field(default=1, metadata={"help": "Number of GPUs on all machines together."})
+    gpu: str = field(
+        default=DEFAULT_CARD,
+        metadata={"help": f"The card, with its memory and speed: {', '.join(CARDS)}."},
+    )
     gpu_memory_gb: float = field(
-        default=80.0, metadata={"help": "Memory of one GPU, in 10^9 bytes."}
+        default=None,  # type: ignore[assignment]
+        metadata={"help": "Memory of one GPU, in 10^9 bytes; by default the card's."},
     )
     gpu_tflops: float = field(
-        default=312.0,
-        metadata={"help": "Peak of one GPU in dense bfloat16, 10^12 a second: A100 312, H100 989."},
+        default=None,  # type: ignore[assignment]
+        metadata={
+            "help": "Peak of one GPU in dense bfloat16, 10^12 a second; by default the card's."
+        },
+    )
+    gpu_bandwidth_tb: float = field(
+        default=None,  # type: ignore[assignment]
+        metadata={
+            "help": "Bandwidth of one GPU's memory, 10^12 bytes a second; by default the card's."
+        },
     )
     utilisation: float = field(
         default=0.4, metadata={"help": "Share of the peak that training reaches."}
@@ -71,6 +67,26 @@ class PlanArguments:
             "help": "Milliseconds of one layer at one token of a batch that transformers writes."
         },
     )
+    vllm_token_ms: float = field(
+        default=2.0,
+        metadata={
+            "help": "Milliseconds of one token of a batch that vLLM writes, beside what it takes "
+            "to read weights, keys and values."
+        },
+    )
+    price_per_hour: float = field(
+        default=None,  # type: ignore[assignment]
+        metadata={"help": "What you pay for an hour of one GPU, in any currency."},
+    )
+
+    def __post_init__(self) -> None:
+        card = find_card(self.gpu)
+        if self.gpu_memory_gb is None:
+            self.gpu_memory_gb = card.memory_gb
+        if self.gpu_tflops is None:
+            self.gpu_tflops = card.tflops
+        if self.gpu_bandwidth_tb is None:
+            self.gpu_bandwidth_tb = card.bandwidth_tb
 
 
 class Job(NamedTuple):
@@ -91,7 +107,35 @@ class Job(NamedTuple):
         arguments = self.student_arguments
         if not arguments.use_peft:
             return self.student.parameters
-        return self.student.lora_parameters(arguments.lora_r, _lora_targets(arguments))
+        return self.student.lora_parameters(arguments.lora_r, lora_targets(arguments))
+
+    @property
+    def has_divergence(self) -> bool:
+        """Whether a teacher's logits are made; a stored teacher has them in a few numbers."""
+        return self.teacher is not None and self.config.alpha > 0
+
+    @property
+    def loaded(self) -> int:
+        """Bytes of one of the student's weights as they are loaded."""
+        return WIDTHS.get(self.student_arguments.dtype or "float32", 2)
+
+    @property
+    def held(self) -> int:
+        """Bytes of one of the student's weights on a GPU.
+
+        DeepSpeed keeps the model in bfloat16 and beside it a float32 copy, sharded.
+        """
+        return 2 if self.plan.zero_stage and self.config.bf16 else self.loaded
+
+    @property
+    def trained_width(self) -> int:
+        """Bytes of a trained weight, and of its gradient; PEFT keeps adapters in float32."""
+        return 4 if self.lora and not self.plan.zero_stage else self.held
+
+    @property
+    def product(self) -> int:
+        """Bytes of a number in the student's matrix products."""
+        return 2 if self.config.bf16 else self.held
 
     @property
     def longest(self) -> int:
@@ -105,6 +149,19 @@ class Job(NamedTuple):
         return bool(self.student_arguments.use_peft)
 
     @property
+    def engine(self) -> str:
+        """Who writes answers during training: transformers or vllm."""
+        return getattr(self.config, "rollout_engine", "transformers")
+
+    @property
+    def writers(self) -> list[str]:
+        """The models that write during training; both write each token of a policy gradient."""
+        student = bool(self.config.written_share)
+        mixed = student and self.config.policy_gradient and self.config.teacher_mix > 0
+        teacher = self.teacher is not None and (self.teacher_writes or mixed)
+        return ["student"] * student + ["teacher"] * teacher
+
+    @property
     def rows_per_step(self) -> int:
         """Rows of one process in an optimizer step."""
         return self.config.per_device_train_batch_size * self.config.gradient_accumulation_steps
@@ -113,7 +170,7 @@ class Job(NamedTuple):
     def conversations(self) -> int:
         count = self.data.num_conversations
         if count is None:
-            count = _drawn(self.data.dataset, "train")
+            count = drawn(self.data.dataset, "train")
         if count is None:
             raise ValueError("num_conversations: give the number of conversations in the files")
         return count
@@ -124,29 +181,6 @@ class Job(NamedTuple):
             return self.config.max_steps
         batch = self.rows_per_step * self.plan.gpus
         return math.ceil(self.conversations / batch * self.config.num_train_epochs)
-
-
-class Memory(NamedTuple):
-    """Bytes of one GPU; ``training`` and ``writing`` take turns on top of ``always``."""
-
-    always: dict[str, float]
-    training: dict[str, float]
-    writing: dict[str, float]
-
-    @property
-    def peak(self) -> float:
-        turns = (sum(self.training.values()), sum(self.writing.values()))
-        return sum(self.always.values()) + max(turns)
-
-
-class Time(NamedTuple):
-    """The parts of a run's time."""
-
-    steps: int
-    training_flops: float
-    evaluation_flops: float
-    writing_hours: float
-    hours: float  # all of it, by the clock
 
 
 def make_job(
@@ -161,15 +195,19 @@ def make_job(
     Raises:
         ValueError: a model of unknown size, or a setting that cannot be planned.
     """
-    for name in ("gpus", "gpu_memory_gb", "gpu_tflops", "conversation_tokens"):
-        if not getattr(plan, name) > 0:
-            raise ValueError(f"{name} must be positive, not {getattr(plan, name)}")
+    for name in (
+        "gpus", "gpu_memory_gb", "gpu_tflops", "gpu_bandwidth_tb", "conversation_tokens",
+        "price_per_hour",
+    ):  # fmt: skip
+        value = getattr(plan, name)
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} must be positive, not {value}")
     for name in ("utilisation", "trained_share"):
         if not 0 < getattr(plan, name) <= 1:
             raise ValueError(f"{name} must lie in (0, 1], not {getattr(plan, name)}")
     if plan.zero_stage not in (0, 1, 2, 3):
         raise ValueError(f"zero_stage must be 0, 1, 2 or 3, not {plan.zero_stage}")
-    if student.use_peft and _lora_targets(student) - LINEAR_LAYERS:
+    if student.use_peft and lora_targets(student) - LINEAR_LAYERS:
         raise ValueError(
             "lora_target_modules: plan knows " + ", ".join(sorted(LINEAR_LAYERS)) + ", all-linear"
         )
@@ -195,153 +233,16 @@ def make_job(
     )
 
 
-def plan_memory(job: Job) -> Memory:
-    """The bytes that one GPU holds, by name."""
-    plan, config, student, teacher = job.plan, job.config, job.student, job.teacher
-    gpus, stage = plan.gpus, plan.zero_stage
-    loaded = WIDTHS.get(job.student_arguments.dtype or "float32", 2)
-    # DeepSpeed keeps the model itself in bfloat16 and beside it a float32 copy, sharded.
-    held = 2 if stage and config.bf16 else loaded
-    product = 2 if config.bf16 else held
-    teacher_held = job.teacher_width
-    all_weights, trained, lora = student.parameters, job.trained_parameters, job.lora
-
-    always = {
-        "student's weights": all_weights * held / (gpus if stage == 3 else 1),
-        "gradients": trained * held / (gpus if stage >= 2 else 1),
-        "AdamW": trained * 8 / (gpus if stage else 1),
-    }
-    if lora:  # PEFT keeps the adapters in float32
-        always["LoRA's weights"] = trained * 4 / (gpus if stage == 3 else 1)
-    if stage and held == 2:
-        always["float32 copy of the weights"] = trained * 4 / gpus
-    if not stage and held > product and not lora:  # autocast keeps those of trained weights
-        always["bfloat16 copy of the weights"] = (student.layer_parameters + student.head) * product
-    if not stage and gpus > 1:
-        always["DDP's buckets"] = trained * held
-    if teacher is not None:
-        split = gpus if stage == 3 else 1
-        always["teacher's weights"] = teacher.parameters * teacher_held / split
-    if stage in (1, 2):
-        always["DeepSpeed's buckets"] = min(BUCKETS, 2 * trained) * held
-    if stage == 3:
-        gathered = min(LIVE, all_weights) * held
-        if teacher is not None:
-            gathered += min(LIVE, teacher.parameters) * teacher_held + teacher.head * teacher_held
-        always["weights gathered for a layer"] = gathered + student.head * held
-    if not job.config.on_cpu:
-        always["CUDA, cuBLAS, NCCL"] = RUNTIME
-
-    tokens = config.per_device_train_batch_size * job.longest
-    layer = student.saved_bytes(product, held)
-    if config.gradient_checkpointing:
-        kept = tokens * (student.layers * student.hidden * held + layer)
-    else:
-        kept = tokens * student.layers * layer
-    chunk = min(config.chunk_size, tokens)
-    logits = (1.5 if teacher else 1) * chunk * student.vocabulary * product
-    if not job.config.on_cpu:
-        logits += LOGIT_BUFFERS * (chunk / 2) * student.vocabulary * 4
-    # Summed in float32 where a chunk is not all, beside the .grad that it is added to.
-    training = {"activations": kept, "chunks of logits": logits}
-    if not lora:
-        training["gradient of the head"] = student.head * 4
-    return Memory(always, training, _writing_memory(job, held))
-
-
-def _writing_memory(job: Job, held: int) -> dict[str, float]:
-    """The gathered weights of the writing models, and their rows' keys and values."""
-    config = job.config
-    rows = min(job.rows_per_step, config.rollout_batch_size)
-    writers = {}
-    if config.written_share:
-        writers["student"] = (job.student, held)
-    if job.teacher is not None and (
-        job.teacher_writes or (config.policy_gradient and config.teacher_mix > 0)
-    ):
-        writers["teacher"] = (job.teacher, job.teacher_width)
-    parts = {}
-    for name, (model, size) in writers.items():
-        if job.plan.zero_stage == 3:
-            parts[f"{name}'s whole weights"] = float(model.parameters * size)
-        parts[f"{name}'s keys and values"] = float(
-            rows * job.longest * model.layers * 2 * model.keys * size
-        )
-    return parts
-
-
-def plan_time(job: Job) -> Time:
-    """The arithmetic, and the hours by the clock."""
-    plan, config, student, teacher = job.plan, job.config, job.student, job.teacher
-    length = min(plan.conversation_tokens, job.longest)
-    rows = job.steps * job.rows_per_step * plan.gpus
-    tokens = rows * float(length)
-    trained = tokens * plan.trained_share
-    passes = 2 if job.lora else 3  # of frozen weights no gradient is made
-    training = passes * student.forward_flops(tokens, length, trained)
-    if config.gradient_checkpointing:
-        training += student.again_flops(tokens, length)
-    if teacher is not None and config.alpha > 0:
-        training += teacher.forward_flops(tokens, length, trained)
-    if teacher is not None and config.policy_gradient:  # the written tokens' log-probabilities
-        training += 2 * trained * (student.head + teacher.head)
-
-    tested = _evaluations(job) * _test_conversations(job) * float(length)
-    heads = tested * plan.trained_share * (3 if teacher is not None else 1)  # loss and both KLs
-    evaluation = student.forward_flops(tested, length, heads)
-    if teacher is not None:
-        evaluation += teacher.forward_flops(tested, length, heads)
-
-    speed = plan.gpu_tflops * 1e12 * plan.utilisation * plan.gpus
-    writing = _writing_seconds(job) / 3600
-    hours = (training + evaluation) / speed / 3600 + writing
-    return Time(job.steps, training, evaluation, writing, hours)
-
-
-def _drawn(dataset: str, split: str) -> int | None:
+def drawn(dataset: str, split: str) -> int | None:
     """How many conversations a named source draws by default."""
     from kd_lab.data.conversations import DRAWN, NAMED
 
     return DRAWN[split] if dataset in NAMED else None
 
 
-def _test_conversations(job: Job) -> int:
-    return job.data.num_test_conversations or _drawn("toy", "test") or 0
-
-
-def _lora_targets(student: "StudentArguments") -> set[str]:
+def lora_targets(student: "StudentArguments") -> set[str]:
     """The linear layers that LoRA adapts."""
     named = student.lora_target_modules
     if named is None:
         return ADAPTED
     return LINEAR_LAYERS if named in ("all-linear", ["all-linear"]) else {*named}
-
-
-def _evaluations(job: Job) -> int:
-    config = job.config
-    if config.eval_strategy == "no":
-        return 0
-    if config.eval_strategy == "epoch":
-        return math.ceil(config.num_train_epochs)
-    every = config.eval_steps or config.logging_steps
-    every = every * job.steps if every < 1 else every
-    return int(job.steps // every) + bool(config.eval_on_start)
-
-
-def _writing_seconds(job: Job) -> float:
-    """Seconds of all layers of the writing models, one token at a time, to the longest answer."""
-    config, layers = job.config, 0
-    if config.written_share:
-        layers += job.student.layers
-        if config.policy_gradient and config.teacher_mix > 0 and job.teacher is not None:
-            layers += job.teacher.layers
-    if job.teacher_writes and job.teacher is not None:
-        layers += job.teacher.layers
-    batches = math.ceil(job.rows_per_step / config.rollout_batch_size)
-    return job.steps * batches * config.max_new_tokens * layers * job.plan.layer_ms / 1000
-
-
-def checkpoint_bytes(job: Job) -> float:
-    """One checkpoint on disk: weights, and the state that AdamW and DeepSpeed need to resume."""
-    held = 2 if job.plan.zero_stage and job.config.bf16 else 4
-    return job.trained_parameters * (held + 8 + (4 if held == 2 else 0))

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, cast
 from kd_lab.methods import PREFIX_SOURCES
 from kd_lab.model_shapes import model_shape
 from kd_lab.next_step import Step, hub_models, needs, steps
-from kd_lab.planning.planned_run import Job, PlanArguments, make_job, plan_time
+from kd_lab.planning.planned_run import Job, PlanArguments, make_job
+from kd_lab.planning.planned_time import plan_time
 from kd_lab.recipe import recipes
 
 WIDTH, NAME_WIDTH = 100, 33

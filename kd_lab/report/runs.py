@@ -14,7 +14,7 @@ from typing import Any
 
 from kd_lab.evaluation.metrics import METRICS
 from kd_lab.methods import METHODS, Point, method_of
-from kd_lab.model_identity import recorded_identity
+from kd_lab.model_identity import BASE, recorded_identity
 from kd_lab.next_step import evaluation_of, written_by
 from kd_lab.runs import run_files
 from kd_lab.runs.evaluations import read_config, read_evaluation
@@ -187,7 +187,9 @@ def _check_model(path: Path, trained: Path, student: Mapping[str, str]) -> None:
     """Refuse an evaluation beside another model than the one that it was made of."""
     if not vouched_files(trained):
         return  # a run of the first edition, or one without its model
-    if recorded_identity(trained) != student.get("sha256"):
+    recorded = recorded_identity(trained)
+    both = {BASE} & recorded.keys() & student.keys()
+    if any(recorded.get(key) != student.get(key) for key in ("sha256", *both)):
         raise ValueError(
             f"{path} is of another model than {trained} holds now: evaluate it again with "
             f"`{evaluation_of(trained, read_config(trained))}`"
@@ -295,4 +297,6 @@ def _last(path: str) -> str:
 
 def _identity(model: Mapping[str, str]) -> str:
     """A model's identity, wherever its files lie."""
-    return model.get("sha256") or f"{model['name']} {model['commit']}"
+    if "sha256" in model:
+        return model["sha256"] + model.get(BASE, "")
+    return f"{model['name']} {model['commit']}"

@@ -122,6 +122,8 @@ def check_generate_arguments(args: GenerateArguments) -> Sampling:
     if args.rows_per_shard < 1:
         raise ValueError(f"rows_per_shard must be at least 1, not {args.rows_per_shard}")
     check_teacher_arguments(args)
+    if args.engine == "vllm" and args.teacher_attn_implementation is not None:
+        raise ValueError("engine vllm has its own attention: leave teacher_attn_implementation out")
     if not 0 <= args.generation_seed < 2**64:
         raise ValueError(f"generation_seed must lie in [0, 2^64), not {args.generation_seed}")
     if args.engine == "vllm":
@@ -176,7 +178,12 @@ def generate(args: GenerateArguments, data: DataArguments) -> ShardStore:
 def _describe(args: GenerateArguments, data: DataArguments, sampling: Sampling) -> Assignment:
     from transformers import GenerationConfig
 
-    teacher = Model(args.teacher_model_name_or_path, args.teacher_revision, args.teacher_dtype)
+    teacher = Model(
+        args.teacher_model_name_or_path,
+        args.teacher_revision,
+        args.teacher_dtype,
+        args.teacher_attn_implementation,
+    )
     teacher.check()
     tokenizer = teacher.tokenizer
     split = as_split(args.split)

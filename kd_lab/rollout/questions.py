@@ -23,7 +23,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from kd_lab.data.manifest import KIND, MANIFEST, check_manifest
 from kd_lab.data.messages import prompt_key
-from kd_lab.files import is_empty, only_one_at_work, sealed, sha256_of_file, whole_folder
+from kd_lab.files import (
+    check_replaceable,
+    is_empty,
+    only_one_at_work,
+    sealed,
+    sha256_of_file,
+    whole_folder,
+)
 from kd_lab.models import Model
 from kd_lab.positions import check_positions
 from kd_lab.rollout.sampling import Sampling
@@ -72,7 +79,12 @@ def run(args: QuestionArguments) -> None:
 
 def _write(args: QuestionArguments, sampling: Sampling) -> None:
     folder = Path(args.output_dir)
-    teacher = Model(args.teacher_model_name_or_path, args.teacher_revision, args.teacher_dtype)
+    teacher = Model(
+        args.teacher_model_name_or_path,
+        args.teacher_revision,
+        args.teacher_dtype,
+        args.teacher_attn_implementation,
+    )
     teacher.check()
     wanted = {
         "kind": KIND,
@@ -88,6 +100,7 @@ def _write(args: QuestionArguments, sampling: Sampling) -> None:
             )
         print(f"{folder}: there already")
         return
+    check_replaceable(folder)
     questions, written, cut = _ask(args, teacher, sampling)
     test = args.num_test_questions
     files = {}

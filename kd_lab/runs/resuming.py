@@ -4,6 +4,7 @@ A run resumes as itself. What changes its result is refused by the names of the 
 change is listed here, and nowhere else. The settings of earlier starts stay in versions.json.
 """
 
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +29,8 @@ MAY_CHANGE = frozenset(
 BEGINNINGS_THAT_MAY_CHANGE = (
     "save_", "logging_", "log_", "eval_", "hub_", "push_to_hub", "trackio_", "dataloader_"
 )  # fmt: skip
+STATE = "trainer_state.json"  # of every checkpoint
+NUMBERED = re.compile(PREFIX_CHECKPOINT_DIR + r"-\d+")
 
 
 def start_run(
@@ -62,6 +65,11 @@ def start_run(
         if not (checkpoint / COMPLETE).exists():
             raise ValueError(f"{checkpoint} is not whole: the run was cut off while it was written")
         check_whole(checkpoint)
+        if not (checkpoint / STATE).is_file():
+            raise ValueError(
+                f"resume_from_checkpoint: {checkpoint} is no checkpoint: give one of a run's "
+                f"{PREFIX_CHECKPOINT_DIR}-N, or true for the last one of output_dir"
+            )
     if checkpoint is not None:
         check_whole(checkpoint.parent, only=(CONFIG, VERSIONS, METRICS))
         check_same_run(checkpoint.parent, settings)
@@ -93,8 +101,7 @@ def last_whole_checkpoint(folder: str | Path) -> Path | None:
 
     A damaged one is named on stderr, and the one before it is taken.
     """
-    marked = [path.parent for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*/{COMPLETE}")]
-    for checkpoint in sorted(marked, key=step_of, reverse=True):
+    for checkpoint in reversed(marked_checkpoints(Path(folder))):
         try:
             check_whole(checkpoint)
         except Damaged as damage:
@@ -102,6 +109,12 @@ def last_whole_checkpoint(folder: str | Path) -> Path | None:
             continue
         return checkpoint
     return None
+
+
+def marked_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints that have a marker, by their steps; a copy by another name is none."""
+    marked = (path.parent for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*/{COMPLETE}"))
+    return sorted((path for path in marked if NUMBERED.fullmatch(path.name)), key=step_of)
 
 
 def step_of(checkpoint: Path) -> int:

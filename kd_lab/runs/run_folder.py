@@ -39,7 +39,7 @@ from kd_lab.machine.peak_memory import own_peak
 from kd_lab.runs.evaluations import read_sealed
 from kd_lab.runs.marker import mark_whole
 from kd_lab.runs.model_card import model_card
-from kd_lab.runs.resuming import changes, step_of
+from kd_lab.runs.resuming import changes, marked_checkpoints, step_of
 from kd_lab.runs.run_files import COMPLETE, CONFIG, METRICS, VERSIONS, read_metrics
 from kd_lab.runs.versions import run_versions
 
@@ -143,9 +143,9 @@ class MarkWholeCheckpoints(TrainerCallback):
         self._limit, args.save_total_limit = args.save_total_limit, None
         if state.is_world_process_zero and args.output_dir is not None:
             # Checkpoints beyond this step are written again, and are not whole meanwhile.
-            for marker in Path(args.output_dir).glob(f"{CHECKPOINTS}/{COMPLETE}"):
-                if step_of(marker.parent) > state.global_step:
-                    marker.unlink()
+            for checkpoint in marked_checkpoints(Path(args.output_dir)):
+                if step_of(checkpoint) > state.global_step:
+                    (checkpoint / COMPLETE).unlink()
             (Path(args.output_dir) / COMPLETE).unlink(missing_ok=True)
             for written in (Path(args.output_dir), *Path(args.output_dir).glob(CHECKPOINTS)):
                 delete_remains(written)

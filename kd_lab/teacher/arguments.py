@@ -1,8 +1,8 @@
-"""The teacher's three options, the same in every command that has a teacher."""
+"""The teacher's options, the same in every command that has a teacher."""
 
 from dataclasses import dataclass, field
 
-from kd_lab.models import Model, check_dtype
+from kd_lab.models import Model, check_attention, check_dtype
 from kd_lab.next_step import check_model_path
 
 
@@ -21,15 +21,23 @@ class TeacherArguments:
         default="auto",
         metadata={"help": "Its dtype: float32, bfloat16, float16, or auto: as saved."},
     )
+    teacher_attn_implementation: str | None = field(
+        default=None,
+        metadata={
+            "help": "Its attention: eager, sdpa, flash_attention_2 or _3, flex_attention, or a "
+            "kernel of the hub; transformers chooses by default."
+        },
+    )
 
 
 def check_teacher_arguments(args: TeacherArguments) -> None:
     """Check the options before anything is loaded.
 
     Raises:
-        ValueError: an unknown dtype, or a path that leads nowhere.
+        ValueError: an unknown dtype or attention, or a path that leads nowhere.
     """
     check_dtype("teacher_dtype", args.teacher_dtype)
+    check_attention("teacher_attn_implementation", args.teacher_attn_implementation)
     check_model_path("teacher_model_name_or_path", args.teacher_model_name_or_path)
 
 
@@ -41,4 +49,9 @@ def teacher_of(args: TeacherArguments) -> Model | None:
     """
     if args.teacher_model_name_or_path is None:
         return None
-    return Model(args.teacher_model_name_or_path, args.teacher_revision, args.teacher_dtype)
+    return Model(
+        args.teacher_model_name_or_path,
+        args.teacher_revision,
+        args.teacher_dtype,
+        args.teacher_attn_implementation,
+    )

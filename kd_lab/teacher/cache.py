@@ -164,7 +164,12 @@ def cache_teacher(args: CacheArguments, data: DataArguments) -> ShardStore:
     # one. They wait for each other at the end, up to a shard's time.
     process = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=1))
     with process.main_process_first():
-        teacher = Model(args.teacher_model_name_or_path, args.teacher_revision, args.teacher_dtype)
+        teacher = Model(
+            args.teacher_model_name_or_path,
+            args.teacher_revision,
+            args.teacher_dtype,
+            args.teacher_attn_implementation,
+        )
         teacher.check()
         settings, rows = _describe(args, data, teacher)
         check_room(Path(args.output_dir), _bytes(args, teacher, rows), "the cache, whole,")

@@ -7,11 +7,12 @@ the same lines serve one process, DDP, ZeRO-3 and FSDP2.
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
 
-from kd_lab.data.packed_rows import PackedRows
 from kd_lab.loss.plain_logits import check_plain_head, check_plain_logits
 from kd_lab.positions import check_positions
 from kd_lab.teacher.live import LiveTeacher, processes_apart
@@ -29,6 +30,7 @@ def check_given(
     args: DistilConfig,
     train_dataset: Dataset,
     eval_dataset: Dataset | None,
+    answers_are_stored: bool,
 ) -> None:
     """Refuse models, rows and settings that do not go together. Arguments as a trainer's.
 
@@ -54,9 +56,16 @@ def check_given(
         raise ValueError(
             f"the student's dtype is float16, and {NO_FLOAT16}: say --dtype float32 or bfloat16"
         )
-    check_plain_head(model)
+    readers = {"the student": model}
     if teacher is not None and not isinstance(teacher, StoredTeacher):
-        check_plain_head(teacher)
+        readers["the teacher"] = teacher
+    for reader in readers.values():
+        check_plain_head(reader)
+    by_teacher = args.point.source.writer == "teacher" and not answers_are_stored
+    if args.written_share or by_teacher:
+        check_rows("train_dataset", train_dataset, "prompt_length")
+    configs = {name: reader.config for name, reader in readers.items()}
+    check_lengths(configs, args, train_dataset, eval_dataset, answers_are_stored)
 
 
 def check_rows(name: str, rows: Any, *more: str) -> None:
@@ -84,7 +93,7 @@ def check_lengths(
     models: Mapping[str, Any],
     args: DistilConfig,
     train_rows: Dataset,
-    eval_rows: Dataset | None,
+    eval_rows: Dataset | dict[str, Dataset] | None,
     answers_are_stored: bool,
 ) -> None:
     """Refuse rows, and answers to be written, for which a model has no positions.
@@ -95,21 +104,28 @@ def check_lengths(
     Raises:
         ValueError: as ``check_positions``.
     """
-    packed, written, longest = PackedRows.of(train_rows), args.written_share, {}
+    lengths, written, longest = _lengths(train_rows), args.written_share, {}
     by_teacher = args.point.source.writer == "teacher" and not answers_are_stored
     if not by_teacher and written < 1:
-        longest["the longest training row"] = int(packed.lengths.max())
+        longest["the longest training row"] = pc.max(lengths).as_py()
         if args.packing and args.packing_strategy == "wrapped":  # one row, cut anywhere
-            longest["a packed row"] = args.max_length or int(packed.lengths.sum())
-    if eval_rows is not None:
-        longest["the longest test row"] = int(PackedRows.of(eval_rows).lengths.max())
+            longest["a packed row"] = args.max_length or pc.sum(lengths).as_py()
+    for rows in _by_name(eval_rows).values():
+        row = pc.max(_lengths(rows)).as_py()
+        longest["the longest test row"] = max(longest.get("the longest test row", 0), row)
     for name, config in models.items():
         for what, tokens in longest.items():
             check_positions(name, config, what, tokens, "max_length")
         if by_teacher or written:
-            prompt = int(packed.prompt_lengths.max())
+            prompt = max(train_rows["prompt_length"])
             lower = "max_new_tokens or max_length"
             check_positions(name, config, "the longest prompt", prompt, lower, args.max_new_tokens)
+
+
+def _lengths(rows: Dataset) -> pa.ChunkedArray:
+    """The tokens of each row."""
+    table: Any = rows.select_columns("input_ids").with_format("arrow")[:]
+    return pc.list_value_length(table["input_ids"])
 
 
 def _by_name(eval_dataset: Any) -> dict[str, Any]:

@@ -68,11 +68,12 @@ class PolicyGradientDistilTrainer(SeqDistilTrainer):
         teacher: LiveDistribution | StoredDistribution | None,
         targets: Tensor,
         positions: Tensor,
+        trained: Tensor,
         inputs: dict[str, Any],
     ) -> Weights:
         """Those of the policy gradient in the student's rows, alpha and 1 - alpha in all others."""
         if not self.model.training:
-            return super()._weights(student, teacher, targets, positions, inputs)
+            return super()._weights(student, teacher, targets, positions, trained, inputs)
         assert isinstance(teacher, LiveDistribution)
         student_logp, teacher_logp = (
             token_log_probs(side.hidden, side.head, targets, bias=side.bias, **self._sizes)  # [n]
@@ -80,8 +81,15 @@ class PolicyGradientDistilTrainer(SeqDistilTrainer):
         )
         writer_logp = self._writer_logp.setdefault(self._micro_batch, student_logp)
 
+        # Their places in ``positions``, which has no last column. A mask would wait for the GPU.
+        places = trained - trained // (positions.shape[1] + 1)  # [n], of B·(T - 1)
+
         def rows(logp: Tensor) -> Tensor:
-            return logp.new_zeros(positions.shape).masked_scatter(positions, logp)
+            flat = logp.new_zeros(positions.numel()).index_copy(0, places, logp)
+            return flat.view_as(positions)
+
+        def at_places(rows: Tensor) -> Tensor:
+            return rows.flatten().index_select(0, places)
 
         settings, by_student = self.args, inputs["by_student"][:, None]
         weights = policy_gradient_weights(
@@ -95,6 +103,6 @@ class PolicyGradientDistilTrainer(SeqDistilTrainer):
             ratio_clip=settings.ratio_clip,
         )
         return Weights(
-            weights.divergence.where(by_student, settings.alpha)[positions],
-            weights.cross_entropy.where(by_student, 1 - settings.alpha)[positions],
+            at_places(weights.divergence.where(by_student, settings.alpha)),
+            at_places(weights.cross_entropy.where(by_student, 1 - settings.alpha)),
         )

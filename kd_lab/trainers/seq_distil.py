@@ -24,7 +24,6 @@ from kd_lab.rollout.sampling import Completion
 from kd_lab.rollout.sampling_arguments import sampling_of
 from kd_lab.rollout.transformers_engine import write_answers
 from kd_lab.teacher.live import LiveTeacher, processes_apart
-from kd_lab.trainers.given import check_rows
 from kd_lab.trainers.token_distil import TokenDistilTrainer
 from kd_lab.vocabulary import IGNORED
 
@@ -52,6 +51,7 @@ class SeqDistilTrainer(TokenDistilTrainer):
     """
 
     def __init__(self, *args: Any, answers_are_stored: bool = False, **kwargs: Any) -> None:
+        self.answers_are_stored = answers_are_stored
         super().__init__(*args, **kwargs)
         settings = self.args
         self.teacher_writes = settings.point.source.writer == "teacher" and not answers_are_stored
@@ -65,8 +65,6 @@ class SeqDistilTrainer(TokenDistilTrainer):
                 "the student's own answers are new each step, so no stored teacher knows them: "
                 "give teacher_model_name_or_path instead of teacher_cache"
             )
-        if self.teacher_writes or settings.written_share:
-            check_rows("train_dataset", self.train_dataset, "prompt_length")
         if self.teacher_writes and self.padding_free:
             raise ValueError(
                 "packing and padding_free join rows, which the teacher then cannot answer"
@@ -119,13 +117,15 @@ class SeqDistilTrainer(TokenDistilTrainer):
         teacher: LiveDistribution | StoredDistribution | None,
         targets: Tensor,
         positions: Tensor,
+        trained: Tensor,
         inputs: dict[str, Any],
     ) -> Weights:
         """alpha and 1 - alpha, but no cross-entropy in the student's rows."""
-        weights = super()._weights(student, teacher, targets, positions, inputs)
+        weights = super()._weights(student, teacher, targets, positions, trained, inputs)
         if weights.cross_entropy == 0 or not self.args.written_share or not self.model.training:
             return weights
-        is_given = (~inputs["by_student"][:, None]).expand_as(positions)[positions]
+        rows = trained // (positions.shape[1] + 1)  # a mask would wait for the GPU
+        is_given = ~inputs["by_student"].index_select(0, rows)
         share = is_given.to(precise(targets.device)) * weights.cross_entropy
         return weights._replace(cross_entropy=share)
 

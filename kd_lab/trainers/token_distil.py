@@ -73,6 +73,7 @@ class TokenDistilTrainer(SFTTrainer):
 
     args: DistilConfig
     model: PreTrainedModel
+    answers_are_stored = False  # of SeqDistilTrainer
 
     def __init__(
         self,
@@ -87,7 +88,7 @@ class TokenDistilTrainer(SFTTrainer):
         vocab_size: int | None = None,
         **others: Any,
     ) -> None:
-        check_given(model, teacher, args, train_dataset, eval_dataset)
+        check_given(model, teacher, args, train_dataset, eval_dataset, self.answers_are_stored)
         if not args.packing:  # the rows are ready and cut: packing is all SFTTrainer could add
             args.dataset_kwargs = {"skip_prepare_dataset": True}
             args.max_length = None
@@ -182,7 +183,7 @@ class TokenDistilTrainer(SFTTrainer):
 
             def loss(hidden: Tensor, head: Tensor, bias: Tensor | None) -> Tensor:
                 own = LiveDistribution(hidden, head, bias)
-                weights = self._weights(own, teacher, targets, positions, inputs)
+                weights = self._weights(own, teacher, targets, positions, trained, inputs)
                 temperature = self.args.distil_temperature
                 objective = Objective(self.divergence, weights, temperature, divisor)
                 found = distillation_loss(own, teacher, targets, objective, **self._sizes)
@@ -205,6 +206,7 @@ class TokenDistilTrainer(SFTTrainer):
         teacher: LiveDistribution | StoredDistribution | None,
         targets: Tensor,
         positions: Tensor,
+        trained: Tensor,
         inputs: dict[str, Any],
     ) -> Weights:
         """What multiplies divergence and cross-entropy: alpha and 1 - alpha at every position."""

@@ -5,7 +5,8 @@ import pytest
 
 from book.plan_figure import draw_memory
 from kd_lab.cli import parse
-from kd_lab.planning.planned_run import make_job, plan_memory
+from kd_lab.planning.planned_memory import plan_memory
+from kd_lab.planning.planned_run import make_job
 
 
 def planned(recipe, *words):

@@ -1,1 +1,1 @@
-"""Kills, damages, mistyped commands and splits by the hundred: ``make hardening`` counts them."""
+"""Kills, damages, full disks, mistyped commands by the hundred: ``make hardening`` counts them."""

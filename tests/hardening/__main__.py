@@ -3,7 +3,8 @@
     python -m tests.hardening                                # all: about an hour on two cores
     python -m tests.hardening --only damages --scale 0.1     # forty damages
 
-It exits with 1 if a case did not hold, and names it.
+It exits with 1 if a case did not hold, and names it. ``--json`` keeps what the file has of kinds
+that were not tried now: each kind has its commit, seed and seconds.
 """
 
 import argparse
@@ -42,7 +43,10 @@ class Kind(NamedTuple):
 KINDS = {
     "damages": Kind("tests.hardening.damages:random_damages", 400, takes_seed=True),
     "two writers": Kind("tests.hardening.two_writers:two_in_one_folder", 26),
-    "kills": Kind("tests.hardening.kills:killed_and_gone_on", 35, takes_seed=True),
+    "kills": Kind("tests.hardening.kills:killed_and_gone_on", 33, takes_seed=True),
+    "Ctrl-C": Kind("tests.hardening.interrupts:stopped_and_gone_on", 42, takes_seed=True),
+    "full disks": Kind("tests.hardening.full_disks:filled_and_gone_on", 33, takes_seed=True),
+    "read-only folders": Kind("tests.hardening.read_only:refused_folders", 44),
     "splits": Kind("tests.hardening.splits:steps_of_splits"),
     "names": Kind("tests.hardening.names:names_as_text", 10),
     "command line": Kind(
@@ -59,16 +63,21 @@ def cases_of(name: str, folder: Path, scale: float, seed: int) -> Iterator[Case]
     return function(folder, *arguments, *([seed] if kind.takes_seed else []))
 
 
-def counted(cases: Sequence[Case], name: str, seconds: float) -> dict[str, Any]:
+def counted(
+    cases: Sequence[Case], name: str, seconds: float, scale: float, seed: int
+) -> dict[str, Any]:
     """A kind's counts as JSON values."""
-    failed = Counter(case.outcome for case in cases if not case.held)
+    failed = [case for case in cases if not case.held]
     tried, held = FIRST_EDITION.get(name, (None, None))
     return {
         "tried": len(cases),
-        "held": len(cases) - failed.total(),
-        "failures": dict(failed.most_common()),
+        "held": len(cases) - len(failed),
+        "failures": dict(Counter(case.outcome for case in failed).most_common()),
         "first_edition": {"tried": tried, "held": held},
         "seconds": round(seconds),
+        "scale": scale,
+        "failed": [asdict(case) for case in failed],
+        "versions": run_versions({"seed": seed}),
     }
 
 
@@ -90,7 +99,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of what is random")
     parser.add_argument("--json", type=Path, help="the file of the counts")
     args = parser.parse_args()
-    console, kinds, failures = Console(), {}, []
+    console, kinds = Console(), {}
     for name in args.only or there:
         since, cases = time.perf_counter(), []
         with tempfile.TemporaryDirectory() as folder:
@@ -99,22 +108,24 @@ def main() -> int:
                 if len(cases) % TELL_EVERY == 0:
                     print(f"{name}: {len(cases)} tried", file=sys.stderr, flush=True)
                 if not case.held:
-                    failures.append(case)
                     console.print(escape(f"{case.kind}: {case.outcome}: {case.what}"))
                     console.print(escape(f"    {case.message}"))
-        kinds[name] = counted(cases, name, time.perf_counter() - since)
+        kinds[name] = counted(cases, name, time.perf_counter() - since, args.scale, args.seed)
         console.print(f"{name}: {kinds[name]['held']} of {kinds[name]['tried']} held")
+        if args.json is not None:
+            write_counts(args.json, name, kinds[name])
     console.print(table_of(kinds))
     if args.json is not None:
-        found = {
-            "scale": args.scale,
-            "kinds": kinds,
-            "failures": [asdict(case) for case in failures],
-            "versions": run_versions({"seed": args.seed}),
-        }
-        write_text(args.json, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
         console.print(f"wrote {args.json}")
-    return 1 if failures else 0
+    return 1 if any(counts["failures"] for counts in kinds.values()) else 0
+
+
+def write_counts(path: Path, name: str, counts: dict[str, Any]) -> None:
+    """Put a kind's counts into the file, beside those of the other kinds."""
+    kinds = json.loads(path.read_text(encoding="utf-8"))["kinds"] if path.exists() else {}
+    kinds = {**kinds, name: counts}
+    ordered = {kind: kinds[kind] for kind in KINDS if kind in kinds}
+    write_text(path, json.dumps({"kinds": ordered}, indent=1, ensure_ascii=False) + "\n")
 
 
 def _is_there(kind: Kind) -> bool:

@@ -5,8 +5,9 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from kd_lab.files import SEAL
 from tests.hardening.bad_values import BadLine
-from tests.hardening.command_line_workspace import RIGHT
+from tests.hardening.workspace import RIGHT
 
 MODEL_OPTIONS = {
     "questions": ("teacher_model_name_or_path",),
@@ -111,6 +112,15 @@ def _set(name: str, **values: object) -> Callable[[Path], None]:
     return damage
 
 
+def _drop(name: str, key: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        content = json.loads((folder / name).read_text())
+        del content[key]
+        (folder / name).write_text(json.dumps(content))
+
+    return damage
+
+
 def _remove(name: str) -> Callable[[Path], None]:
     return lambda folder: (folder / name).unlink()
 
@@ -159,7 +169,7 @@ def bad_paths(place: Path) -> Iterator[BadLine]:
     nowhere = ("", "missing/folder/x", "a_file", "empty", "answers", "no-such-owner/no-such-model")
     for damaged in damaged_models(place):
         for command, names in MODEL_OPTIONS.items():
-            for name in names if damaged != "damaged_generation" else ():
+            for name in names:
                 if command != "plan" or damaged in NO_PLAN:
                     yield _with(command, name, damaged)
     for command, names in MODEL_OPTIONS.items():
@@ -241,18 +251,19 @@ def bad_runs(place: Path) -> Iterator[BadLine]:
     for name, texts in contents.items():
         for number, content in enumerate(texts):
             folder = place / f"report_{name.partition('.')[0]}_{number}"
-            shutil.copytree(place / "sft-1", folder)
+            shutil.copytree(place / "run", folder)
             _write(name, content)(folder)
-            words = ("report", folder.name, "fkl-1", "--output_dir", "out")
+            words = ("report", folder.name, "teacher", "--output_dir", "out")
             yield BadLine(words, (folder.name,))
     for part in ("metrics", "settings", "versions", "student", "test_set", "speed"):
         folder = place / f"report_without_{part}"
-        shutil.copytree(place / "sft-1", folder)
+        shutil.copytree(place / "run", folder)
         _set("evaluation.json", **{part: None})(folder)
+        _drop("evaluation.json", SEAL)(folder)
         yield BadLine(("report", folder.name, "--output_dir", "out"), (folder.name,))
     for path in ("missing", "a_file", "empty", "start", ""):
-        yield BadLine(("report", "sft-1", path, "--output_dir", "out"), (path or "runs",))
-    yield BadLine(("report", "sft-1", "sft-1", "--output_dir", "out"), ("sft-1",))
+        yield BadLine(("report", "run", path, "--output_dir", "out"), (path or "runs",))
+    yield BadLine(("report", "run", "run", "--output_dir", "out"), ("run",))
 
 
 def _bad_talks(place: Path) -> list[str]:

@@ -16,7 +16,7 @@ from kd_lab.cli import COMMANDS
 from kd_lab.honoured_options import PASSED_OVER
 from kd_lab.recipe import kinds
 from kd_lab.trainers.ranges import RANGES
-from tests.hardening.command_line_workspace import RIGHT
+from tests.hardening.workspace import RIGHT
 
 
 class BadLine(NamedTuple):
@@ -74,6 +74,7 @@ CLOSED_WORDS = {
     "dataloader_multiprocessing_context", "ddp_backend", "fsdp", "debug", "attn_implementation",
     "lora_task_type", "report_to", "metric_for_best_model", "eos_token", "pad_token", "optim_args",
     "include_num_input_tokens_seen", "pad_to_multiple_of", "lora_target_modules", "form", "expect",
+    "teacher_attn_implementation", "gpu",
 }  # fmt: skip
 # Any mapping is right, or none of the run's own: what is in it is the business of others.
 OPEN_MAPPINGS = {

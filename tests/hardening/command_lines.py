@@ -6,31 +6,32 @@ kinds of damage that people met. A right refusal is exit 2 (or 1), one line, bef
 
 import random
 import shlex
+import shutil
 from collections.abc import Iterator
-from itertools import groupby
 from pathlib import Path
 
 from tests.hardening.bad_files import bad_paths, bad_recipes, bad_runs, bad_words, not_here
 from tests.hardening.bad_values import BadLine, bad_values
 from tests.hardening.cases import Case
-from tests.hardening.command_line_workspace import clear, prepare
-from tests.hardening.one_command import Ended, run_command
+from tests.hardening.commands import Bounds, Said, ran, refusal_of
+from tests.hardening.workspace import prepare
 
 KIND = "command line"
-ERROR = "kd-lab: error: "
+BOUNDS = Bounds(seconds=60, memory=24 * 2**30)
 
 
 def bad_command_lines(folder: Path, count: int, seed: int) -> Iterator[Case]:
     """Run bad command lines, each in a process of its own.
 
     Args:
-        folder: a new folder, for models and files that the lines name.
+        folder: an empty one, or one that is not there.
         count: of lines; all commands and kinds have their share.
         seed: of the choice.
     """
-    prepare(folder)
-    for line in chosen(folder, count, seed):
-        yield tried(folder, line)
+    whole = folder / "whole"
+    prepare(whole)
+    for line in chosen(whole, count, seed):
+        yield tried(whole, line)
 
 
 def chosen(folder: Path, count: int, seed: int) -> list[BadLine]:
@@ -53,27 +54,17 @@ def tried(folder: Path, line: BadLine) -> Case:
     if line.recipe is not None:
         content = line.recipe if isinstance(line.recipe, bytes) else line.recipe.encode()
         (folder / "recipe.yaml").write_bytes(content)
-    ended = run_command([*line.words], folder)
-    clear(folder)
+    said = ran(folder, line.words, BOUNDS)
+    shutil.rmtree(folder / "out", ignore_errors=True)  # of what should not have done anything
     what = f"kd-lab {shlex.join(line.words)}"
     if line.recipe is not None:
         what += f"  # recipe.yaml: {line.recipe!r:.80}"
-    return Case(KIND, what, outcome(ended, line.named), ended.err.strip()[-400:])
+    return Case(KIND, what, outcome(said, line.named), said.err.strip()[-400:])
 
 
-def outcome(ended: Ended, named: tuple[str, ...]) -> str:
+def outcome(said: Said, named: tuple[str, ...]) -> str:
     """ "held", or how a refusal falls short; see ``Case``."""
-    lines = [line for line, _ in groupby(ended.err.splitlines())]
-    errors = [number for number, line in enumerate(lines) if line.startswith(ERROR)]
-    if ended.code is None:
-        return "hangs"
-    if ended.code == 0:
+    if said.code == 0:
         return "accepted"
-    faulty = "Traceback" in ended.err or "a fault of KD Lab" in ended.err
-    if faulty or not errors or ended.code not in (1, 2):
-        return "traceback"
-    if len(errors) > 1 or lines[errors[0] + 1 :]:
-        return "several lines"
-    if not any(name in lines[errors[0]] for name in named):
-        return "not named"
-    return "late" if ended.loaded else "held"
+    refused = refusal_of(said, named)
+    return "late" if refused == "held" and said.loaded else refused

@@ -110,8 +110,8 @@ def random_damages(folder: Path, count: int, seed: int) -> Iterator[Case]:
 def _undamaged(whole: Path, copy: Path, reader: Reader) -> dict[str, str]:
     shutil.copytree(whole, copy)
     said = ran(copy, reader.words)
-    if said.code:
-        raise RuntimeError(f"undamaged, kd-lab {reader.words[0]} failed: {said.text[-2000:]}")
+    if said.code != 0:
+        raise RuntimeError(f"undamaged, kd-lab {reader.words[0]} failed: {said.err[-2000:]}")
     found = results(copy, reader.writes)
     shutil.rmtree(copy)
     return found
@@ -124,7 +124,7 @@ def _outcome(said: Said, damage: Damage, reader: Reader, same: bool) -> str:
     found = outcome_of(said, names, same)
     passed_over = reader.is_resume and damage.files[0].parent.name.startswith("checkpoint")
     if found == "held" and passed_over and damage.files[0].name not in ("README.md", "complete"):
-        return "held" if any(name in said.text for name in names) else "not named"
+        return "held" if any(name in said.err for name in names) else "not named"
     return found
 
 

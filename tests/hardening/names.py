@@ -37,12 +37,12 @@ def names_as_text(folder: Path, count: int = len(NAMES)) -> Iterator[Case]:
         said, files = _written(folder / str(number), name)
         for file, shape in plain[1].items():
             found = files.get(file)
-            outcome = "held" if found == shape and not said.code else "silent"
-            if "Traceback" in said.text:
+            outcome = "held" if found == shape and said.code == 0 else "silent"
+            if "Traceback" in said.err:
                 outcome = "traceback"
-            elif said.code:
+            elif said.code != 0:
                 outcome = "lost"
-            message = said.end if said.code else f"not as with a plain name: {found}"
+            message = said.end if said.code != 0 else f"not as with a plain name: {found}"
             yield Case(KIND, f"{name!r} in {file}", outcome, "" if outcome == "held" else message)
 
 
@@ -55,7 +55,7 @@ def _written(folder: Path, name: str) -> tuple[Said, dict[str, object]]:
     _, metadata, card = (runs[0] / "README.md").read_text(encoding="utf-8").split("---\n", 2)
     (runs[0] / "complete").unlink()
     said = ran(folder, ("report", *(run.name for run in runs), "--output_dir", "report"))
-    if said.code:
+    if said.code != 0:
         return said, {}
     report = folder / "report"
     with (report / "table.csv").open(newline="", encoding="utf-8") as file:

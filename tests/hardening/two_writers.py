@@ -15,16 +15,11 @@ from typing import NamedTuple
 import psutil
 
 from tests.hardening.cases import Case
-from tests.hardening.commands import ERROR, LONGEST, Said, ended, outcome_of, ran, results, started
-from tests.hardening.workspace import COMMANDS, DATA, SHORT, STUDENT, TEACHER, prepare
+from tests.hardening.commands import ERROR, USUAL, Said, ended, outcome_of, ran, results, started
+from tests.hardening.workspace import COMMANDS, TEACHER, prepare
+from tests.hardening.writers import CACHE, GENERATE, MAKE_DATA, MODEL, OUT, TRAIN
 
 KIND = "two writers"
-OUT = ("--output_dir", "out")
-TRAIN = (*STUDENT, *DATA, "--alpha", "0", "--max_steps", "20", "--save_steps", "5", *OUT)
-GENERATE = ("generate", *TEACHER, *DATA, *SHORT, *OUT)
-CACHE = ("cache", *TEACHER, *DATA, "--rows_per_shard", "2", *OUT)
-MAKE_DATA = ("data", "--dataset", "toy", "--num_conversations", "3000", *OUT)
-MODEL = ("out/*.safetensors", "out/*.json", "out/*.jsonl")
 
 
 class Pair(NamedTuple):
@@ -95,11 +90,10 @@ def two_in_one_folder(folder: Path, count: int) -> Iterator[Case]:
 
 
 def _pair(copy: Path, pair: Pair, alone: dict[tuple[str, ...], dict[str, str]]) -> Case:
-    logs = [copy.with_name(f"{name}.log") for name in ("first", "second")]
-    first = started(copy, pair.first, logs[0])
+    first = started(copy, pair.first)
     time.sleep(pair.apart)
-    second = started(copy, pair.second, logs[1])
-    both = [ended(first, logs[0]), ended(second, logs[1])]
+    second = started(copy, pair.second)
+    both = [ended(first), ended(second)]
     found = results(copy, pair.writes)
     written = [found == alone[words] for words in (pair.first, pair.second)]
     done = [right for said, right in zip(both, written, strict=True) if said.code == 0]
@@ -122,7 +116,9 @@ def _endless(copy: Path, name: str, words: tuple[str, ...]) -> Case:
         )
     at_work = copy / "out" / ("metrics.jsonl" if launched else ".lock")
     since = time.monotonic()
-    while not at_work.exists() and first.poll() is None and time.monotonic() - since < LONGEST:
+    while (
+        not at_work.exists() and first.poll() is None and time.monotonic() - since < USUAL.seconds
+    ):
         time.sleep(0.1)
     workers = psutil.Process(first.pid).children(recursive=True) if first.poll() is None else []
     if launched:

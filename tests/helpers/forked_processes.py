@@ -18,8 +18,10 @@ SERVER = multiprocessing.get_context("forkserver")
 # Where a GPU is, DeepSpeed asks it what it is, and CUDA once asked bears no fork.
 SERVER.set_forkserver_preload(
     [
-        "kd_lab.train", "kd_lab.evaluation.evaluate", "kd_lab.report.report", "scipy.stats",
-        "rouge_score.rouge_scorer", *([] if torch.cuda.is_available() else ["deepspeed"]),
+        "kd_lab.train", "kd_lab.demo", "kd_lab.evaluation.evaluate", "kd_lab.rollout.questions",
+        "kd_lab.teacher.cache", "kd_lab.planning.plan", "kd_lab.data.prepare", "kd_lab.doctor",
+        "kd_lab.check.check", "kd_lab.report.report", "peft", "scipy.stats",
+        "rouge_score.rouge_scorer", __name__, *([] if torch.cuda.is_available() else ["deepspeed"]),
     ]
 )  # fmt: skip
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +48,13 @@ def test_a_recipe_reaches_the_dataclasses_and_options_win(recipe):
     assert parse("train", [f"--config={recipe()}"])[3].divergence_settings == {"beta": 0.1}
 
 
+def test_a_home_that_no_shell_has_read_is_found(recipe):
+    given = ["--config", recipe("runs/example", "~/runs/example"), "--test_dataset=~/talks.jsonl"]
+    _, _, data, config = parse("train", given)
+    assert config.output_dir == str(Path.home() / "runs/example")
+    assert data.test_dataset == str(Path.home() / "talks.jsonl")
+
+
 def test_environment_variables_of_a_recipe_are_set(recipe, monkeypatch):
     monkeypatch.setenv("KD_LAB_TEST_VARIABLE", "before")
     parse("train", ["--config", recipe("", "env: {KD_LAB_TEST_VARIABLE: 7}\n")])
@@ -65,6 +73,11 @@ def test_environment_variables_of_a_recipe_are_set(recipe, monkeypatch):
         ("cosine", "no", "not false (YAML reads a bare"),
         ("", "divergence: reverse_kl\n", "9: 'divergence' is given twice, first in line 2"),
         ("{beta: 1e-1}", "{beta: 1", "4: not valid YAML"),
+        ("{beta: 1e-1}", "{beta: 0.1, beta: 1}", "3: not valid YAML: 'beta' is given twice"),
+        ("runs/example", '"a\\0b"', "7: output_dir: 'a\\x00b' holds a NUL"),
+        ("1e-3", "\u22121", '5: learning_rate: expected a number, not "\u22121"'),
+        ("100", "010", "8: not valid YAML: YAML reads 010 as 8: write that number"),
+        ("100", "1:30", "8: not valid YAML: YAML reads 1:30 as 90: write that number"),
         ("jensen_shannon", "reverse_kl", "beta"),
         ("learning_rate: 1e-3", "alpha: 2", "alpha must lie in [0, 1]"),
     ],
@@ -86,11 +99,13 @@ def test_a_wrong_recipe_is_refused_in_one_line(recipe, capsys, old, new, told):
         (["data", "--output_dri=x"], "unknown option '--output_dri'; did you mean '--output_dir'?"),
         (["data"], "--output_dir"),  # is required
         (["train", "--alpha", "much"], "argument --alpha: invalid float value: 'much'"),
+        (["train", "--neftune_noise_alpha", "inf"], "expected a finite number, not 'inf'"),
         (["train", "--learning", "1"], "unknown option '--learning'"),  # no abbreviations
         (
             ["train", "--config", "tiny/token_fk"],
             "no recipe 'tiny/token_fk'; did you mean 'tiny/token_",
         ),
+        (["train", "--divergence_settings", "{mu: 1, mu: 2}"], "'mu' is given twice"),
         (["train", "--config", "none.yaml"], "no such file: none.yaml"),
         (["train", "--config", "a", "--config", "b"], "--config was given twice"),
         (["train", "--config"], "argument --config: expected one argument"),

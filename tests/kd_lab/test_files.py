@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from kd_lab.files import (
+    check_replaceable,
     delete_parts,
     delete_remains,
     replace_file,
@@ -103,3 +104,20 @@ def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
         (part / "other").touch()
     assert names(folder) == ["file"]
     assert names(tmp_path) == ["data"]
+
+
+def test_where_a_link_leads_the_folder_is_replaced_and_the_link_stays(tmp_path):
+    (tmp_path / "elsewhere" / "data").mkdir(parents=True)
+    link = tmp_path / "data"
+    link.symlink_to("elsewhere/data")
+    with whole_folder(link) as part:
+        (part / "file").touch()
+    assert link.is_symlink()
+    assert names(link) == ["file"]
+    assert names(tmp_path / "elsewhere") == ["data"]
+
+
+def test_a_disk_s_place_is_no_place_for_a_new_folder(tmp_path):
+    check_replaceable(tmp_path)
+    with pytest.raises(ValueError, match=r"output_dir: / is where a disk is mounted"):
+        check_replaceable(Path("/"))

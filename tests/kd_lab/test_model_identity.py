@@ -3,11 +3,19 @@
 import shutil
 
 import pytest
-from transformers import AutoTokenizer
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from kd_lab.data.toy_tokenizer import toy_tokenizer
-from kd_lab.model_identity import check_same_teacher, model_identity, tokenizer_hash
+from kd_lab.model_identity import (
+    check_same_teacher,
+    model_identity,
+    recorded_identity,
+    tokenizer_hash,
+)
+from kd_lab.runs.marker import mark_whole
 from tests.helpers.cache_problem import save_teacher
+from tests.helpers.toy_pair import toy_model
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +43,27 @@ def test_a_teacher_is_known_by_its_contents(teacher, tokenizer, tmp_path):
     (moved / "model.safetensors").unlink()
     with pytest.raises(ValueError, match=r"moved holds no model: it has no weights"):
         model_identity(str(moved))
+
+
+def test_an_adapter_is_known_by_its_base_too(tmp_path):
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    toy_model(seed=1).save_pretrained(base)
+    get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base), LoraConfig(target_modules=["q_proj"])
+    ).save_pretrained(adapter)
+    before = model_identity(str(adapter))
+    assert before["base_sha256"] == model_identity(str(base))["sha256"]
+    assert recorded_identity(adapter) == {"name": "adapter"}  # nothing is marked
+    for folder in (base, adapter):
+        mark_whole(folder)
+    assert recorded_identity(adapter) == before
+    (base / "complete").unlink()
+    toy_model(seed=2).save_pretrained(base)
+    now = model_identity(str(adapter))
+    assert now["sha256"] == before["sha256"]
+    with pytest.raises(ValueError, match=r"the teacher adapter .* on a base of .* given now"):
+        check_same_teacher(before, now)
+    check_same_teacher({"name": "adapter", "sha256": before["sha256"]}, now)  # stored long ago
 
 
 def test_a_tokenizer_is_known_by_its_ids(teacher, tokenizer):

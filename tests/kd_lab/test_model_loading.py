@@ -102,6 +102,21 @@ def test_a_broken_tokenizer_is_one_line(folder):
         load_tokenizer(str(folder))
 
 
+@pytest.mark.parametrize("content", [b"{bad", b"[]", b"\xef\xbb\xbf{}"])
+def test_end_tokens_that_cannot_be_read_are_not_passed_over(folder, content):
+    Model(str(folder)).check()
+    (folder / "generation_config.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"generation_config\.json cannot be read: "):
+        Model(str(folder)).check()
+
+
+def test_a_byte_order_mark_is_named_with_its_file(folder):
+    mark = b"\xef\xbb\xbf"
+    (folder / "tokenizer.json").write_bytes(mark + (folder / "tokenizer.json").read_bytes())
+    with pytest.raises(ValueError, match=r"tokenizer\.json cannot be read: .*BOM"):
+        load_tokenizer(str(folder))
+
+
 def test_lora_weights_are_their_base_with_them_merged_in(folder, tmp_path):
     torch.manual_seed(3)
     base = load_causal_lm(str(folder))

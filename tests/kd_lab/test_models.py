@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from kd_lab.data.toy_tokenizer import toy_tokenizer
 from kd_lab.model_identity import model_identity
-from kd_lab.models import Model, check_dtype, shared_size
+from kd_lab.models import Model, check_attention, check_dtype, shared_size
 from tests.helpers.cache_problem import HEAD_ROWS, save_teacher
 
 
@@ -49,3 +49,18 @@ def test_an_unknown_dtype_is_refused_by_its_key():
     check_dtype("teacher_dtype", "auto")
     with pytest.raises(ValueError, match=r"teacher_dtype must be one of .* not 'half'"):
         check_dtype("teacher_dtype", "half")
+
+
+def test_a_model_is_loaded_with_its_attention(folder):
+    assert Model(str(folder), attn_implementation="eager").load().config._attn_implementation == (
+        "eager"
+    )
+    with pytest.raises(ValueError, match=r"teacher: attn_implementation flash_attention_2 is not"):
+        Model(str(folder), attn_implementation="flash_attention_2").check()
+
+
+def test_an_unknown_attention_is_refused_by_its_key():
+    check_attention("teacher_attn_implementation", None)
+    check_attention("teacher_attn_implementation", "kernels-community/flash-attn3")
+    with pytest.raises(ValueError, match=r"teacher_attn_implementation must be one of .* 'flash'"):
+        check_attention("teacher_attn_implementation", "flash")

@@ -16,8 +16,11 @@ from transformers import (
 )
 
 from kd_lab.positions import position_limit
+from kd_lab.trainers.distil_config import DistilConfig
+from kd_lab.trainers.seq_distil import SeqDistilTrainer
+from kd_lab.trainers.token_distil import TokenDistilTrainer
 from tests.helpers.refusal import SHAPE, refusal
-from tests.helpers.toy_pair import ROWS, TOKENIZER, toy_model
+from tests.helpers.toy_pair import ROWS, TOKENIZER, toy_model, toy_rows
 
 POSITIONS = 20  # a training row of the toy language has up to some thirty tokens
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32_768}
@@ -93,3 +96,24 @@ def test_every_command_counts_them(which, command, words, said, tmp_path, capsys
     assert f"{folder} has {POSITIONS} positions, and " in line
     assert said in line
     assert ": lower max_" in line
+
+
+@pytest.mark.parametrize("who", ["the student", "the teacher"])
+@pytest.mark.parametrize(
+    ("trainer", "point", "said"),
+    [
+        (TokenDistilTrainer, {"alpha": 0.5}, "the longest training row of"),
+        (SeqDistilTrainer, {"prefixes": "student", "alpha": 1.0}, "with max_new_tokens 32, needs"),
+    ],
+)
+def test_a_trainer_built_from_python_counts_them_too(who, trainer, point, said, tmp_path):
+    models = {"the student": toy_model(), "the teacher": toy_model()}
+    models[who] = toy_model(max_position_embeddings=POSITIONS)
+    with pytest.raises(ValueError, match=f"{who} has {POSITIONS} positions, and .*{said}"):
+        trainer(
+            models["the student"],
+            models["the teacher"],
+            DistilConfig(str(tmp_path), use_cpu=True, max_steps=1, max_new_tokens=32, **point),
+            train_dataset=toy_rows(8),
+            processing_class=TOKENIZER,
+        )

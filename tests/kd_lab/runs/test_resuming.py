@@ -44,6 +44,18 @@ def test_a_damaged_checkpoint_that_was_asked_for_is_refused(run):
         start_run(run, str(run / "checkpoint-4"), ASKED)
 
 
+def test_a_copy_of_a_checkpoint_by_another_name_is_none(run):
+    (run / "checkpoint-4").rename(run / "checkpoint-best")
+    assert start_run(run, "true", ASKED) == run / "checkpoint-2"
+
+
+def test_a_run_s_model_is_no_checkpoint(run):
+    (run / "model.safetensors").write_text("the final model")
+    mark_whole(run)
+    with pytest.raises(ValueError, match="is no checkpoint: give one of a run's checkpoint-N"):
+        start_run(run.parent / "new", str(run), ASKED)
+
+
 @pytest.mark.parametrize(
     "change", [{"learning_rate": 0.5}, {"divergence": "forward_kl"}], ids=["learning_rate", "loss"]
 )

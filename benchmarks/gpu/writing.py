@@ -1,0 +1,68 @@
+"""Answers through transformers: the time of a layer at one token, as ``kd-lab plan`` counts it."""
+
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+
+import torch
+from transformers import PreTrainedModel
+
+from benchmarks.gpu.figure import Figure
+from benchmarks.gpu.machine import Machine
+from benchmarks.gpu.models import STUDENT, TEACHER, qwen
+from kd_lab.rollout.sampling import Sampling
+from kd_lab.rollout.transformers_engine import write_answers
+from tests.helpers.qwen_vocabulary import qwen_tokenizer
+from tests.helpers.toy_pair import toy_model
+
+ROWS, ROWS_ON_CPU = (8, 64), (4,)
+TOKENS, TOKENS_ON_CPU = 128, 8  # of an answer
+PROMPT = 100  # tokens
+MOST = 1.0  # ms a layer and token, the plan's default; a cache that grows costs the rest
+CASES = (
+    (STUDENT, torch.float32, True),
+    (STUDENT, torch.bfloat16, False),
+    (TEACHER, torch.bfloat16, False),
+)
+
+
+def measure(machine: Machine) -> Iterator[Figure]:
+    for size, dtype, is_autocast in CASES:
+        model = _model(machine, size, dtype)
+        name = f"{size}, {str(dtype).removeprefix('torch.')}"
+        if is_autocast:
+            name += " under autocast"
+        for count in ROWS if machine.is_gpu else ROWS_ON_CPU:
+            with torch.autocast(machine.device, torch.bfloat16) if is_autocast else nullcontext():
+                _write(machine, model, count)  # warms up
+                seconds = _write(machine, model, count)
+            tokens = TOKENS if machine.is_gpu else TOKENS_ON_CPU
+            layers = model.config.num_hidden_layers
+            each = seconds / tokens / layers * 1000
+            high = MOST if machine.is_gpu else None
+            yield Figure(f"{name}, {count} rows", each, "ms a layer and token", high=high)
+            yield Figure(
+                f"{name}, {count} rows: speed", count * tokens / seconds, "tokens a second"
+            )
+        del model
+        if machine.is_gpu:
+            torch.cuda.empty_cache()
+
+
+def _model(machine: Machine, size: str, dtype: torch.dtype) -> PreTrainedModel:
+    if machine.is_gpu:
+        return qwen(machine, size, dtype, qwen_tokenizer())
+    return toy_model(64, 2, seed=2).to(dtype)
+
+
+def _write(machine: Machine, model: PreTrainedModel, count: int) -> float:
+    """Seconds of greedy answers that no end token ends."""
+    prompts = [[1 + (row + place) % 500 for place in range(PROMPT)] for row in range(count)]
+    sampling = Sampling(TOKENS if machine.is_gpu else TOKENS_ON_CPU, temperature=0.0)
+    if machine.is_gpu:
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    write_answers(model, prompts, sampling, eos_token_ids=[], seed=0, batch_size=count)
+    if machine.is_gpu:
+        torch.cuda.synchronize()
+    return time.perf_counter() - start

@@ -1,0 +1,119 @@
+"""The work of a training run: operations, hours by the clock, and what they cost.
+
+Training is arithmetic over the GPU's peak times an assumed utilisation, and the loss's passes over
+the logits, which wait for memory. Writing is an assumed time for each token.
+"""
+
+import math
+from typing import NamedTuple
+
+from kd_lab.planning.planned_run import Job, drawn
+
+# Bytes that the loss's passes read and write for each token and word, by divergence: counted by
+# benchmarks/traffic.py. Others go through torch.compile, which needs about 32.
+BYTES_PER_CELL = {
+    "forward_kl": 18.0,
+    "reverse_kl": 26.0,
+    "jensen_shannon": 26.0,
+    "adaptive_kl": 34.09,
+    "skew_forward_kl": 26.0,
+    "skew_reverse_kl": 26.0,
+    "total_variation": 26.0,
+}
+COMPILED_BYTES, SFT_BYTES, STORED_BYTES = 32.0, 10.0, 10.19
+REACHED = 0.8  # of a memory's bandwidth, as benchmarks/traffic.py assumes for an H100 and an A100
+
+
+class Time(NamedTuple):
+    """The parts of a run's time."""
+
+    steps: int
+    training_flops: float
+    evaluation_flops: float
+    loss_hours: float  # of passes over logits
+    writing_hours: float
+    hours: float  # all of it, by the clock
+
+
+def plan_time(job: Job) -> Time:
+    """The arithmetic, and the hours by the clock."""
+    plan, config, student, teacher = job.plan, job.config, job.student, job.teacher
+    length = min(plan.conversation_tokens, job.longest)
+    rows = job.steps * job.rows_per_step * plan.gpus
+    tokens = rows * float(length)
+    trained = tokens * plan.trained_share
+    passes = 2 if job.lora else 3  # of frozen weights no gradient is made
+    training = passes * student.forward_flops(tokens, length, trained)
+    if config.gradient_checkpointing:
+        training += student.again_flops(tokens, length)
+    if teacher is not None and config.alpha > 0:
+        training += teacher.forward_flops(tokens, length, trained)
+    if teacher is not None and config.policy_gradient:  # the written tokens' log-probabilities
+        training += 2 * trained * (student.head + teacher.head)
+
+    tested = _evaluations(job) * _test_conversations(job) * float(length)
+    heads = tested * plan.trained_share * (3 if teacher is not None else 1)  # loss and both KLs
+    evaluation = student.forward_flops(tested, length, heads)
+    if teacher is not None:
+        evaluation += teacher.forward_flops(tested, length, heads)
+
+    speed = plan.gpu_tflops * 1e12 * plan.utilisation * plan.gpus
+    passes_of_loss = (trained + heads) * student.vocabulary * bytes_per_cell(job)
+    loss = passes_of_loss / (_bandwidth(job) * plan.gpus) / 3600
+    writing = _writing_seconds(job) / 3600
+    hours = (training + evaluation) / speed / 3600 + loss + writing
+    return Time(job.steps, training, evaluation, loss, writing, hours)
+
+
+def bytes_per_cell(job: Job) -> float:
+    """Bytes that the loss's passes move for each trained token and word of the vocabulary."""
+    if job.config.alpha == 0:
+        return SFT_BYTES
+    if job.teacher is None:
+        return STORED_BYTES
+    return BYTES_PER_CELL.get(job.config.divergence, COMPILED_BYTES)
+
+
+def _bandwidth(job: Job) -> float:
+    """Bytes a second that one GPU's memory really delivers."""
+    return job.plan.gpu_bandwidth_tb * 1e12 * REACHED
+
+
+def _test_conversations(job: Job) -> int:
+    return job.data.num_test_conversations or drawn("toy", "test") or 0
+
+
+def _evaluations(job: Job) -> int:
+    config = job.config
+    if config.eval_strategy == "no":
+        return 0
+    if config.eval_strategy == "epoch":
+        return math.ceil(config.num_train_epochs)
+    every = config.eval_steps or config.logging_steps
+    every = every * job.steps if every < 1 else every
+    return int(job.steps // every) + bool(config.eval_on_start)
+
+
+def _writing_seconds(job: Job) -> float:
+    """Seconds of the writing models, one token at a time, to the longest answer of each batch."""
+    if job.engine == "vllm":
+        return job.steps * job.config.max_new_tokens * _vllm_token_seconds(job)
+    batches = math.ceil(job.rows_per_step / job.config.rollout_batch_size)
+    layers = sum(model.layers for model in _writing_models(job))
+    return job.steps * batches * job.config.max_new_tokens * layers * job.plan.layer_ms / 1000
+
+
+def _vllm_token_seconds(job: Job) -> float:
+    """A token of all rows of a step at once: bfloat16 weights, keys and values are read once."""
+    context = min(job.plan.conversation_tokens, job.longest)
+    seconds = 0.0
+    for model in _writing_models(job):
+        read = 2.0 * model.parameters
+        read += job.rows_per_step * context * model.layers * 2 * model.keys * 2
+        seconds += read / _bandwidth(job) + job.plan.vllm_token_ms / 1000
+    return seconds
+
+
+def _writing_models(job: Job) -> list:
+    models = {"student": job.student, "teacher": job.teacher}
+    return [models[name] for name in job.writers]
