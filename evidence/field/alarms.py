@@ -7,6 +7,7 @@ so a right one is refused at times. All others are exact: what holds for one see
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,12 @@ def measure(runs: Path, seeds: Sequence[int] = range(SEEDS)) -> dict[str, Any]:
     """
     runs.mkdir(parents=True, exist_ok=True)
     done = _Done(runs / "done.json")
-    faults = [{"fault": name, **done.get(name, lambda c=case: _fault(c))}
+    faults = [{"fault": name, **done.get(name, partial(_fault, case))}
               for name, case in FAULTS.items()]  # fmt: skip
-    right = [{"loss": name, **done.get(name, lambda c=case: _right(c, 0))}
+    right = [{"loss": name, **done.get(name, partial(_right, case, 0))}
              for name, case in RIGHT.items()]  # fmt: skip
     sampled = [
-        done.get(f"{SAMPLED}, seed {seed}", lambda s=seed: _right(RIGHT[SAMPLED], s))
-        for seed in seeds
+        done.get(f"{SAMPLED}, seed {seed}", partial(_right, RIGHT[SAMPLED], seed)) for seed in seeds
     ]
     alarms = sum(bool(one["objections"]) for one in sampled)
     return {

@@ -34,7 +34,7 @@ def _padded_with_zeros(s: Tensor, t: Tensor, labels: Tensor) -> Tensor:
 
 
 def _no_infinity(s: Tensor, t: Tensor, labels: Tensor) -> Tensor:
-    return forward(*(x.nan_to_num(neginf=0.0) for x in (s, t)), labels)
+    return forward(s.nan_to_num(neginf=0.0), t.nan_to_num(neginf=0.0), labels)
 
 
 def _micro_batch_means(
@@ -58,9 +58,7 @@ RIGHT = losses.RIGHT | {
     "a share of cross-entropy": Case(_mixed, "forward_kl"),
     "k2 at a temperature": Case(_warm_k2, "reverse_kl", TOKENS),
     "rows of one head alone are cut off": Case(
-        lambda s, t, labels: forward(
-            *(x[..., : min(s.shape[-1], t.shape[-1])] for x in (s, t)), labels
-        ),
+        lambda s, t, labels: forward(s[..., : t.shape[-1]], t[..., : s.shape[-1]], labels),
         "forward_kl",
     ),
 }

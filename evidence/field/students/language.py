@@ -56,7 +56,7 @@ def _teacher() -> Teacher:
                 last = tokens[t - 1] if t else BEGIN
                 for key in ((intent, *tokens[:t]), (-1, intent, last), (-2, intent)):
                     after[key][token] += mass
-    prefixes = [(intent,) for intent in range(INTENTS)]
+    prefixes: list[tuple[int, ...]] = [(intent,) for intent in range(INTENTS)]
     prefixes += [key for key in after if key[0] >= 0 and len(key) > 1]
     lost = [(-1, i, last) for i in range(INTENTS) for last in range(VOCABULARY)]
     number = {key: i for i, key in enumerate([*prefixes, *lost])}

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from scipy.stats import t as student_t
 
 from evidence.field.students import training
 from evidence.field.students.language import Students
-from evidence.field.students.losses import STUDENT_LOSSES, TOP_K
+from evidence.field.students.losses import STUDENT_LOSSES, TOP_K, StudentLoss
 from kd_lab.files import write_text
 from kd_lab.runs.versions import run_versions
 
@@ -34,7 +35,7 @@ def measure(runs: Path) -> dict[str, Any]:
     teacher = _run(runs / "teacher.json", training.of_teacher)
     start = _run(runs / "start.json", lambda: _become(training.starts()))
     found = {
-        loss.key: _run(runs / f"{loss.key}.json", lambda loss=loss: _become(training.train(loss)))
+        loss.key: _run(runs / f"{loss.key}.json", partial(_trained, loss))
         for loss in STUDENT_LOSSES
     }
     return {
@@ -59,6 +60,10 @@ def measure(runs: Path) -> dict[str, Any]:
 
 def _become(students: Students) -> dict[str, list[float]]:
     return training.measure(students.distributions())
+
+
+def _trained(loss: StudentLoss) -> dict[str, list[float]]:
+    return _become(training.train(loss))
 
 
 def _run(path: Path, of: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
