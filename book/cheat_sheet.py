@@ -62,6 +62,16 @@ def _skew_reverse_kl(p: Tensor, q: Tensor) -> Tensor:
     return q * (h - (q * h).sum())
 
 
+def _alpha_beta(p: Tensor, q: Tensor) -> Tensor:
+    h = (q ** (0.2 + 0.7) - p**0.2 * q**0.7) / 0.2  # q·∂D/∂q
+    return h - q * h.sum()
+
+
+def _entropy_aware_kl(p: Tensor, q: Tensor) -> Tensor:
+    unsure = -(p * p.log()).sum() > 0.8
+    return _reverse_kl(p, q) + unsure * (q - p)
+
+
 def _total_variation(p: Tensor, q: Tensor) -> Tensor:
     side = torch.sign(q - p)
     return 0.5 * q * (side - (q * side).sum())
@@ -132,6 +142,25 @@ ROWS = {
         "Between 0 and 1; at most the root of half of either KL",
         "It counts on which side a word is, and not how far.",
         "f-distillation (Wen et al. 2023)",
+    ),
+    "alpha_beta": Row(
+        "alpha-beta",
+        r"-\frac{1}{\alpha\beta}\sum \left[p^\alpha q^\beta - \frac{\alpha}{s} p^s "
+        r"- \frac{\beta}{s} q^s\right], \; s = \alpha + \beta",
+        r"h_i - q_i \sum_j h_j, \; h = \frac{1}{\alpha}\left(q^s - p^\alpha q^\beta\right)",
+        _alpha_beta,
+        "(1, 0) is forward KL, (0, 1) reverse KL, (½, ½) Hellinger",
+        "A smaller α looks at the largest differences, a larger β at the student's own words.",
+        "ABKD",
+    ),
+    "entropy_aware_kl": Row(
+        "entropy-aware KL",
+        r"D(q\|p) + [H(p) > h]\, D(p\|q)",
+        r"q_i \left(\log\frac{q_i}{p_i} - D(q\|p)\right) + [H(p) > h]\,(q_i - p_i)",
+        _entropy_aware_kl,
+        "Reverse KL where the teacher is sure, both KLs where it is not",
+        "Cover only where the teacher itself is unsure.",
+        "Entropy-aware on-policy distillation (arXiv 2603.07079)",
     ),
 }
 

@@ -82,7 +82,7 @@ class Claim(NamedTuple):
         verdict = self.verdict[0].upper() + self.verdict[1:]
         parts = [
             f"### {self.title}",
-            f"> [The post]({self.address}): {self.fields['Says']}",
+            f"> The [post]({self.address}): {self.fields['Says']}",
             f"**{verdict}.** {self.evidence}",
         ]
         if figure := self.fields.get("Figure"):

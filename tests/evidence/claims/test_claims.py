@@ -99,7 +99,7 @@ def test_a_page(results, texts):
     assert text.startswith(top)
     row = "| [Reverse KL stays](#reverse-kl-stays) | holds under conditions | 27.1% of starts never"
     assert row in text
-    assert f"[The post]({POST}#:~:text=it%20will%20stay%2017%20steps):" in text
+    assert f"[post]({POST}#:~:text=it%20will%20stay%2017%20steps):" in text
     assert "**Holds under conditions.** It fails from 27.1% [24.3%, 29.8%] of starts." in text
     assert "\n- at rank 2 it is -200.2 [-206.8, -194.1]\n" in text
     assert "![what is to be seen](assets/a.png)" in text
