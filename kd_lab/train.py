@@ -5,7 +5,6 @@ differ, stored answers of another teacher. Then come the rows, the models, the t
 source, and a run folder that records how the student was made.
 """
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,9 @@ from kd_lab.data.conversations import DataArguments, check_data_arguments
 from kd_lab.data.examples import NoRows, say_rows_without_end
 from kd_lab.data.packed_rows import PackedRows
 from kd_lab.data.row_store import RowStore
-from kd_lab.data.shards import ShardStore
 from kd_lab.data.trained_turns import NO_ANSWER
 from kd_lab.files import being_written, check_room, only_one_at_work, raise_if_full
 from kd_lab.hub import check_model_at_hand
-from kd_lab.model_identity import check_same_teacher, check_same_template, tokenizer_hash
 from kd_lab.models import Model
 from kd_lab.next_step import check_folder, check_model_path
 from kd_lab.runs.resuming import check_no_other_model, start_run
@@ -37,7 +34,13 @@ from kd_lab.student import (
     lora_config,
     student_config,
 )
-from kd_lab.teacher.arguments import TeacherArguments, check_teacher_arguments, teacher_of
+from kd_lab.teacher.arguments import check_teacher_arguments, teacher_of
+from kd_lab.teacher.of_training import (
+    TrainTeacherArguments,
+    check_answers,
+    load_stored_teacher,
+    stored_rows,
+)
 from kd_lab.teacher.stored import StoredTeacher, answers_end_tokens, stored_answers, with_true_data
 from kd_lab.trainers.at_hand import check_at_hand, least_bytes
 from kd_lab.trainers.distil_config import NO_FLOAT16, DistilConfig, check_one_gpu
@@ -45,21 +48,6 @@ from kd_lab.trainers.given import check_lengths
 from kd_lab.trainers.lora import save_merged
 from kd_lab.trainers.token_distil import TokenDistilTrainer
 from kd_lab.vocabulary import shared_vocabulary_size
-
-
-@dataclass
-class TrainTeacherArguments(TeacherArguments):
-    """The teacher: a model in memory, or its stored signal or answers."""
-
-    teacher_cache: str | None = field(
-        default=None,
-        metadata={"help": "A folder of kd-lab cache: rows and the teacher's signal."},
-    )
-    answers: str | None = field(
-        default=None,
-        metadata={"help": "A folder of kd-lab generate: the teacher's stored answers."},
-    )
-
 
 WITH_RESUME = "give the same command with --resume_from_checkpoint true"
 ARGUMENTS = (StudentArguments, TrainTeacherArguments, DataArguments, DistilConfig)
@@ -106,9 +94,20 @@ def _train(
     teacher_model = teacher_of(teacher)
     if teacher_model is not None:
         teacher_model.check()
-    vocab_size = check_vocabularies(student, tokenizer, teacher_model)
+    vocab_size = None  # without a teacher
+    if teacher_model is not None:
+        vocab_size = shared_vocabulary_size(
+            tokenizer, teacher_model.tokenizer, head_rows(student), teacher_model.head_rows
+        )
     check_answers(teacher, tokenizer, teacher_model)
-    stored = load_stored_teacher(teacher, config, tokenizer, teacher_model)
+    stored = load_stored_teacher(
+        teacher,
+        tokenizer,
+        teacher_model,
+        temperature=config.distil_temperature,
+        writer=config.point.source.writer or "dataset",
+        verify=config.local_process_index == 0,
+    )
     train_rows, test_rows = load_rows(teacher, data, config, tokenizer, stored)
     readers = {student.model_name_or_path or "model_shape": student_config(student)}
     if teacher_model is not None and stored is None:
@@ -199,71 +198,6 @@ def check_arguments(
             "the student's own answers are new each step, so teacher_cache does not know them: "
             "give teacher_model_name_or_path instead"
         )
-
-
-def stored_rows(teacher: TrainTeacherArguments) -> bool:
-    """Whether a folder gives the rows to train on, instead of the conversations."""
-    return teacher.answers is not None or teacher.teacher_cache is not None
-
-
-def check_vocabularies(
-    student: StudentArguments, tokenizer: PreTrainedTokenizerBase, teacher_model: Model | None
-) -> int | None:
-    """How many tokens, from the first, student and teacher share; None without a teacher.
-
-    Raises:
-        ValueError: the tokenizers differ (names an id), or an LM head is too small for its
-            tokenizer.
-    """
-    if teacher_model is None:
-        return None
-    return shared_vocabulary_size(
-        tokenizer, teacher_model.tokenizer, head_rows(student), teacher_model.head_rows
-    )
-
-
-def check_answers(
-    teacher: TrainTeacherArguments, tokenizer: PreTrainedTokenizerBase, teacher_model: Model | None
-) -> None:
-    """Compare stored answers with the student's tokenizer and with the teacher.
-
-    Raises:
-        ValueError: another teacher wrote the answers, or they have another tokenizer's ids, or the
-            student another chat template.
-    """
-    if teacher.answers is None:
-        return
-    settings = ShardStore.open(teacher.answers, "answers", verify=False).settings
-    if settings["tokenizer_sha256"] != tokenizer_hash(tokenizer):
-        raise ValueError(
-            f"answers: {teacher.answers} was written with another tokenizer than the student's"
-        )
-    check_same_template(teacher.answers, settings.get("chat_template_sha256"), tokenizer)
-    if teacher_model is not None:
-        check_same_teacher(settings["teacher"], teacher_model.identity)
-
-
-def load_stored_teacher(
-    teacher: TrainTeacherArguments,
-    config: DistilConfig,
-    tokenizer: PreTrainedTokenizerBase,
-    teacher_model: Model | None,
-) -> StoredTeacher | None:
-    """The cache, checked against its checksums, the student's tokenizer and the temperature."""
-    if teacher.teacher_cache is None:
-        return None
-    # One process of a machine reads the whole cache against its checksums; that takes a while.
-    stored = StoredTeacher(teacher.teacher_cache, verify=config.local_process_index == 0)
-    stored.check_fits(tokenizer, config.distil_temperature)
-    writer = "teacher" if "answers" in stored.store.settings["source"] else "dataset"
-    if writer != (config.point.source.writer or "dataset"):
-        raise ValueError(
-            f"{teacher.teacher_cache} is of answers that the {writer} wrote: set prefixes to "
-            f"{writer}, not {config.prefixes}"
-        )
-    if teacher_model is not None:
-        check_same_teacher(stored.store.settings["teacher"], teacher_model.identity)
-    return stored
 
 
 def load_rows(

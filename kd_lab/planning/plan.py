@@ -18,7 +18,7 @@ from kd_lab.planning.planned_memory import checkpoint_bytes, host_bytes, plan_me
 from kd_lab.planning.planned_run import GB, Job, PlanArguments, make_job
 from kd_lab.planning.planned_time import plan_time
 from kd_lab.student import StudentArguments
-from kd_lab.train import TrainTeacherArguments
+from kd_lab.teacher.of_training import TrainTeacherArguments
 
 ARGUMENTS = (PlanArguments, StudentArguments, TrainTeacherArguments, DataArguments, PlannedConfig)
 

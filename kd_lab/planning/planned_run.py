@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # importing torch, transformers and trl takes seconds; `kd-la
     from kd_lab.data.conversations import DataArguments
     from kd_lab.planning.planned_config import PlannedConfig
     from kd_lab.student import StudentArguments
-    from kd_lab.train import TrainTeacherArguments
+    from kd_lab.teacher.of_training import TrainTeacherArguments
 
 GB = 1e9
 WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes

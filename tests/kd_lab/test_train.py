@@ -15,7 +15,8 @@ from kd_lab.data.conversations import DataArguments
 from kd_lab.data.toy_language import conversations
 from kd_lab.runs.run_files import read_metrics
 from kd_lab.student import StudentArguments
-from kd_lab.train import TrainTeacherArguments, run
+from kd_lab.teacher.of_training import TrainTeacherArguments
+from kd_lab.train import run
 from kd_lab.trainers.distil_config import DistilConfig, check_one_gpu
 from kd_lab.vocabulary import check_same_tokenizer
 from tests.helpers.forked_processes import one_process

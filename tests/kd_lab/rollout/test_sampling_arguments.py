@@ -12,7 +12,7 @@ from kd_lab.rollout.sampling import Sampling
 from kd_lab.rollout.sampling_arguments import SamplingArguments, sampling_of
 from kd_lab.teacher.arguments import TeacherArguments
 from kd_lab.teacher.cache import CacheArguments
-from kd_lab.train import TrainTeacherArguments
+from kd_lab.teacher.of_training import TrainTeacherArguments
 from kd_lab.trainers.distil_config import DistilConfig
 from tests.helpers.refusal import refusal
 
