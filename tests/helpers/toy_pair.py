@@ -24,7 +24,7 @@ def toy_model(width: int = 32, layers: int = 1, seed: int = 0, **more: object) -
         "num_attention_heads": 2,
         "num_key_value_heads": 2,
         "tie_word_embeddings": False,
-        "max_position_embeddings": 128,
+        "max_position_embeddings": 1024,
         "eos_token_id": TOKENIZER.eos_token_id,
         "pad_token_id": TOKENIZER.pad_token_id,
         "bos_token_id": None,
