@@ -4,12 +4,15 @@
 """
 
 import ast
+import importlib
+import importlib.util
 import json
 import re
 from pathlib import Path
 
 import pytest
 
+OURS = ("kd_lab", "toy", "evidence", "book")
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 
@@ -67,3 +70,15 @@ def test_every_decimal_number_of_the_prose_stands_in_a_cell_that_asserts(cells):
 def test_no_machine_shows_through(cells):
     text = json.dumps(cells)
     assert not re.findall(r"/(?:work|home|root|tmp|Users)/", text)
+
+
+def test_what_a_notebook_imports_of_the_project_is_there(cells):
+    for source in sources(cells, "code"):
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in OURS:
+                module = importlib.import_module(node.module or "")
+                for name in node.names:
+                    found = hasattr(module, name.name) or importlib.util.find_spec(
+                        f"{node.module}.{name.name}"
+                    )
+                    assert found, f"{node.module} has no {name.name}"
