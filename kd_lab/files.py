@@ -15,7 +15,10 @@ from filelock import FileLock, Timeout
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # What safetensors and torch say of a full disk: they have no error numbers.
-SAYS_FULL = ("os error 28)", "os error 27)", "os error 122)", "inline_container", "StreamWriter")
+SAYS_FULL = (
+    "os error 28)", "os error 27)", "os error 122)",  # safetensors
+    "inline_container", "StreamWriter", "iostream error",  # torch
+)  # fmt: skip
 SEAL = "sha256"  # the key of a JSON file's own digest
 LOCK = ".lock"
 

@@ -53,6 +53,7 @@ def break_off(writing: AbstractContextManager[Path], name: str, error: Exception
         OSError(errno.ENOSPC, "No space left on device"),
         OSError(errno.EFBIG, "File too large"),
         RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 38 vs 37"),
+        RuntimeError("basic_ios::clear: iostream error"),
         Exception("Error while serializing: I/O error: No space left (os error 28)"),
     ],
 )
