@@ -101,7 +101,10 @@ class Point:
         changes["share_tolerance"] = changes["share_step"] and float(self.share_tolerance)
         if not self.has_divergence:
             changes |= {"divergence": "", "settings": (), "temperature": 1.0}
-        is_own = self.student_divergence and self._of_student.short != self._named.short
+        is_own = self.student_divergence and (
+            self.student_divergence != self.divergence
+            or self._of_student.short != self._named.short  # asks for defaults, and so for torch
+        )
         if not (self.has_divergence and is_own):
             changes |= {"student_divergence": "", "student_settings": ()}
         for name, value in changes.items():

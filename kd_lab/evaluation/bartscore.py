@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from huggingface_hub import try_to_load_from_cache
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -32,10 +33,14 @@ MAX_TOKENS = 1024  # of a text; cut further where the model has fewer positions
 
 
 def check_bart(name_or_path: str | None) -> None:
-    """Look at BART's folder before any model loads; a name on the hub is left to ``load``.
+    """Look at BART's folder before any model loads.
+
+    The default model may be missing: the evaluation then says why it has no BARTScore. Any other
+    name was asked for.
 
     Raises:
-        ValueError: the path leads nowhere, or the folder holds no BART model.
+        ValueError: the path leads nowhere, the folder holds no BART model, or a model of the hub is
+            not in this machine's cache.
     """
     if name_or_path is None:
         return
@@ -44,6 +49,12 @@ def check_bart(name_or_path: str | None) -> None:
         is_name = name_or_path.count("/") <= 1 and name_or_path[:1] not in (".", "/", "~")
         if folder.exists() or not is_name:
             raise ValueError(f"bart_model: there is no folder {name_or_path}")
+        cached = try_to_load_from_cache(name_or_path, "config.json")
+        if name_or_path != BART and not isinstance(cached, str):
+            raise ValueError(
+                f"bart_model: no folder {name_or_path}, and no model of that name on this machine; "
+                f"fetch it once with `hf download {name_or_path}`, or give the folder of one"
+            )
         return
     try:
         with readable(folder / "config.json"):

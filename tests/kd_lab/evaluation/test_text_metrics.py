@@ -11,7 +11,7 @@ from tokenizers import pre_tokenizers
 from transformers import BartConfig, BartForConditionalGeneration, BartTokenizer
 
 from kd_lab.data.toy_language import conversations
-from kd_lab.evaluation.bartscore import BartScorer
+from kd_lab.evaluation.bartscore import BartScorer, check_bart
 from kd_lab.evaluation.overlap import distinct, repetition, rouge, self_bleu
 from tests.helpers.toy_pair import toy_model
 
@@ -147,6 +147,12 @@ def test_without_a_bart_model_there_is_a_reason(tmp_path):
     assert "hf download" in reason
     with pytest.raises(ValueError, match="holds no BART model"):
         BartScorer.load(str(tmp_path))
+
+
+def test_a_bart_of_another_name_is_asked_for_before_anything_loads():
+    check_bart("facebook/bart-large-cnn")  # the default may be missing
+    with pytest.raises(ValueError, match=r"bart_model: no folder no/such.*hf download no/such"):
+        check_bart("no/such")
 
 
 def test_another_model_is_no_bart(tmp_path):
