@@ -246,7 +246,7 @@ def test_from_training_to_the_report(tmp_path):
              "--eval_strategy", "steps", "--eval_steps", "1", "--use_cpu", "true",
              *RECIPES[run.name[:3]]]
         ) == 0  # fmt: skip
-        words = [*teacher, *test_set, "--max_new_tokens", "8", "--bart_model", "null"]
+        words = [*teacher, *test_set, "--max_new_tokens", "8"]
         assert main(["evaluate", "--model_name_or_path", str(run), *words]) == 0
     rows, text, _ = report(runs)
     assert list(rows) == ["SFT", FKL]

@@ -179,6 +179,8 @@ def test_arguments_are_refused_before_anything_is_loaded(more, message):
 
 
 def test_answers_that_the_teacher_has_no_room_for_are_refused(teacher, tmp_path):
-    with pytest.raises(ValueError, match=r"has 1024 positions, .* with max_new_tokens 1024, needs"):
+    with pytest.raises(
+        ValueError, match=r"has 1,024 positions, .* with max_new_tokens 1,024, needs"
+    ):
         generate(arguments(teacher, tmp_path / "new", max_new_tokens=1024), DATA)
     assert not (tmp_path / "new").exists()
