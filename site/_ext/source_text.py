@@ -29,6 +29,8 @@ def address(module: str, fragment: str = "") -> str:
 
 def linkcode_resolve(domain: str, info: dict[str, str]) -> str | None:
     """What sphinx.ext.linkcode asks of conf.py: where a function or class is written."""
+    if not info["module"]:  # what autodoc could not name
+        return None
     source = (REPOSITORY / source_file(info["module"])).read_text(encoding="utf-8")
     name = info["fullname"].split(".")[-1]
     for definition in (f"def {name}(", f"class {name}"):
