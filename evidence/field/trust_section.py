@@ -22,8 +22,9 @@ def trust_section(found: Mapping[str, Any]) -> str:
             f"Of {sampled['seeds']} seeds {sampled['alarms']} refuse such a loss "
             f"({sampled['loss']}), though it is right: {100 * sampled['rate']:.1f}% "
             f"[{100 * sampled['low']:.1f}, {100 * sampled['high']:.1f}], an exact 95% interval. "
-            f"The stated level is {100 * sampled['level']:.0f}%. One sample alone refused 4 of the "
-            "first 87 seeds, so that a refusal now takes two.",
+            f"The stated level is {100 * sampled['level']:.0f}%. A refusal takes two samples. "
+            "That rule was chosen after these seeds were seen, since one sample alone refused 4 of "
+            "87 of them. So this rate does not test the rule; seeds that nobody has seen would.",
             f"<details>\n<summary>The {len(faults)} faults, and what the check says</summary>\n",
             "\n".join(
                 [

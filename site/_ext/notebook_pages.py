@@ -1,8 +1,12 @@
 """What a page of a notebook has more than the notebook, and what it cannot have.
 
-More: a link to the notebook itself, under its title. Not: sliders, which need a running kernel. A
+More: a link to the notebook itself, under its title. The download is to be run, so it comes without
+the outputs, which the page shows. Not: sliders, which need a running kernel. A
 link to the figure of the site that moves stands in their place.
 """
+
+import json
+from pathlib import Path
 
 from docutils import nodes
 from sphinx import addnodes
@@ -51,6 +55,18 @@ def _instead_of_sliders(docname: str) -> nodes.paragraph:
     )
 
 
+def clear_downloads(app: Sphinx, error: Exception | None) -> None:
+    """Sphinx's build-finished event: notebooks to download have no outputs."""
+    if error is None:
+        for path in Path(app.outdir, "_downloads").glob("*/*.ipynb"):
+            notebook = json.loads(path.read_text(encoding="utf-8"))
+            for cell in notebook["cells"]:
+                if cell["cell_type"] == "code":
+                    cell |= {"outputs": [], "execution_count": None}
+            path.write_text(json.dumps(notebook, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
 def setup(app: Sphinx) -> dict:
+    app.connect("build-finished", clear_downloads)
     app.add_transform(NotebookPage)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

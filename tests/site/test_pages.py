@@ -129,7 +129,7 @@ def test_every_page_can_be_heard(site):
 
 def test_the_whole_site_is_small(site):
     size = sum(path.stat().st_size for path in site.folder.rglob("*") if path.is_file())
-    assert size < 17.5 * MEGABYTE
+    assert size < 15 * MEGABYTE
 
 
 @pytest.mark.slow
