@@ -42,7 +42,8 @@ AVERAGED = (1, 4, 16, 64)
 SAMPLES = 256
 UNBIASED = 1e-4  # float32 leaves less than this of a bias that is 0
 GRADIENTS_OF = ("sft", "seq_rkl")
-EXPOSURE_OF = ("sft", "token_fkl", "seq_rkl")
+# token_rkl is the control: it has the divergence of seq_rkl and the prefixes of token_fkl.
+EXPOSURE_OF = ("sft", "token_fkl", "token_rkl", "seq_rkl", "minillm")
 
 Figure = dict[str, Any]  # mean, low, high, n, standard_error: an ``Interval``
 
