@@ -68,7 +68,7 @@ def folder(tmp_path):
 
 @pytest.mark.slow
 def test_the_whole_measurement(folder, monkeypatch):
-    sizes = {"SEEDS": (1,), "QUESTIONS": 1, "EXPOSED": 40}
+    sizes = {"SEEDS": (1,), "QUESTIONS": 2, "EXPOSED": 40}
     for name, value in sizes.items():
         monkeypatch.setattr(study, name, value)
     for name, value in {"LENGTHS": (1, 2), "MASSES": (0.1, 1e-3), "SAMPLES": 8}.items():
