@@ -131,10 +131,11 @@ def test_the_toy_study():
     assert from_sft["significant"] == "not significant"
     assert verdict("hallucination") == "does not hold"
     policy = differences["minillm less seq_rkl"]["sequence_reverse_kl_rao_blackwell"]
-    assert policy["low"] < 0 < policy["high"]
+    assert policy["significant"] == "not significant"
+    assert policy["mean"] < 0  # "comes near"
     forward = load("method_pairs_toy")["equation_4"]["token_fkl"]["forward"]
     assert forward["difference"]["low"] > 0
-    assert forward["ratio"] > 2  # "less than half"
+    assert 1 < forward["ratio"] < 2  # "a part"
 
     with (RESULTS / "toy_study" / "table.csv").open(encoding="utf-8") as file:
         rows = {row["method"] or row["name"]: row for row in csv.DictReader(file)}
