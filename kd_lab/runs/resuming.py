@@ -4,6 +4,7 @@ A run resumes as itself. What changes its result is refused by the names of the 
 change is listed here, and nowhere else. The settings of earlier starts stay in versions.json.
 """
 
+import json
 import re
 import sys
 from collections.abc import Mapping
@@ -74,7 +75,19 @@ def start_run(
     if checkpoint is not None:
         check_whole(checkpoint.parent, only=(CONFIG, VERSIONS, METRICS))
         check_same_run(checkpoint.parent, settings)
+        _check_not_beyond(checkpoint, settings)
     return checkpoint
+
+
+def _check_not_beyond(checkpoint: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint that has trained more steps than are asked for."""
+    asked = settings.get("max_steps", -1)
+    trained = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))["global_step"]
+    if 0 < asked < trained:
+        raise ValueError(
+            f"{checkpoint} has trained {trained:,} steps and max_steps is {asked:,}: ask for as "
+            "many steps or more, or name an earlier checkpoint"
+        )
 
 
 def check_no_other_model(folder: Path) -> None:

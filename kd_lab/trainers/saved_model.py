@@ -42,9 +42,17 @@ def whole_state_dict(accelerator: "Accelerator") -> Iterator[None]:
 
 
 class SavingTrainer(SFTTrainer):
-    """What it saves can be loaded: whole weights, the student's alone."""
+    """What it saves can be loaded: whole weights, the student's alone, no step too many."""
 
     alignment: HiddenAlignment | None = None  # which a checkpoint has beside the student
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # transformers asks whether training is over after a step, never before one. So a run that
+        # was killed between its last checkpoint and its end would train a step too many.
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """The whole model, also where FSDP's own checkpoints are sharded.

@@ -258,8 +258,35 @@ def test_a_killed_run_goes_on_to_the_same_weights(prefixes, teacher, tmp_path):
     assert main([*command, str(cut), "--resume_from_checkpoint", "true"]) == 0
     assert main([*command, str(whole)]) == 0
     assert (cut / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
-    steps = [json.loads(line)["step"] for line in (cut / "metrics.jsonl").read_text().splitlines()]
-    assert steps == [*range(10, 91, 10), 90]  # none twice; the last is the summary
+    assert logged_steps(cut) == [*range(10, 91, 10), 90]  # none twice; the last is the summary
+
+
+def test_a_run_that_lacks_its_end_alone_trains_no_further_step(teacher, tmp_path, capsys):
+    run = tmp_path / "run"
+    words = [
+        *STUDENT, *QUICK, "--save_steps", "1", "--logging_steps", "1", "--learning_rate", "1e-2",
+        "--lr_scheduler_type", "constant", "--teacher_model_name_or_path", teacher,
+        "--output_dir", str(run),
+    ]  # fmt: skip
+    assert main(["train", *words]) == 0
+    weights, steps = (run / "model.safetensors").read_bytes(), logged_steps(run)
+    again = ["train", *words, "--resume_from_checkpoint", "true"]
+    for killed_before_its_end in (True, False):
+        if killed_before_its_end:
+            (run / "complete").unlink()
+            (run / "model.safetensors").unlink()
+        assert main(again) == 0
+        assert (run / "model.safetensors").read_bytes() == weights
+        assert logged_steps(run) == steps
+        assert sorted(path.name for path in run.glob("checkpoint-*")) == [
+            "checkpoint-1", "checkpoint-2"
+        ]  # fmt: skip
+    line = refusal(capsys, *again, "--max_steps", "1")
+    assert "checkpoint-2 has trained 2 steps and max_steps is 1" in line
+
+
+def logged_steps(run):
+    return [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_the_two_vocabularies_are_compared_once(teacher, tmp_path, monkeypatch):
