@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
 from kd_lab.interrupts import heard_everywhere
 from kd_lab.option_values import (
+    check_choices,
     check_empty,
     check_mappings,
     expand_home,
@@ -155,6 +156,7 @@ def parse(command: str, words: Sequence[str], tell: bool = False) -> tuple[Any, 
     if recipe is not None:
         parser.set_defaults_with_config(**check_recipe(recipe, hints, renamed))
         check_mappings(recipe, hints)
+        check_choices(recipe, parser)
     # Before the values are looked at: a misspelt option is why another seems to be missing.
     options = [
         "--config",

@@ -69,6 +69,19 @@ def check_mappings(recipe: Recipe, hints: dict[str, Any]) -> None:
                 raise ValueError(f"{recipe.path}:{line}: {key}: {error}") from error
 
 
+def check_choices(recipe: Recipe, parser: argparse.ArgumentParser) -> None:
+    """Refuse what an option would refuse: a recipe's values do not pass through the parser."""
+    for action in parser._actions:
+        if action.choices is None or action.dest not in recipe.settings:
+            continue
+        value, line = recipe.settings[action.dest]
+        if value is not None and value not in action.choices:
+            raise ValueError(
+                f"{recipe.path}:{line}: {action.dest} must be one of "
+                f"{', '.join(map(str, action.choices))}, not {value!r}"
+            )
+
+
 def expand_home(arguments: Sequence[Any]) -> None:
     """Put the home folder for a ``~`` that no shell has read: in a recipe, or after ``=``."""
     for of in arguments:

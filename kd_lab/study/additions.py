@@ -106,7 +106,7 @@ def additions_findings(results: Mapping[str, Any]) -> list[str]:
             f"{metric.replace('_', ' ')} {with_interval(pair['differences'][metric])}"
             for metric in SHOWN
         )
-        sentences.append(f"{pair['changes'].capitalize()} changes {changed}.")
+        sentences.append(f"{pair['changes'][0].upper()}{pair['changes'][1:]} changes {changed}.")
     return sentences
 
 

@@ -6,6 +6,7 @@ models are in memory. Here each of them is made once, for one weight.
 
 import copy
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,7 +30,7 @@ def check_at_hand(config: TrainingArguments) -> None:
         "report_to": _reporters,
         "optim": _optimizer,
         "lr_scheduler_type": _schedule,
-        "dataloader_num_workers and the other dataloader_ settings": _loader,
+        "dataloader": _loader,
         "push_to_hub": _hub,
         "activation_offloading": _offloading,
         "save_strategy": _best,
@@ -99,13 +100,13 @@ def _schedule(config: TrainingArguments) -> None:
 
 
 def _loader(config: TrainingArguments) -> None:
-    torch.utils.data.DataLoader(
-        [0],  # type: ignore[arg-type]  # a list is a dataset
-        num_workers=config.dataloader_num_workers,
-        prefetch_factor=config.dataloader_prefetch_factor,
-        persistent_workers=config.dataloader_persistent_workers,
-        multiprocessing_context=config.dataloader_multiprocessing_context,
-    )
+    names = ("num_workers", "prefetch_factor", "persistent_workers", "multiprocessing_context")
+    settings = {name: getattr(config, f"dataloader_{name}") for name in names}
+    try:
+        torch.utils.data.DataLoader([0], **settings)  # type: ignore[arg-type]  # a list will do
+    except (ValueError, TypeError, AssertionError) as error:
+        # torch names its own arguments; ours have a word before them.
+        raise ValueError(re.sub(f"({'|'.join(names)})", r"dataloader_\1", str(error))) from error
 
 
 def _hub(config: TrainingArguments) -> None:

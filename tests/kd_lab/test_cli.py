@@ -78,6 +78,7 @@ def test_environment_variables_of_a_recipe_are_set(recipe, monkeypatch):
         ("1e-3", "\u22121", '5: learning_rate: expected a number, not "\u22121"'),
         ("100", "010", "8: not valid YAML: YAML reads 010 as 8: write that number"),
         ("100", "1:30", "8: not valid YAML: YAML reads 1:30 as 90: write that number"),
+        ("", "dtype: foo\n", "9: dtype must be one of auto, bfloat16, float16, float32, not 'foo'"),
         ("jensen_shannon", "reverse_kl", "beta"),
         ("learning_rate: 1e-3", "alpha: 2", "alpha must lie in [0, 1]"),
     ],
