@@ -1,11 +1,11 @@
-"""The pages on ranks, tokens and losses: on a phone, in both schemes, and without JavaScript."""
+"""The pages on ranks, prefixes, tokens and losses: on a phone, in both schemes, and without JavaScript."""
 
 import numpy as np
 import pytest
 
 from tests.helpers.explorable_page import open_page
 
-PAGES = ("ranks", "tokens", "losses")
+PAGES = ("ranks", "prefixes", "tokens", "losses")
 
 
 @pytest.mark.parametrize("name", PAGES)
