@@ -137,7 +137,9 @@ def test_the_gradients_are_autograds(engine):
             True: [np.add(*both) for both in zip(row["here"], row["later"], strict=True)],
         }
         for later, told in sums.items():
-            logits = [torch.tensor(one, dtype=torch.float64, requires_grad=True) for one in z["all"]]
+            logits = [
+                torch.tensor(one, dtype=torch.float64, requires_grad=True) for one in z["all"]
+            ]
             student = of_table(logits, list(range(10)))
             loss = token_loss(row["divergence"], teacher, student, row["share"], later=later)
             for due, got in zip(torch.autograd.grad(loss, logits), told, strict=True):
@@ -227,7 +229,8 @@ def test_play_runs_and_a_row_sets_its_choice(page, site_url):
     page.wait_for_function("document.querySelector('[data-id=play]').textContent === 'Pause'")
     page.wait_for_function(  # what is seen follows the figures, while listeners are left in peace
         """() => { const text = document.querySelector('[data-id=summary]');
-             return text.getAttribute("aria-live") === "off" && !/After 0 steps/.test(text.textContent);
+             return text.getAttribute("aria-live") === "off"
+                 && !/After 0 steps/.test(text.textContent);
            }"""
     )
     page.wait_for_function("document.querySelector('[data-id=play]').textContent === 'Play'")
