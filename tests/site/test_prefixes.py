@@ -81,6 +81,7 @@ def test_the_language_is_what_python_takes_it_for(engine):
     parents = [node["parent"] for node in told["nodes"]]
     assert parents == [None, 0, 0, 0, 1, 1, 2, 2, 3, 3]
     assert [node["word"] for node in told["nodes"][4:]] == [0, 1] * 3
+    assert told["teacher"][0][2] == 1e-4  # "fish", once in 10,000 answers
     for row in told["teacher"]:
         assert sum(row) == pytest.approx(1, abs=1e-12)
     assert tuple(told["students"]) == STUDENTS

@@ -9,7 +9,7 @@ const FULL = 20; // pixels, the width of a band that has all probability
 const TOP = 22;
 const WIDE = 620; // pixels, from which a node has room for two numbers
 const NEVER = 0.0005; // a weight that draws no circle
-const DARK = 2; // nats, at which a circle is darkest
+const DARK = 2; // nats, at which a circle is full
 
 /** Where each node and answer stands, in units of LEAF from the top. */
 const leaves = NODES.flatMap(({ children }, node) => (children.length ? [] : [node]));

@@ -61,8 +61,8 @@ export function sentences(descent) {
   return (
     `${name[0].toUpperCase()}${name.slice(1)}. After ${steps}${end}: the loss is ${fixed(seen.total)} nats, ` +
     `${equality(view, seen, engine.whole(view.divergence, q))}. The student begins with “${MISTAKE}” in ` +
-    `${percent(now.mistake)} of its answers. The loss looks there with weight ${fixed(seen.weights[after], 4)}; ` +
-    `going on from there costs ${fixed(now.after, 2)} nats.`
+    `${percent(now.mistake)} of its answers. The loss looks there with weight ${fixed(seen.weights[after], 4)}. ` +
+    `The student's next words there are ${fixed(now.after, 2)} nats from the teacher's, by reverse KL.`
   );
 }
 
