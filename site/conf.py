@@ -28,6 +28,7 @@ extensions = [
     "folded_code",
     "front_page",
     "front_picture",
+    "head",
     "mathml",
     "notebook_pages",
     "pictures",

@@ -1,7 +1,8 @@
 """The audit at a glance: a mark for each verdict of CLAIMS.md.
 
 ``{verdicts}`` on the front page reads that page's own table, in its order, so that the marks cannot
-say anything else. On the page itself they stand before the verdicts' words.
+say anything else. A mark shows its claim to a pointer and to the keyboard. For a finger the key
+below unfolds to the claims by name. On the page itself marks stand before the verdicts' words.
 """
 
 import re
@@ -34,18 +35,24 @@ class Verdicts(SphinxDirective):
         counts = Counter(verdict for _, _, verdict in rows)
         marks = "".join(_claim(*row) for row in rows)
         key = "".join(
-            f"<span>{_mark(verdict)} {counts[verdict]} {verdict}</span>" for verdict in VERDICTS
+            f"<details><summary>{_mark(verdict)} {counts[verdict]} {verdict}</summary>"
+            f"<ul>{''.join(_named(*row) for row in rows if row[2] == verdict)}</ul></details>"
+            for verdict in VERDICTS
         )
-        html = f'<ul class="verdicts">{marks}</ul><p class="verdict-key">{key}</p>'
+        html = f'<ul class="verdicts">{marks}</ul><div class="verdict-key">{key}</div>'
         return [nodes.raw("", html, format="html")]
 
 
 def _claim(claim: str, anchor: str, verdict: str) -> str:
     words = f"{escape(claim)}: {verdict}"
     return (
-        f'<li><a href="CLAIMS.html#{anchor}" title="{words}">{_mark(verdict)}'
+        f'<li><a href="CLAIMS.html#{anchor}">{_mark(verdict)}'
         f'<span class="only-heard">{words}</span></a></li>'
     )
+
+
+def _named(claim: str, anchor: str, verdict: str) -> str:
+    return f'<li><a href="CLAIMS.html#{anchor}">{escape(claim)}</a></li>'
 
 
 def _mark(verdict: str) -> str:

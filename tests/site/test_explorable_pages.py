@@ -1,11 +1,11 @@
-"""The pages on ranks, tokens and losses: on a phone, in both schemes, and without JavaScript."""
+"""The explorables together: on a phone, in both schemes, linked to, and without JavaScript."""
 
 import numpy as np
 import pytest
 
-from tests.helpers.explorable_page import open_page
+from tests.helpers.explorable_page import open_page, settle
 
-PAGES = ("ranks", "tokens", "losses")
+PAGES = ("ranks", "prefixes", "tokens", "losses")
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -23,6 +23,46 @@ def test_on_a_phone(new_page, site_url, name, scheme):
         assert cut == []
         # Ink on paper, in this scheme, at a ratio that can be read.
         assert contrast(page, name) > 7
+
+
+@pytest.mark.parametrize("name", [*PAGES, "gaussians"])
+def test_a_copied_link_opens_the_same_view(new_page, site_url, name):
+    with new_page(permissions=["clipboard-read", "clipboard-write"]) as page:
+        page.goto(f"{site_url}/site/explore/{name}.html")
+        page.locator("#main-content, article").locator("select").first.press("End")
+        page.click(".copy-link")
+        page.wait_for_selector(".copy-link:has-text('Link copied')")
+        link = page.evaluate("navigator.clipboard.readText()")
+        assert link == page.url
+        assert "=" in link.partition("#")[2]
+        chosen = page.locator("article select").first.input_value()
+        page.goto("about:blank")
+        page.goto(link)
+        page.wait_for_function(
+            "value => document.querySelector('article select').value === value", arg=chosen
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "view", "other", "control"),
+    [
+        ("ranks", "#distance=probability_distance", "#rank=0", "distance"),
+        ("prefixes", "#divergence=reverse_kl", "#share=1", "divergence"),
+        ("tokens", "#a=teacher", "#a=sft", "a"),
+        ("losses", "#loss=k1_loss", "#loss=k2_loss", "loss"),
+    ],
+)
+def test_back_and_headings_leave_the_view_in_peace(page, site_url, name, view, other, control):
+    open_page(page, site_url, name, view)
+    value = page.input_value(f'[data-id="{control}"]')
+    page.evaluate("hash => location.hash = hash", other)
+    settle(page)
+    page.go_back()
+    settle(page)
+    assert page.input_value(f'[data-id="{control}"]') == value == view.partition("=")[2]
+    page.evaluate("location.hash = '#what-to-look-for'")
+    settle(page)
+    assert page.input_value(f'[data-id="{control}"]') == value
 
 
 def contrast(page, name: str) -> float:

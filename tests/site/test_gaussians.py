@@ -151,6 +151,72 @@ def test_by_keyboard_alone(page: Any, site_url: str) -> None:
     assert steps_shown(page) == 0
 
 
+def test_what_is_said_follows_the_students(page: Any, site_url: str) -> None:
+    open_gaussians(page, site_url)
+    page.get_by_role("button", name="Play").click()
+    page.wait_for_function(  # seen twice a second, and not read aloud
+        """() => { const said = document.querySelector(".summary");
+             return said.getAttribute("aria-live") === "off"
+                 && /^Step [1-9]/.test(said.textContent)
+                 && /still moving/.test(said.textContent); }"""
+    )
+    page.get_by_role("button", name="Pause").click()
+    steps = steps_shown(page)
+    page.wait_for_function(
+        """steps => { const said = document.querySelector(".summary");
+             return said.getAttribute("aria-live") === "polite"
+                 && said.textContent.startsWith(`Step ${steps}.`); }""",
+        arg=steps,
+    )
+
+
+def test_a_story_that_was_changed_says_so(page: Any, site_url: str) -> None:
+    open_gaussians(page, site_url)
+    story = page.get_by_role("button", name="Figure 1", exact=True)
+    told = page.locator(".says").inner_text()
+    assert story.get_attribute("aria-pressed") == "true"
+    page.get_by_role("slider", name="Mean, first mode of the target").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator(".says").inner_text().startswith("“Figure 1”, changed.")
+    assert page.locator('.presets [aria-pressed="true"]').count() == 0
+    page.get_by_role("button", name="Reset").click()
+    assert page.locator(".says").inner_text() == told
+    assert story.get_attribute("aria-pressed") == "true"
+    page.wait_for_function("location.hash.includes('target=-3,3')")  # it follows a little later
+    page.evaluate("location.hash = '#story=figure2'")
+    page.wait_for_selector('#gaussians[data-components="2"]')
+    page.go_back()
+    page.wait_for_selector('#gaussians[data-components="1"]')
+    assert page.locator(".says").inner_text() == told
+
+
+def test_handles_stay_on_the_curve(page: Any, site_url: str) -> None:
+    open_gaussians(page, site_url)
+    page.get_by_label("weight of the left mode").focus()
+    page.keyboard.press("Home")
+    curve, places = page.evaluate(
+        """() => [
+            document.querySelector('.stage [data-name="target"]').getAttribute("d"),
+            [...document.querySelectorAll(".stage .handle")].slice(0, 4)
+                .map(handle => handle.getAttribute("transform").match(/[\\d.]+/g).map(Number)),
+        ]"""
+    )
+    points = np.array([point.split() for point in curve[1:].split("L")], float)
+    assert len(places) == 4
+    for x, y in places:
+        assert y == pytest.approx(np.interp(x, *points.T), abs=2)
+
+
+def test_no_line_is_hidden_and_no_chart_empty(page: Any, site_url: str) -> None:
+    open_gaussians(page, site_url)
+    widths = page.locator('.stage [data-name^="student "]').evaluate_all(
+        "lines => lines.map(line => parseFloat(line.style.strokeWidth))"
+    )
+    assert widths == [5, 2.5, 2.5, 2.5]  # forward KL first, below the others
+    for k in range(len(SHOWN)):
+        assert page.locator(f'.curves [data-name="now {k}"]').bounding_box()["width"] > 4
+
+
 def middle(locator: Any) -> tuple[float, float]:
     box = locator.locator(".mark").bounding_box()
     return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2

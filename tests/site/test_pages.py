@@ -6,6 +6,7 @@ and for pages that are wider than the screen; its screenshots are in pytest's te
 """
 
 import re
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import NamedTuple
@@ -211,6 +212,51 @@ def test_pictures_move_only_for_readers_who_let_them(site_url, new_page, motion)
         source = picture.evaluate("async image => (await image.decode(), image.currentSrc)")
     assert shown == (motion == "no-preference")
     assert source.endswith("-still.webp") == (motion == "reduce")
+
+
+def test_a_page_says_what_it_is_about(site):
+    made_by_sphinx = {"genindex.html", "py-modindex.html", "search.html"}
+    for name in site.pages.keys() - made_by_sphinx:
+        html = (site.folder / name).read_text(encoding="utf-8")
+        described = re.findall(r'<meta (?:name|property)="([^"]+)" content="([^"]+)">', html)
+        tags = dict(described)
+        assert 20 < len(tags["description"]) <= 200, name
+        assert tags["og:description"] == tags["description"]
+        assert tags["og:title"] in unescape(html).replace("\n", " "), name
+
+
+def test_a_wrong_address_finds_back(site, site_url, new_page):
+    html = (site.folder / "404.html").read_text(encoding="utf-8")
+    with new_page() as page:
+        page.route("**/gone/**", lambda route: route.fulfill(body=html, content_type="text/html"))
+        for address in ("notebooks/gone/for/ever.html", "site/explore/gone/"):
+            page.goto(f"{site_url}/{address}")
+            page.get_by_role("link", name="The front page").click()
+            assert page.url == f"{site_url}/index.html"
+
+
+def test_every_claim_has_its_name_under_a_finger(new_page, site_url):
+    with new_page(viewport={"width": 390, "height": 844}, has_touch=True) as page:
+        page.goto(f"{site_url}/index.html")
+        keys = page.locator(".verdict-key summary")
+        names = page.locator(".verdict-key li")
+        assert names.count() == page.locator("ul.verdicts li").count()
+        assert not names.first.is_visible()
+        for place in range(keys.count()):
+            keys.nth(place).tap()
+        assert all(name.is_visible() for name in names.all())
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_mark_shows_its_claim(page, site_url):
+    page.goto(f"{site_url}/index.html")
+    mark = page.locator("ul.verdicts a").nth(2)
+    claim = mark.locator(".only-heard")
+    assert claim.bounding_box()["width"] <= 1
+    mark.hover()
+    assert claim.bounding_box()["width"] > 300
+    last = page.locator("ul.verdicts li").last.bounding_box()
+    assert claim.bounding_box()["y"] >= last["y"] + last["height"]
 
 
 def test_a_keyboard_reaches_the_text_past_the_navigation(page, site_url):

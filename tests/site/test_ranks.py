@@ -33,6 +33,11 @@ def digits(value: float, sign: str = "") -> str:
     return f"{float(f'{value:.3g}'):{sign}g}".replace("-", "−")
 
 
+def chosen(page, name: str) -> str:
+    """The value of the one radio button that is on."""
+    return page.get_attribute(f'[data-id="{name}"] input:checked', "value")
+
+
 def test_sliders_by_keyboard(page, site_url):
     open_page(page, site_url, "ranks")
     tab_to(page, '[data-id="rank"]')
@@ -40,7 +45,7 @@ def test_sliders_by_keyboard(page, site_url):
     page.keyboard.press("Tab")
     page.keyboard.press("ArrowLeft")  # learning rate 0.01
     page.keyboard.press("Tab")
-    page.keyboard.press("End")  # 1e-10
+    page.keyboard.press("ArrowRight")  # 1e-10
     page.keyboard.press("Tab")
     page.keyboard.press("ArrowRight")  # variance 1
     page.keyboard.press("Tab")
@@ -59,7 +64,11 @@ def test_sliders_by_keyboard(page, site_url):
         f"KL, difference {digits(difference, '+')} [{digits(low, '+')}, {digits(high, '+')}] "
         f"over {len(AUDIT['axes']['seed'])} seeds"
     ) in told
-    assert page.get_attribute('[data-id="epsilon"]', "aria-valuetext") == shown(page, "epsilon-now")
+    assert page.get_attribute('[data-id="rate"]', "aria-valuetext") == shown(page, "rate-now")
+    assert [chosen(page, name) for name in ("epsilon", "sharpness")] == ["1", "1"]
+    seeds = CURVES["settings"]["seeds"]
+    assert shown(page, "weights-title") == f"Weight distance to the teacher, {seeds} seeds"
+    assert f"first {seeds} of the verdict's {len(AUDIT['axes']['seed'])}" in shown(page, "seeds")
     assert page.get_attribute('.cell[aria-selected="true"]', "aria-label").startswith("Rank 2,")
 
 
@@ -78,9 +87,8 @@ def test_map_by_keyboard(page, site_url):
     page.keyboard.press("ArrowDown")
     settle(page)
     assert "Rank 64, learning rate 0.01, 1e-10" in shown(page, "summary")
-    assert [page.input_value(f'[data-id="{s}"]') for s in ("rank", "rate", "epsilon")] == [
-        "5", "1", "1",
-    ]  # fmt: skip
+    assert [page.input_value(f'[data-id="{s}"]') for s in ("rank", "rate")] == ["5", "1"]
+    assert chosen(page, "epsilon") == "1"
     assert page.evaluate("document.activeElement.getAttribute('aria-selected')") == "true"
     assert page.locator('.cell[tabindex="0"]').count() == 1
 

@@ -121,6 +121,31 @@ def test_the_distributions_add_up_to_one(page, site_url):
     assert totals == pytest.approx([1] * len(totals), abs=2e-3)
 
 
+def test_a_side_may_stand_against_itself(page, site_url):
+    open_page(page, site_url, "tokens", "#a=teacher&b=teacher&question=0&answer=0")
+    leans = page.locator('[role="tab"]').evaluate_all("tabs => tabs.map(t => t.dataset.lean)")
+    assert set(leans) == {"even"}
+    assert shown(page, "summary").startswith("A and B are the same, so nothing leans.")
+    assert "There are 12 questions" in page.inner_text("article")
+    assert len(STUDY["questions"]) == 12
+
+
+def test_how_far_the_grammar_speaks(page, site_url):
+    """It says nothing more once an answer has left it, and the label says so."""
+    for number, question in enumerate(STUDY["questions"][:6]):
+        for place, answer in enumerate(question["answers"]):
+            open_page(page, site_url, "tokens", f"#question={number}&answer={place}")
+            speaks = [position["grammar"] is not None for position in answer["positions"]]
+            label = list(table(page, "sum-rows"))[3]
+            due = "forward KL from the grammar, summed"
+            if not all(speaks):
+                first = speaks.index(False)
+                assert not any(speaks[first:])
+                due += f" over the first {first} of {len(speaks)} tokens: "
+                due += "then the answer has left it"
+            assert label == due
+
+
 def test_the_grammar_as_a_side(page, site_url):
     number, place = next(
         (i, j)

@@ -43,3 +43,18 @@ export const PRESETS = {
       "the stable points (●) while they merge: at the end there is one, and all students agree.",
   },
 };
+
+/** Does a state still set out as its story does? While modes merge, their places may move. */
+export function isStory({ preset, target, start, merging, method, rate }) {
+  const story = PRESETS[preset];
+  const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
+  return (
+    same(start, story.start) &&
+    same(target.sigma, story.target.sigma) &&
+    same(target.weight, story.target.weight) &&
+    (merging ?? false) === (story.merging ?? false) &&
+    (merging || same(target.mu, story.target.mu)) &&
+    method === "adam" &&
+    rate === 0.1
+  );
+}

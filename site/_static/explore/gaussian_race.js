@@ -43,10 +43,9 @@ export class Race {
     }
   }
 
-  /** Take one step; true if a student has come to rest, has left a saddle, or the like. */
+  /** Take one step. */
   step() {
     this.steps += 1;
-    let news = false;
     for (const lane of this.lanes) {
       const { student, past, path } = lane;
       student.step();
@@ -57,13 +56,10 @@ export class Race {
         path.ys.push(y);
       }
       if (this.steps % LOOK_EVERY === 0) {
-        const now = gait(student, past.length === LOOK_BACK / LOOK_EVERY ? past.shift() : null);
-        news ||= now !== lane.gait;
-        lane.gait = now;
+        lane.gait = gait(student, past.length === LOOK_BACK / LOOK_EVERY ? past.shift() : null);
         past.push(Float64Array.from(student.z));
       }
     }
-    return news;
   }
 
   /** Nothing more will happen: all rest, or the steps are used up. */

@@ -46,17 +46,18 @@ export class Stage {
     const { target, start } = this.state;
     target.mu.forEach((_, k) => {
       const mode = ["first mode of the target", "second mode of the target"][k];
-      this.#pair(target, k, mode, "var(--ex-target)", TARGET_SIGMA, target.weight, this.onTarget);
+      this.#pair(target, k, mode, "var(--ex-target)", TARGET_SIGMA, this.onTarget);
     });
     start.mu.forEach((_, k) => {
       const who =
         start.mu.length === 1 ? "the students' start" : `start of component ${k + 1}`;
-      this.#pair(start, k, who, "var(--ex-ink)", START_SIGMA, equal(start.mu), this.onStart);
+      this.#pair(start, k, who, "var(--ex-ink)", START_SIGMA, this.onStart);
     });
   }
 
-  #pair(mixture, k, whose, colour, sigmaRange, weight, changed) {
-    const height = (x) => Math.min(density({ ...mixture, weight }, x), 0.93 * this.chart.y[1]);
+  #pair(mixture, k, whose, colour, sigmaRange, changed) {
+    const weight = () => mixture.weight ?? equal(mixture.mu); // a start has none; a target's changes
+    const height = (x) => Math.min(density({ ...mixture, weight: weight() }, x), 0.93 * this.chart.y[1]);
     // The grip on the width stands on the outer side, unless that is out of sight.
     const side = () => {
       const outer = mixture.mu[k] < 0 || (mixture.mu[k] === 0 && k === 0) ? -1 : 1;
@@ -113,7 +114,7 @@ export class Stage {
       const { divergence } = student.objective;
       const q = outline({ mu: student.mu, sigma: student.sigma, weight: equal(student.mu) });
       const name = `student ${lane}`;
-      chart.line(name, XS, q, { ...STYLES[divergence], label: NAMES[divergence], width: 2.5 });
+      chart.line(name, XS, q, { ...STYLES[divergence], label: NAMES[divergence] });
       names.push(name);
     });
     const key = names.map((name) => chart.layers.get(name).style.label).join();

@@ -3,13 +3,13 @@
 import { Chart } from "./chart.js";
 import { Card } from "./gaussian_card.js";
 import { Ground, planeOf } from "./gaussian_ground.js";
-import { PRESETS } from "./gaussian_presets.js";
+import { PRESETS, isStory } from "./gaussian_presets.js";
 import { LONGEST, Race } from "./gaussian_race.js";
 import { MU_RANGE, Stage, START_SIGMA } from "./gaussian_stage.js";
 import { STYLES } from "./gaussian_styles.js";
 import { NAMES, number, sentence } from "./gaussian_words.js";
 import { readView, viewToHash } from "./gaussian_view.js";
-import { liveText, onThemeChange, playLoop, writeHash } from "./page.js";
+import { addCopyLink, onHashView, onThemeChange, playLoop, statusText, writeHash } from "./page.js";
 
 const SPEEDS = [5, 15, 30, 60, 120, 240]; // steps a second
 const RATES = { adam: [0.03, 0.1, 0.3], flow: [0.03, 0.1, 0.3] };
@@ -108,9 +108,9 @@ const ground = new Ground(race, cards, {
 
 const clock = playLoop(
   (count) => {
-    const news = advance(count);
+    advance(count);
     draw();
-    if (news) speak();
+    speak();
     return !finished();
   },
   {
@@ -131,17 +131,15 @@ const halfDistance = () => Math.abs(state.target.mu[1] - state.target.mu[0]) / 2
 const merging = () => state.merging && halfDistance() > MERGED;
 const finished = () => !merging() && race.over;
 
-/** Take up to `count` steps; true if there is something to say. */
+/** Take up to `count` steps. */
 function advance(count) {
-  let news = false;
   if (merging()) {
     const closer = Math.max(MERGED, halfDistance() - 0.008 * count);
     state.target.mu = state.target.mu.map((mu) => Math.sign(mu) * closer);
     retarget();
   }
-  for (let n = 0; n < count && !finished(); n++) news = race.step() || news;
+  for (let n = 0; n < count && !finished(); n++) race.step();
   if (state.start.mu.length === 2) ground.survey(); // the slice through the plane moves with the widths
-  return news;
 }
 
 function restart() {
@@ -186,13 +184,16 @@ function drawCurves() {
     const floor = kept.map((step) => Math.max(values[step], LEAST));
     const { divergence } = student.objective;
     curves.line(`student ${k}`, kept, floor, { ...STYLES[divergence], label: NAMES[divergence] });
+    const { colour } = STYLES[divergence];
+    curves.points(`now ${k}`, kept.slice(-1), floor.slice(-1), { colour, size: 6 - k }); // all seen where they meet
   });
 }
 
 function speak() {
   const sentences = race.lanes.map(({ student, gait }) => sentence(student, gait, state.target));
   const text = `Step ${race.steps}. ${sentences.join(" ")}`;
-  liveText(part("summary"), text);
+  statusText(part("summary"), text, clock.playing);
+  if (clock.playing) return;
   stage.chart.describe(text);
   curves.describe(text);
 }
@@ -212,10 +213,12 @@ function changed() {
   const left = state.target.mu[0] <= state.target.mu[1] ? 0 : 1;
   part("weight").value = state.target.weight[left];
   part("weight").parentElement.querySelector(".value").textContent = number(state.target.weight[left]);
+  const told = isStory(state);
   for (const button of part("presets").children) {
-    button.setAttribute("aria-pressed", String(button.value === state.preset));
+    button.setAttribute("aria-pressed", String(told && button.value === state.preset));
   }
-  part("says").textContent = PRESETS[state.preset].says;
+  const { name, says } = PRESETS[state.preset];
+  part("says").textContent = told ? says : `“${name}”, changed. Reset brings the story back.`;
   writeHash(viewToHash(state, race.moved ? 0 : race.steps));
 }
 
@@ -248,6 +251,13 @@ for (const [value, { name }] of Object.entries(PRESETS)) {
   button.addEventListener("click", () => load(value));
   part("presets").append(button);
 }
+addCopyLink(part("transport"));
+onHashView(() => {
+  clock.pause();
+  Object.assign(state, readView());
+  clock.rate = state.speed;
+  openView();
+});
 part("play").addEventListener("click", () => {
   if (!clock.playing && finished()) {
     if (state.merging) load(state.preset); // with its modes apart again
@@ -303,9 +313,14 @@ part("weight").addEventListener("input", (event) => {
 onThemeChange(() => ground.survey());
 for (const card of cards) card.portrait.onLayout = () => ground.survey();
 
-rebuild();
-advance(state.steps);
-draw();
-speak();
-changed();
+/** Show the state that the address describes. */
+function openView() {
+  rebuild();
+  advance(state.steps);
+  draw();
+  speak();
+  changed();
+}
+
+openView();
 root.dataset.ready = "true";

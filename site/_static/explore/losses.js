@@ -3,7 +3,7 @@
 import * as engine from "./losses_engine.js";
 import { LOSSES } from "./losses_words.js";
 import { Chart } from "./chart.js";
-import { liveText, playLoop, readHash, writeHash } from "./page.js";
+import { addCopyLink, onHashView, playLoop, readHash, statusText, writeHash } from "./page.js";
 
 const root = document.querySelector("#losses");
 const $ = (name) => root.querySelector(`[data-id="${name}"]`);
@@ -74,7 +74,8 @@ function start() {
   $("back").addEventListener("click", () => begin({}));
   $("reset").addEventListener("click", () => begin(BEGIN));
   buildCharts();
-  addEventListener("hashchange", () => {
+  addCopyLink($("play").parentElement);
+  onHashView(() => {
     begin(fromHash());
     root.scrollIntoView();
   });
@@ -151,10 +152,8 @@ function show({ playing = false }) {
   drawShares(q);
   drawPath();
   drawNumbers(q, measured);
-  if (!playing) {
-    liveText($("summary"), summary(measured, q));
-    writeHash(view);
-  }
+  statusText($("summary"), summary(measured, q), playing);
+  if (!playing) writeHash(view);
 }
 
 function drawArrows(q, { exact, expected }) {

@@ -75,20 +75,78 @@ export function liveText(element, text, wait = 300) {
   );
 }
 
+const shownAt = new WeakMap();
+
+/**
+ * Show `text` in `element`: twice a second while figures move, and to listeners only when they rest.
+ */
+export function statusText(element, text, isMoving) {
+  if (!isMoving) {
+    liveText(element, text);
+    return;
+  }
+  element.setAttribute("aria-live", "off");
+  clearTimeout(waiting.get(element));
+  const now = performance.now();
+  if (now - (shownAt.get(element) ?? -Infinity) < 500) return;
+  shownAt.set(element, now);
+  element.textContent = text;
+}
+
 /** The view that the address holds after its #, as an object of strings. */
 export function readHash() {
   return Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
 }
 
 let hashTimer = 0;
+let putHash = () => {};
 
-/** Put a view into the address, so that it can be linked; at most four times a second. */
+/**
+ * Put a view into the address, so that it can be linked; at most four times a second.
+ *
+ * It replaces the address: Back leads to the page before, or to the view before a link was followed.
+ */
 export function writeHash(view) {
   clearTimeout(hashTimer);
-  hashTimer = setTimeout(() => {
+  putHash = () => {
+    clearTimeout(hashTimer);
+    putHash = () => {};
     const hash = new URLSearchParams(view).toString().replaceAll("%2C", ",");
     history.replaceState(null, "", hash ? `#${hash}` : location.pathname + location.search);
-  }, 250);
+  };
+  hashTimer = setTimeout(putHash, 250);
+}
+
+/**
+ * Call `open` when the address comes to hold another view: by a link, by Back, or typed.
+ *
+ * A link to a heading of the page holds no view and changes nothing.
+ */
+export function onHashView(open) {
+  addEventListener("hashchange", () => {
+    if (location.hash.includes("=")) open();
+  });
+}
+
+/** A button at the end of `host` that copies the address of the view as it stands. */
+export function addCopyLink(host) {
+  const button = document.createElement("button");
+  Object.assign(button, { type: "button", className: "copy-link", textContent: "Copy link" });
+  button.setAttribute("aria-live", "polite");
+  let timer = 0;
+  button.addEventListener("click", async () => {
+    putHash();
+    let text = "Link copied";
+    try {
+      await navigator.clipboard.writeText(location.href);
+    } catch {
+      text = "Copy it from the address bar"; // the browser has refused
+    }
+    button.textContent = text;
+    clearTimeout(timer);
+    timer = setTimeout(() => (button.textContent = "Copy link"), 2500);
+  });
+  host.append(button);
 }
 
 /** Call `redraw` whenever the page changes between light and dark. */

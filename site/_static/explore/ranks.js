@@ -2,11 +2,12 @@
 
 import * as engine from "./ranks_engine.js";
 import { Chart } from "./chart.js";
-import { liveText, readHash, writeHash } from "./page.js";
+import { addCopyLink, liveText, onHashView, readHash, writeHash } from "./page.js";
 
 const root = document.querySelector("#ranks");
 const $ = (name) => root.querySelector(`[data-id="${name}"]`);
-const SLIDERS = ["rank", "rate", "epsilon", "sharpness", "step"];
+const SLIDERS = ["rank", "rate", "step"];
+const PAIRS = ["epsilon", "sharpness"]; // of two stops each
 const LETTERS = { forward: "F", reverse: "R", arrived: "✓", "not separated": "=" };
 const STYLES = {
   forward_kl: { colour: "var(--ex-forward)", label: "forward KL" },
@@ -31,6 +32,9 @@ function start() {
     $(name).max = stops(name).length - 1;
     $(name).addEventListener("input", () => show({ [name]: Number($(name).value) }));
   }
+  for (const name of PAIRS) {
+    $(name).append(...stops(name).map((stop, place) => radio(name, stop, place)));
+  }
   $("distance").replaceChildren(
     ...Object.entries(engine.DISTANCES).map(([name, label]) => new Option(label, name)),
   );
@@ -54,7 +58,8 @@ function start() {
   $("seeds").textContent = seedsInWords();
   buildMap();
   view = fromHash();
-  addEventListener("hashchange", () => {
+  addCopyLink($("reset").parentElement);
+  onHashView(() => {
     show(fromHash());
     root.scrollIntoView();
   });
@@ -73,10 +78,20 @@ function seedsInWords() {
   const of = `of the verdict's ${all} seeds`;
   return drawn === 1
     ? `The curves are those of the first ${of}.`
-    : `The curves are means over the first ${drawn} ${of}; the bands reach from the least to the greatest.`;
+    : `The curves are means over the first ${drawn} ${of}; the bands reach from the least to the ` +
+        "greatest. So the curves and the verdict can differ a little.";
 }
 
-/** What the stops of a slider are called. */
+/** One of two choices. */
+function radio(name, stop, place) {
+  const label = element("label", { class: "check" });
+  const button = element("input", { type: "radio", name, value: place });
+  button.addEventListener("change", () => show({ [name]: place }));
+  label.append(button, ` ${stop}`);
+  return label;
+}
+
+/** What the stops of an axis are called. */
 function stops(name) {
   const { axes } = audit;
   return {
@@ -106,7 +121,7 @@ function beginning() {
 function fromHash() {
   const asked = readHash();
   const next = beginning();
-  for (const name of SLIDERS) {
+  for (const name of [...SLIDERS, ...PAIRS]) {
     const place = Number(asked[name]);
     if (asked[name] !== undefined && stops(name)[place] !== undefined) next[name] = place;
   }
@@ -132,6 +147,7 @@ function show(change) {
     $(name).setAttribute("aria-valuetext", stop);
     $(`${name}-now`).textContent = stop;
   }
+  for (const name of PAIRS) $(name).querySelectorAll("input")[view[name]].checked = true;
   $("distance").value = view.distance;
   for (const name of ["between", "other"]) $(name).checked = view[name];
   const setting = settingOf(view);
@@ -172,7 +188,7 @@ function drawChart(name, setting, distance) {
   chart.line("asked", [asked, asked], chart.y, { colour: "var(--ex-edge)", dash: "1 3", width: 1.5 });
   const names = [...pair, ...between, ...otherArithmetic];
   chart.legend($(`${name}-legend`), names.filter((each) => chart.layers.has(each)));
-  $(`${name}-title`).textContent = NAMES[distance];
+  $(`${name}-title`).textContent = `${NAMES[distance]}, ${curves.settings.seeds} seeds`;
   chart.describe(
     `${NAMES[distance]} after 1 and after ` +
       `${curves.axes.step.at(-1).toLocaleString("en")} steps. ` +

@@ -1,7 +1,7 @@
 // The page on tokens: two objectives on one answer, token by token.
 
 import * as engine from "./tokens_engine.js";
-import { liveText, readHash, writeHash } from "./page.js";
+import { addCopyLink, liveText, onHashView, readHash, writeHash } from "./page.js";
 
 const root = document.querySelector("#tokens");
 const $ = (name) => root.querySelector(`[data-id="${name}"]`);
@@ -38,7 +38,8 @@ function start() {
   $("swap").addEventListener("click", () => show({ a: view.b, b: view.a }));
   $("reset").addEventListener("click", () => show(beginning()));
   $("row").addEventListener("keydown", walk);
-  addEventListener("hashchange", () => {
+  addCopyLink($("reset").parentElement);
+  onHashView(() => {
     show(fromHash());
     root.scrollIntoView();
   });
@@ -211,7 +212,8 @@ function drawSums(answer) {
     ["forward KL from the teacher, summed", a.forward, b.forward],
     ["reverse KL to the teacher, summed", a.reverse, b.reverse],
     [
-      `forward KL from the grammar, over the ${a.spoken} of ${length} tokens where it speaks`,
+      "forward KL from the grammar, summed" +
+        (a.spoken < length ? ` over the first ${a.spoken} of ${length} tokens: then the answer has left it` : ""),
       a.truth,
       b.truth,
     ],
@@ -239,7 +241,9 @@ function drawSums(answer) {
 function summary(answer, compared) {
   const [a, b] = [view.a, view.b].map((side) => engine.sums(study, answer, side).logProb);
   const { token, a: pA, b: pB } = compared[view.token];
+  const same = view.a === view.b ? "A and B are the same, so nothing leans. " : "";
   return (
+    same +
     `Log-probability of this answer: ${engine.nats(a)} nats by A (${label(view.a)}), ` +
     `${engine.nats(b)} by B (${label(view.b)}). At “${engine.readable(token)}”, token ` +
     `${view.token + 1} of ${compared.length}: ${engine.probability(pA)} against ` +
