@@ -58,11 +58,10 @@ def loss_at_answers(
         labels: [B, T], -100 behind the end of an answer.
     """
     # The definition shifts by itself: it gets one position more, whose prediction nobody asks for.
-    wider = (F.pad(logits, (0, 0, 0, 1)) for logits in (student, teacher))
-    shifted = F.pad(labels, (1, 0), value=IGNORED)
-    compared = get_divergence(divergence)
+    student, teacher = F.pad(student, (0, 0, 0, 1)), F.pad(teacher, (0, 0, 0, 1))
+    shifted, compared = F.pad(labels, (1, 0), value=IGNORED), get_divergence(divergence)
     loss, _, _ = plain_distillation_loss(
-        *wider, shifted, compared, alpha=alpha, temperature=temperature
+        student, teacher, shifted, compared, alpha=alpha, temperature=temperature
     )
     return loss
 
@@ -150,7 +149,7 @@ def draw_plane(arms: Mapping[str, Measured], paths: Sequence[Sequence[str]]) -> 
             ax.plot(means[1], means[0], "-", color=_colour(path[-1]), linewidth=1)
         for (name, arm), marker in zip(arms.items(), MARKERS, strict=False):
             look: dict[str, Any] = {"color": _colour(name), "marker": marker}
-            ax.scatter(arm["coverage"], arm["precision"], s=14, alpha=0.5, linewidth=0, **look)
+            ax.scatter(arm["coverage"], arm["precision"], s=22, alpha=0.6, linewidth=0, **look)
             mean = arm["coverage"].mean(), arm["precision"].mean()
             ax.scatter(*mean, s=95, edgecolor="black", zorder=3, label=name, **look)
         ax.set(xlabel="coverage", ylabel="precision")
