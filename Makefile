@@ -22,7 +22,7 @@ $(error TORCH is $(TORCH); it can be cpu, or unset for the build that PyPI has)
 endif
 
 .PHONY: help demo demo-smol tiny smol gpu test test-vllm hardening lint figures audit evidence \
-	claims field site browser notebooks bench check-installs lock clean
+	claims field site slides browser notebooks bench check-installs lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -69,6 +69,9 @@ field: $(VENV)/.dev  ## check the losses of other projects, train students under
 site: $(VENV)/.site  ## the book as static pages, in build/site/; needs no network
 	$(PY) -m sphinx -q -a -W --keep-going -b html -c site -d build/doctrees . build/site
 	@echo "wrote build/site: $(PY) -m http.server -d build/site, then open http://localhost:8000"
+
+slides: site  ## the slides of two lectures as a PDF, build/slides.pdf, by the Chromium that is installed
+	$(PY) -m book.slides build/site/teach/slides.html build/slides.pdf
 
 browser:  ## install Chromium for the tests of the pages, where there is none (Debian, Ubuntu)
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || command -v google-chrome-stable || { \

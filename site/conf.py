@@ -35,6 +35,7 @@ extensions = [
     "plain_docstrings",
     "repository_files",
     "repository_links",
+    "slides_page",
     "source_text",
     "verdicts",
 ]
@@ -48,6 +49,7 @@ include_patterns = [
     "notebooks/*.ipynb",
     "assets/results/*/report.md",
     "site/**.md",
+    "teach/slides.md",
 ]
 # Where a link to a folder of the repository leads.
 repository_folders = {
@@ -97,6 +99,7 @@ html_title = "KD Lab"
 html_favicon = "_static/favicon.svg"
 html_math_renderer = "mathml"
 html_static_path = ["_static"]
+templates_path = ["_templates"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False

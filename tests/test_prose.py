@@ -12,6 +12,7 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "CLAIMS.md", "CONTRIBUTING.md", "FIELD.md")),
     *sorted((ROOT / "site").rglob("*.md")),
     *sorted((ROOT / "notebooks").glob("*.ipynb")),
+    ROOT / "teach" / "slides.md",
 ]
 # Pages that still have longer sentences, and how many: a number here goes down only.
 LEFT: dict[str, int] = {}

@@ -12,7 +12,14 @@ from sphinx.application import Sphinx
 
 GLOSSARY = "site/words"
 # The API defines its own names; these pages are looked up and not read.
-NOT_TEXTS = ("site/api/", "site/words", "site/cheat_sheet", "site/results", "assets/")
+NOT_TEXTS = (
+    "site/api/",
+    "site/words",
+    "site/cheat_sheet",
+    "site/results",
+    "assets/",
+    "teach/",
+)
 NO_TEXT = (
     nodes.reference,
     nodes.title,

@@ -45,11 +45,11 @@ def starts() -> Students:
     return students
 
 
-def train(loss: StudentLoss) -> Students:
-    """The students after the comparison's steps."""
+def train(loss: StudentLoss, rate: float = SLOW) -> Students:
+    """The students after the comparison's steps, at Adam's rate."""
     students, called = deepcopy(starts()), loss.loss
     draw, writing = (torch.Generator().manual_seed(seed) for seed in (2, 3))
-    for optimizer in _steps(students, STEPS, SLOW):
+    for optimizer in _steps(students, STEPS, rate):
         prompts = _prompts(draw)
         answers = draw_answers(prompts, draw)  # drawn in any case: all losses have these prompts
         if loss.prefixes == "student":

@@ -1,5 +1,8 @@
 // What every explorable page needs besides its charts: a clock, a voice and an address.
 
+// Inside another page's iframe the figure stands alone (frame.css).
+document.documentElement.classList.toggle("framed", window !== window.parent);
+
 /** Does the reader's system ask for little motion? */
 export const prefersLittleMotion = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
