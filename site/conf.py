@@ -5,6 +5,7 @@ repository sees: ``python -m sphinx -b html -c site -W --keep-going . build/site
 executed, and no page asks another server for anything.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -29,6 +30,7 @@ extensions = [
     "front_page",
     "front_picture",
     "mathml",
+    "notebook_downloads",
     "notebook_pages",
     "pictures",
     "plain_docstrings",
@@ -38,6 +40,12 @@ extensions = [
     "verdicts",
 ]
 root_doc = "site/index"
+# Where the built site and the repository will be found, once they are public: notebooks that are
+# downloaded take their wheels from there, and a link opens them in Colab.
+html_baseurl = os.environ.get("KD_LAB_SITE", "")  # https://HOST/PATH/
+if html_baseurl and not html_baseurl.endswith("/"):
+    html_baseurl += "/"
+repository_on_github = os.environ.get("KD_LAB_REPOSITORY", "")  # OWNER/NAME
 include_patterns = [
     "README.md",
     "CLAIMS.md",
