@@ -106,6 +106,7 @@ html_math_renderer = "mathml"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
+html_use_index = html_domain_indices = False  # 0.3 MB that no page leads to; the search finds names
 html_show_sphinx = False
 html_show_copyright = False
 html_scaled_image_link = False  # pictures.py links the wide ones
