@@ -60,7 +60,7 @@ claims: $(VENV)/.core  ## write CLAIMS.md anew from assets/results/
 	$(PY) -m evidence claims
 
 # torchtune pins a torch of its own; its losses need one file of it, and no torch but ours.
-field: $(VENV)/.dev  ## check the losses of other projects, train students under them, and write FIELD.md (half an hour)
+field: $(VENV)/.dev  ## check the losses of other projects, train students under them, and write FIELD.md (ten minutes)
 	test -d build/field/torchtune || $(PIP) install --no-deps --target build/field torchtune==0.6.1
 	OMP_NUM_THREADS=1 $(PY) -m evidence field_students runs/field_students
 	OMP_NUM_THREADS=1 $(PY) -m evidence check_alarms runs/check_alarms

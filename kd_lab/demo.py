@@ -4,6 +4,7 @@
     kd-lab demo --study smol           # a real pretrained teacher, fewer methods
     kd-lab demo --study capacity       # forward and reverse KL, by the size of the student
     kd-lab demo --study temperature    # ... by the temperature of the divergence
+    kd-lab demo --study learning_rate  # ... by the learning rate, every method
     kd-lab demo --study mixing         # ... by the share of SFT that is mixed in
     kd-lab demo --study additions      # what ABKD, DistiLLM's later parts and others change
     kd-lab demo --study smol_temperature    # goes on from the smol study, in its folder
@@ -26,6 +27,7 @@ from kd_lab.smollm2 import fetch_smollm2
 from kd_lab.study.additions import additions_findings, additions_results, additions_study
 from kd_lab.study.capacity import CAPACITY
 from kd_lab.study.findings import smol_findings, toy_findings
+from kd_lab.study.learning_rate import LEARNING_RATE
 from kd_lab.study.mixing import MIXING
 from kd_lab.study.schedule import Task
 from kd_lab.study.smol import smol_study
@@ -51,7 +53,8 @@ class DemoArguments:
     study: str = field(
         default="toy",
         metadata={
-            "help": "toy, smol, capacity, temperature, mixing, additions or smol_temperature."
+            "help": "toy, smol, capacity, temperature, mixing, learning_rate, additions or "
+            "smol_temperature."
         },
     )
     output_dir: str | None = field(
@@ -132,6 +135,7 @@ STUDIES = {
     "capacity": _sweep(CAPACITY, "runs/capacity", 6),
     "temperature": _sweep(TEMPERATURE, "runs/temperature", 10),
     "mixing": _sweep(MIXING, "runs/mixing", 6),
+    "learning_rate": _sweep(LEARNING_RATE, "runs/learning_rate", 4),
     "additions": Kind("runs/additions", 5, additions_study, _list_additions),
     "smol_temperature": _sweep(SMOL_TEMPERATURE, "runs/demo-smol", 4),
 }

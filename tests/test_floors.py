@@ -33,7 +33,7 @@ FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names.
 BESIDE = {
     "toy": {
         "divergences", "head_mask", "named_divergence", "methods", "vocabulary", "files",
-        "terminal", "house_style", "loss", "data", "models",
+        "terminal", "house_style", "loss", "data", "models", "evaluation",
     },
     "evidence": None, "book": None, "site": None, "benchmarks": None, "tests": None,
 }  # fmt: skip

@@ -11,10 +11,9 @@ Here the same race is run for
 - 8 seeds, each with its own teacher, start and stream of x, which all its students share.
 
 We ask who is ahead after 100, 1,000 and 10,000 steps, in three distances. The difference between
-two divergences is paired by seed, with a 95% percentile bootstrap interval of its mean over seeds.
-If the interval contains 0, the two are *not separated*. If both have less than 1e-4 of their first
-distance left, the rest is rounding, and both have *arrived*. Eight seeds are few for a bootstrap:
-its intervals come out somewhat too narrow. Of many cells some separate by chance. So read the
+two divergences is paired by seed, with a 95% t-interval of its mean over seeds. If the interval
+contains 0, the two are *not separated*. If both have less than 1e-4 of their first distance left,
+the rest is rounding, and both have *arrived*. Of many cells some separate by chance. So read the
 pattern, not the single cell.
 """
 
@@ -27,8 +26,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import bootstrap
 
+from kd_lab.evaluation.intervals import t_interval
 from toy.rank_figures import draw_epsilon, draw_leaders, draw_verdicts
 from toy.rank_race import race, teacher_weights
 
@@ -193,14 +192,6 @@ def _one_cell(summary: dict[str, Any], numerics: str, where: tuple[int, ...]) ->
     )
 
 
-def mean_interval(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The 95% percentile bootstrap interval of the mean over the last axis, as (low, high)."""
-    result = bootstrap(
-        (samples,), np.mean, axis=-1, method="percentile", batch=500, rng=np.random.default_rng(0)
-    )
-    return result.confidence_interval.low, result.confidence_interval.high
-
-
 def _values(
     settings: Settings, results: dict[str, dict[str, Any]], steps: Sequence[int]
 ) -> np.ndarray:
@@ -229,7 +220,7 @@ def _of(values: np.ndarray, divergence: str) -> np.ndarray:
 
 def _compare(forward: np.ndarray, reverse: np.ndarray, arrived: np.ndarray) -> dict[str, Any]:
     """The difference of two distances, paired over the last axis, and the smaller one's name."""
-    low, high = mean_interval(forward - reverse)
+    low, high = t_interval(forward - reverse)
     verdict = np.where(high < 0, "forward", np.where(low > 0, "reverse", "not separated"))
     verdict[(forward.mean(-1) < arrived) & (reverse.mean(-1) < arrived)] = "arrived"
     return {
@@ -248,7 +239,7 @@ def _leaders(values: np.ndarray, arrived: np.ndarray) -> tuple[np.ndarray, np.nd
     """
     mean = values.mean(-1)  # [..., D]
     leader = mean.argmin(-1)  # [...]
-    low, _ = mean_interval(values - np.take_along_axis(values, leader[..., None, None], -2))
+    low, _ = t_interval(values - np.take_along_axis(values, leader[..., None, None], -2))
     has_arrived = mean < arrived[..., None]
     name = np.where(has_arrived.all(-1), "arrived", np.array(EXACT)[leader])
     return name, (low <= 0) | has_arrived
@@ -265,7 +256,7 @@ def _sharpest_curves(settings: Settings, results: dict[str, dict[str, Any]]) -> 
     weight_distance = np.array(
         [result["curves"][DISTANCES.index("weight_distance")] for result in by_seed]
     )[:, :, rate]  # [seed, N, divergence]
-    low, high = mean_interval(np.moveaxis(weight_distance, 0, -1))  # [N, divergence]
+    low, high = t_interval(np.moveaxis(weight_distance, 0, -1))  # [N, divergence]
     return {
         "rank": rank,
         "learning_rate": settings.learning_rates[rate],

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from kd_lab.divergences import get_divergence
+from kd_lab.evaluation.intervals import t_interval
 from kd_lab.files import write_bytes, write_text
 from kd_lab.house_style import Figure, house_style, line_style
 from kd_lab.methods import Point
@@ -96,13 +96,8 @@ def _finished(file: Path, *, quick: bool) -> list[dict[str, list[float]]]:
 
 
 def _over_seeds(values: Sequence[float]) -> dict[str, Any]:
-    mean, half = float(np.mean(values)), None
-    if len(values) > 1:
-        half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
-    ends = (
-        {"low": None, "high": None} if half is None else {"low": mean - half, "high": mean + half}
-    )
-    return {"values": list(values), "mean": mean, **ends}
+    low, high = t_interval(values) if len(values) > 1 else (None, None)
+    return {"values": list(values), "mean": float(np.mean(values)), "low": low, "high": high}
 
 
 def draw(results: Mapping[str, Any]) -> bytes:

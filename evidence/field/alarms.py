@@ -20,12 +20,13 @@ from kd_lab.runs.versions import run_versions
 from tests.helpers.changed_losses import FAULTS, RIGHT
 from tests.helpers.losses import Case
 
-SEEDS = 200
+# The rule for a refusal was chosen on seeds below 100, so its rate is counted on others.
+SEEDS = range(1000, 1200)
 SAMPLED = "a baseline of the batch's mean"  # of the right losses the one that must be sampled
 CONFIDENCE = 0.95
 
 
-def measure(runs: Path, seeds: Sequence[int] = range(SEEDS)) -> dict[str, Any]:
+def measure(runs: Path, seeds: Sequence[int] = SEEDS) -> dict[str, Any]:
     """Check what is not checked yet.
 
     Args:

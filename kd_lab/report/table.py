@@ -59,20 +59,22 @@ def markdown_table(
 
     Args:
         best: from ``best_of_columns``; drawn in bold.
-        whole: with q, p and sizes as in the post's Table 1, and not only the row's name.
+        whole: with q, p and sizes as in the post's Table 1, and not only the name and the seeds.
     """
     notes = Notes()
     metrics = columns(_ours(rows), table)
     if not metrics:
         return ""
-    words = ["q", "p", "size of q", "size of p", "loss", "method", "seeds"] if whole else [""]
+    words = (
+        ["q", "p", "size of q", "size of p", "loss", "method", "seeds"] if whole else ["", "seeds"]
+    )
     lines = [
         markdown_row([*words, *(metric.heading for metric in metrics)]),
         markdown_row(["---"] * len(words) + ["--:"] * len(metrics)),
     ]
     for row in rows:
         cells = [_markdown_cell(row, metric, best, notes) for metric in metrics]
-        words = _words(row) if whole else [in_markdown(row.name)]
+        words = _words(row) if whole else [in_markdown(row.name), _words(row)[-1]]
         lines.append(markdown_row([*words, *cells]))
     return "\n".join([*lines, *(f"\n{note}" for note in notes.lines())])
 

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from kd_lab.evaluation.evaluate import RESULT
+from kd_lab.evaluation.intervals import t_interval
 from kd_lab.house_style import Figure, house_style, line_style
 from kd_lab.methods import METHODS
 from kd_lab.runs.evaluations import read_sealed
@@ -129,8 +129,7 @@ def over_seeds(values: ArrayLike) -> dict[str, Any]:
     x = np.asarray(values, float)
     low = high = None
     if len(x) > 1:
-        half = stats.t.ppf(0.975, len(x) - 1) * stats.sem(x)
-        low, high = x.mean() - half, x.mean() + half
+        low, high = t_interval(x)
     return {"values": x.tolist(), "mean": x.mean(), "low": low, "high": high}
 
 

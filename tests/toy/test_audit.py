@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from toy import audit, audit_ranks
-from toy.audit_ranks import DISTANCES, DIVERGENCES, Settings, findings, mean_interval, summarise
+from toy.audit_ranks import DISTANCES, DIVERGENCES, Settings, findings, summarise
 
 SMALL = Settings(ranks=(2, 64), seeds=4, steps=(10, 20), log_every=10)
 
@@ -39,15 +39,6 @@ def made_up(settings: Settings, distance_of) -> dict:
 
 def verdicts(summary: dict, numerics: str) -> set[str]:
     return set(np.array(summary["forward_against_reverse"][numerics]["verdict"]).flat)
-
-
-def test_interval_is_the_bootstrap_of_the_mean():
-    samples = np.random.default_rng(1).normal(3, 2, size=(5, 40))
-    low, high = mean_interval(samples)
-    # For 40 normal values the percentile bootstrap is close to mean ± 1.96 standard errors.
-    half = 1.96 * samples.std(-1) / np.sqrt(40)
-    np.testing.assert_allclose(low, samples.mean(-1) - half, atol=0.1)
-    np.testing.assert_allclose(high, samples.mean(-1) + half, atol=0.1)
 
 
 def test_differences_are_paired_by_seed():

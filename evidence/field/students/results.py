@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student_t
 
 from evidence.field.students import training
 from evidence.field.students.language import Students
 from evidence.field.students.losses import STUDENT_LOSSES, TOP_K, StudentLoss
+from kd_lab.evaluation.intervals import t_interval
 from kd_lab.files import write_text
 from kd_lab.runs.versions import run_versions
 
@@ -98,8 +98,5 @@ def _compared(
 
 def _interval(values: Sequence[float]) -> dict[str, Any]:
     """A mean over seeds with its t-interval."""
-    x = np.asarray(values)
-    spread = x.std(ddof=1) / len(x) ** 0.5
-    half = float(student_t.ppf((1 + LEVEL) / 2, len(x) - 1) * spread)
-    mean = float(x.mean())
-    return {"mean": mean, "low": mean - half, "high": mean + half, "values": x.tolist()}
+    low, high = t_interval(values, level=LEVEL)
+    return {"mean": float(np.mean(values)), "low": low, "high": high, "values": list(values)}

@@ -58,7 +58,8 @@ def test_one_answers_spread_against_all_answers():
 @pytest.fixture
 def folder(tmp_path):
     """Of a study, with models that are sure of what they say and have learnt nothing."""
-    for seed, name in enumerate(("teacher", "sft-1", "token_fkl-1", "seq_rkl-1")):
+    names = ["teacher", *(f"{method}-1" for method in study.EXPOSURE_OF)]
+    for seed, name in enumerate(names):
         model = toy_model(seed=seed, initializer_range=1.0)
         model.save_pretrained(tmp_path / name)
         TOKENIZER.save_pretrained(tmp_path / name)
@@ -67,7 +68,7 @@ def folder(tmp_path):
 
 @pytest.mark.slow
 def test_the_whole_measurement(folder, monkeypatch):
-    sizes = {"SEEDS": (1,), "QUESTIONS": 1, "EXPOSED": 40}
+    sizes = {"SEEDS": (1,), "QUESTIONS": 2, "EXPOSED": 40}
     for name, value in sizes.items():
         monkeypatch.setattr(study, name, value)
     for name, value in {"LENGTHS": (1, 2), "MASSES": (0.1, 1e-3), "SAMPLES": 8}.items():
@@ -87,7 +88,7 @@ def test_the_whole_measurement(folder, monkeypatch):
     assert found["by_length"]["sft"]["2"]["bias"]["mean"] > 1e-4
     assert found["estimators"]["sft"]["single_step"]["bias"]["mean"] < 1e-3
     assert found["estimators"]["sft"]["on_policy"]["bias"]["mean"] > 1e-3
-    assert found["exposure"].keys() == {"sft", "token_fkl", "seq_rkl"}
+    assert tuple(found["exposure"]) == study.EXPOSURE_OF
 
 
 def test_a_study_that_is_not_there_is_one_line(tmp_path):

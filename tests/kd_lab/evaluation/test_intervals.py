@@ -12,6 +12,7 @@ from kd_lab.evaluation.intervals import (
     holm,
     paired_difference,
     seed_spread,
+    t_interval,
 )
 
 REPEATS = 400
@@ -146,6 +147,18 @@ def test_holm_by_hand():
     assert holm([]) == []
 
 
+def test_interval_over_seeds_is_that_of_a_paired_t_test():
+    samples = np.random.default_rng(1).normal(3, 2, size=(5, 8))
+    low, high = t_interval(samples, level=0.9)
+    for row, ends in zip(samples, zip(low, high, strict=True), strict=True):
+        assert ends == pytest.approx(stats.ttest_1samp(row, 0).confidence_interval(0.9))
+
+
+def test_interval_over_eight_seeds_covers_the_truth_as_often_as_it_says():
+    low, high = t_interval(np.random.default_rng(0).normal(size=(4_000, 8)))
+    assert ((low < 0) & (high > 0)).mean() == pytest.approx(0.95, abs=0.01)
+
+
 def test_spread_over_seeds():
     assert seed_spread([1.0, 2.0, 6.0]) == (3, pytest.approx(7**0.5), 1, 6, 3)
     alone = seed_spread([2.5])
@@ -163,6 +176,8 @@ def test_spread_over_seeds():
         (lambda: bootstrap_interval([1.0, 2.0], [0, 0]), "not all 0"),
         (lambda: bootstrap_interval([1.0, 2.0], level=95), "level must lie in"),
         (lambda: paired_difference([1.0], [1.0, 2.0]), "must be as many"),
+        (lambda: t_interval([1.0]), "at least two"),
+        (lambda: t_interval(1.0), "at least two"),
         (lambda: holm([0.5, 1.5]), "p-values must lie in"),
         (lambda: seed_spread([]), "at least one run"),
     ],
