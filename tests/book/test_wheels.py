@@ -35,8 +35,8 @@ def python(tmp_path_factory) -> Path:
     environment = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
     (packages,) = environment.glob("lib/python*/site-packages")
-    borrowed = environment / "borrowed"
-    borrowed.mkdir()
+    borrowed = environment / "borrowed" / "site-packages"  # dill looks for this name
+    borrowed.mkdir(parents=True)
     for folder in (Path(path) for path in sys.path if Path(path).name == "site-packages"):
         for package in folder.iterdir():
             if "kd_lab" not in package.name and package.suffix != ".pth":
