@@ -9,39 +9,17 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, Qwen2Config, Qwen2ForCausalLM
 
-from kd_lab.cli import main, parse
+from kd_lab.cli import main
 from kd_lab.loss import fused_linear_distillation_loss
 from kd_lab.model_shapes import model_shape, shape_of, summed_shape
 from kd_lab.planning.advice import changed, changes, fits, what_would_fit
 from kd_lab.planning.cards import CARDS
 from kd_lab.planning.plan import describe
 from kd_lab.planning.planned_memory import plan_memory
-from kd_lab.planning.planned_run import make_job
 from kd_lab.planning.planned_time import BYTES_PER_CELL, SFT_BYTES, STORED_BYTES, plan_time
+from tests.helpers.planned import WIDE, planned
 
 RESULTS = Path(__file__).parents[3] / "assets" / "results"
-WIDE = {
-    "vocab_size": 512,
-    "hidden_size": 256,
-    "intermediate_size": 1024,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-}
-
-
-@pytest.fixture
-def smollm2(tmp_path):
-    """SmolLM2-135M's configuration, in a folder without weights."""
-    LlamaConfig(
-        hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
-        num_key_value_heads=3, vocab_size=49_152, tie_word_embeddings=True,
-    ).save_pretrained(tmp_path / "SmolLM2")  # fmt: skip
-    return str(tmp_path / "SmolLM2")
-
-
-def planned(recipe, *words):
-    return make_job(*parse("plan", ["--config", recipe, *words]))
 
 
 # ---- sizes

@@ -6,38 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlamaConfig, Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2RotaryEmbedding
 
-from kd_lab.cli import main, parse
+from kd_lab.cli import main
 from kd_lab.model_shapes import shape_of
 from kd_lab.planning.planned_memory import checkpoint_bytes, host_bytes, plan_memory
-from kd_lab.planning.planned_run import ADAPTED, LINEAR_LAYERS, make_job
+from kd_lab.planning.planned_run import ADAPTED, LINEAR_LAYERS
+from tests.helpers.planned import WIDE, planned
 from tests.helpers.toy_pair import toy_model
 
 RESULTS = Path(__file__).parents[3] / "assets" / "results"
-WIDE = {
-    "vocab_size": 512,
-    "hidden_size": 256,
-    "intermediate_size": 1024,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-}
-
-
-@pytest.fixture
-def smollm2(tmp_path):
-    """SmolLM2-135M's configuration, in a folder without weights."""
-    LlamaConfig(
-        hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
-        num_key_value_heads=3, vocab_size=49_152, tie_word_embeddings=True,
-    ).save_pretrained(tmp_path / "SmolLM2")  # fmt: skip
-    return str(tmp_path / "SmolLM2")
-
-
-def planned(recipe, *words):
-    return make_job(*parse("plan", ["--config", recipe, *words]))
 
 
 def test_the_bytes_of_the_readme_by_hand():

@@ -11,6 +11,7 @@ from kd_lab.trainers.distil_config import DistilConfig
 from kd_lab.trainers.policy_gradient_distil import PolicyGradientDistilTrainer
 from kd_lab.trainers.seq_distil import SeqDistilTrainer
 from kd_lab.trainers.vllm_writers import OUTBOX
+from tests.helpers.kept_answers import kept_answers
 from tests.helpers.little_server import LittleServer, serving
 from tests.helpers.toy_pair import TOKENIZER, toy_model, toy_rows
 
@@ -33,14 +34,7 @@ def trained(tmp_path, name, trainer_class=SeqDistilTrainer, student=None, **sett
         student or toy_model(seed=1), toy_model(seed=2), config, train_dataset=toy_rows(8),
         processing_class=TOKENIZER,
     )  # fmt: skip
-    written, write_batches = [], trainer.write_batches
-
-    def remembered(batches):
-        batches = write_batches(batches)
-        written.append([batch["input_ids"].tolist() for batch in batches])
-        return batches
-
-    trainer.write_batches = remembered
+    written = kept_answers(trainer)
     trainer.train()
     return trainer, written
 

@@ -26,6 +26,7 @@ from kd_lab.trainers.distil_config import DistilConfig
 from kd_lab.trainers.policy_gradient_distil import PolicyGradientDistilTrainer
 from kd_lab.trainers.seq_distil import SeqDistilTrainer
 from tests.helpers import vllm_fsdp_worker
+from tests.helpers.kept_answers import kept_answers
 from tests.helpers.toy_pair import TOKENIZER, saved_toy_model, toy_model, toy_rows
 
 STEPS = 8
@@ -82,14 +83,7 @@ def trained(tmp_path, name, trainer_class=SeqDistilTrainer, peft_config=None, **
         student(), toy_model(64, 2, seed=2), config, train_dataset=toy_rows(8),
         processing_class=TOKENIZER, peft_config=peft_config,
     )  # fmt: skip
-    written, write_batches = [], trainer.write_batches
-
-    def remembered(batches):
-        batches = write_batches(batches)
-        written.append([batch["input_ids"].tolist() for batch in batches])
-        return batches
-
-    trainer.write_batches = remembered
+    written = kept_answers(trainer)
     trainer.train()
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry], written
 
