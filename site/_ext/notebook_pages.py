@@ -39,15 +39,20 @@ class NotebookPage(SphinxTransform):
             reftarget=f"{name}.ipynb",
             refdoc=self.env.docname,
         )
-        paragraph += nodes.Text(". It installs these two, from its own folder: ")
-        for wheel in wheel_names():
-            address = f"../{WHEELS_OF_SITE}{wheel}"
-            paragraph += nodes.reference("", wheel.split("-")[0], refuri=address, internal=True)
-            paragraph += nodes.Text(", " if wheel == wheel_names()[0] else ".")
         if repository := self.config.repository_on_github:
-            paragraph += nodes.Text(" ")
             address = colab_address(name, repository)
-            paragraph += nodes.reference("", "Open in Colab", refuri=address)
+            paragraph += [
+                nodes.Text(", or "),
+                nodes.reference("", "open it in Colab", refuri=address),
+            ]
+        if not self.config.html_baseurl:  # a download that knows the site takes them from there
+            paragraph += nodes.Text(". Outside the project put two wheels beside it: ")
+            links = [
+                nodes.reference("", wheel.split("-")[0], refuri=f"../{WHEELS_OF_SITE}{wheel}")
+                for wheel in wheel_names()
+            ]
+            paragraph += [links[0], nodes.Text(" and "), links[1]]
+        paragraph += nodes.Text(".")
         title = next(self.document.findall(nodes.title))
         title.parent.insert(1, paragraph)
         for output in list(self.document.findall(nodes.literal_block)):
