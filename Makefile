@@ -22,7 +22,7 @@ $(error TORCH is $(TORCH); it can be cpu, or unset for the build that PyPI has)
 endif
 
 .PHONY: help demo demo-smol tiny smol gpu test test-vllm hardening lint figures audit evidence \
-	claims field site slides browser notebooks bench check-installs lock clean
+	claims field site slides browser notebooks wheels bench check-installs lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -102,9 +102,11 @@ lint: $(VENV)/.dev  ## formatting, lint and types
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
-notebooks: $(VENV)/.notebooks  ## run the notebooks and keep their outputs
-	$(PY) -m jupyter nbconvert --to notebook --execute --inplace \
-		--ExecutePreprocessor.record_timing=False notebooks/*.ipynb
+notebooks: $(VENV)/.notebooks  ## run the notebooks; keep their outputs, and what each cost
+	$(PY) -m book.run_notebooks notebooks/*.ipynb
+
+wheels: $(VENV)/.site  ## kd-lab and kd-lab-book, which a notebook alone installs, into build/wheels/
+	$(PY) -m book.wheels build/wheels
 
 bench: smol $(VENV)/.dev  ## our speed against peers, as ratios measured in one run
 	$(PY) benchmarks/toys.py --json assets/results/bench_toys.json

@@ -5,6 +5,7 @@ repository sees: ``python -m sphinx -b html -c site -W --keep-going . build/site
 executed, and no page asks another server for anything.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -30,6 +31,7 @@ extensions = [
     "front_picture",
     "head",
     "mathml",
+    "notebook_downloads",
     "notebook_pages",
     "pictures",
     "plain_docstrings",
@@ -40,6 +42,12 @@ extensions = [
     "verdicts",
 ]
 root_doc = "site/index"
+# Where the built site and the repository will be found, once they are public: notebooks that are
+# downloaded take their wheels from there, and a link opens them in Colab.
+html_baseurl = os.environ.get("KD_LAB_SITE", "")  # https://HOST/PATH/
+if html_baseurl and not html_baseurl.endswith("/"):
+    html_baseurl += "/"
+repository_on_github = os.environ.get("KD_LAB_REPOSITORY", "")  # OWNER/NAME
 include_patterns = [
     "README.md",
     "CLAIMS.md",
@@ -102,6 +110,7 @@ html_static_path = ["_static"]
 templates_path = ["_templates"]
 html_css_files = ["site.css"]
 html_copy_source = False
+html_use_index = html_domain_indices = False  # 0.3 MB that no page leads to; the search finds names
 html_show_sphinx = False
 html_show_copyright = False
 html_scaled_image_link = False  # pictures.py links the wide ones

@@ -1,17 +1,19 @@
 """What a page of a notebook has more than the notebook, and what it cannot have.
 
-More: a link to the notebook itself, under its title. The download is to be run, so it comes without
-the outputs, which the page shows. Not: sliders, which need a running kernel. A
-link to the figure of the site that moves stands in their place.
+More: links to the notebook itself and to the wheels that it installs, under its title, and to Colab
+where conf.py knows the repository. Not: sliders, which need a running kernel. A link to the figure
+of the site that moves stands in their place.
 """
 
 import json
-from pathlib import Path
 
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
+
+from book.notebook_top import WHEELS_OF_SITE, colab_address
+from book.wheels import wheel_names
 
 # The explorable that shows what a notebook's sliders do, by the notebook's number.
 EXPLORABLES = {
@@ -28,16 +30,31 @@ class NotebookPage(SphinxTransform):
     def apply(self) -> None:
         if not self.env.docname.startswith("notebooks/"):
             return
-        name = self.env.docname.split("/")[-1] + ".ipynb"
-        link = addnodes.download_reference(
+        name = self.env.docname.split("/")[-1]
+        paragraph = nodes.paragraph("", classes=["notebook-download"])
+        paragraph += addnodes.download_reference(
             "",
             "",
             nodes.inline("", "Download this notebook"),
-            reftarget=name,
+            reftarget=f"{name}.ipynb",
             refdoc=self.env.docname,
         )
+        if repository := self.config.repository_on_github:
+            address = colab_address(name, repository)
+            paragraph += [
+                nodes.Text(", or "),
+                nodes.reference("", "open it in Colab", refuri=address),
+            ]
+        if not self.config.html_baseurl:  # a download that knows the site takes them from there
+            paragraph += nodes.Text(". Outside the project put two wheels beside it: ")
+            links = [
+                nodes.reference("", wheel.split("-")[0], refuri=f"../{WHEELS_OF_SITE}{wheel}")
+                for wheel in wheel_names()
+            ]
+            paragraph += [links[0], nodes.Text(" and "), links[1]]
+        paragraph += nodes.Text(".")
         title = next(self.document.findall(nodes.title))
-        title.parent.insert(1, nodes.paragraph("", "", link, classes=["notebook-download"]))
+        title.parent.insert(1, paragraph)
         for output in list(self.document.findall(nodes.literal_block)):
             if output.astext().startswith("VBox(children=("):
                 output.replace_self(_instead_of_sliders(self.env.docname))
@@ -55,18 +72,16 @@ def _instead_of_sliders(docname: str) -> nodes.paragraph:
     )
 
 
-def clear_downloads(app: Sphinx, error: Exception | None) -> None:
-    """Sphinx's build-finished event: notebooks to download have no outputs."""
-    if error is None:
-        for path in Path(app.outdir, "_downloads").glob("*/*.ipynb"):
-            notebook = json.loads(path.read_text(encoding="utf-8"))
-            for cell in notebook["cells"]:
-                if cell["cell_type"] == "code":
-                    cell |= {"outputs": [], "execution_count": None}
-            path.write_text(json.dumps(notebook, ensure_ascii=False, indent=1), encoding="utf-8")
+def forget_widgets(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Sphinx's source-read event: nothing on a page reads what the sliders were set to."""
+    if docname.startswith("notebooks/"):
+        notebook = json.loads(source[0])
+        notebook["metadata"].pop("widgets", None)
+        source[0] = json.dumps(notebook, ensure_ascii=False)
 
 
 def setup(app: Sphinx) -> dict:
-    app.connect("build-finished", clear_downloads)
+    app.add_config_value("repository_on_github", "", "env", str)
+    app.connect("source-read", forget_widgets)
     app.add_transform(NotebookPage)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,1 @@
+"""Exercises of the notebooks: checks that say right, or how an answer is wrong; and solutions."""
