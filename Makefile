@@ -41,19 +41,20 @@ audit: $(VENV)/.core  ## the sweeps behind assets/results/ (up to an hour; goes 
 	$(PY) -m toy.audit
 
 evidence: smol  ## all studies of language models behind assets/results/ (three hours; goes on where it stopped)
-	for study in toy smol smol_temperature capacity temperature mixing; do \
+	for study in toy smol smol_temperature capacity temperature mixing learning_rate additions; do \
 		$(PY) -m kd_lab demo --study $$study || exit 1; done
 	$(PY) -m kd_lab train --config smol/token_fkl --resume_from_checkpoint true
 	$(PY) -m evidence publish toy runs/demo
 	$(PY) -m evidence publish smol runs/demo-smol
 	$(PY) -m evidence publish smol_temperature runs/demo-smol
-	for study in capacity temperature mixing; do \
+	for study in capacity temperature mixing learning_rate; do \
 		$(PY) -m evidence publish $$study runs/$$study || exit 1; done
 	$(PY) -m evidence publish smol_token_fkl runs/smol/token_fkl
 	for name in token_pages sequence_gradients listing stored_teacher method_pairs_toy; do \
 		$(PY) -m evidence $$name runs/demo || exit 1; done
 	for name in topk_tail heads_and_tails method_pairs_smol; do \
 		$(PY) -m evidence $$name runs/demo-smol || exit 1; done
+	$(PY) -m evidence additions runs/additions
 	$(PY) -m evidence claims
 
 claims: $(VENV)/.core  ## write CLAIMS.md anew from assets/results/

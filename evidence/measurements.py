@@ -25,6 +25,10 @@ class Measurement(NamedTuple):
 
 
 MEASUREMENTS = {
+    "additions": Measurement(
+        "evidence.additions:measure", "additions",
+        "what later additions to the map change, paired by seed",
+    ),
     "heads_and_tails": Measurement(
         "evidence.heads_and_tails:measure", "smol",
         "gaps to the teacher on head and tail, by step",
