@@ -209,6 +209,12 @@ def test_the_study(method):
     assert row["seeds"] == "3"
 
 
+def test_the_additions():
+    for pair in load("additions")["pairs"].values():
+        cells = [interval(pair["differences"][name], "+.3f") for name in ("precision", "coverage")]
+        assert f"| {pair['changes']} | {' | '.join(cells)} |" in README
+
+
 def interval(figure: dict, form: str) -> str:
     return "{} [{}, {}]".format(*(format(figure[key], form) for key in ("mean", "low", "high")))
 

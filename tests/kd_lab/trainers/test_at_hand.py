@@ -18,7 +18,10 @@ def config(tmp_path, **settings) -> DistilConfig:
         ({"optim": "lomo"}, "optim lomo: "),
         ({"lr_scheduler_type": "cosine_with_min_lr"}, "lr_scheduler_type cosine_with_min_lr: "),
         ({"lr_scheduler_kwargs": {"no_such": 1}}, "lr_scheduler_type linear: .*no_such"),
-        ({"dataloader_persistent_workers": True}, "dataloader_persistent_workers option needs dataloader_num_workers"),
+        (
+            {"dataloader_persistent_workers": True},
+            "dataloader_persistent_workers option needs dataloader_num_workers",
+        ),
         ({"fsdp": "full_shard"}, "fsdp: one process"),
         ({"save_strategy": "best"}, "save_strategy best: .*metric_for_best_model"),
     ],
