@@ -38,6 +38,7 @@ extensions = [
     "repository_files",
     "repository_links",
     "slides_page",
+    "small_files",
     "source_text",
     "verdicts",
 ]

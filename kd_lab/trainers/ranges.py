@@ -39,6 +39,9 @@ RANGES = {
     "eval_steps": POSITIVE,
     "save_total_limit": COUNT,
     "max_length": Range(2, words="must be at least 2"),
+    "neftune_noise_alpha": POSITIVE,
+    "eval_delay": NOT_NEGATIVE,
+    "torch_empty_cache_steps": COUNT,
     "dataloader_num_workers": NOT_NEGATIVE,
     "ddp_bucket_cap_mb": POSITIVE,
     "ddp_timeout": COUNT,
@@ -60,6 +63,9 @@ def check_ranges(settings: Any) -> None:
         value = getattr(settings, name)
         if value is not None and not allowed.holds(value):
             raise ValueError(f"{name} {allowed.words}, not {value}")
+    multiple = str(settings.pad_to_multiple_of)  # of the command line it is text
+    if multiple not in ("None", "auto") and not (multiple.isdecimal() and int(multiple)):
+        raise ValueError(f"pad_to_multiple_of must be auto, or at least 1, not {multiple}")
     steps, epochs = settings.max_steps, settings.num_train_epochs
     if steps != -1 and not COUNT.holds(steps):
         raise ValueError(f"max_steps must be at least 1, or -1 for num_train_epochs, not {steps}")
