@@ -57,8 +57,8 @@ def test_sliders_by_keyboard(page, site_url):
     told = shown(page, "summary")
     assert "Rank 2, learning rate 0.01, 1e-10 inside the logarithm" in told
     assert "logits of variance 1. After 1,000 steps" in told
-    assert verdict == "reverse"
-    assert "reverse KL is nearer to the teacher" in told
+    assert verdict == "not separated"
+    assert "the two are not separated" in told
     assert (
         f"weight distance {digits(means[0])} under forward KL, {digits(means[1])} under reverse "
         f"KL, difference {digits(difference, '+')} [{digits(low, '+')}, {digits(high, '+')}] "

@@ -182,10 +182,10 @@ def test_what_the_page_on_tokens_says(page, site_url):
     open_page(page, site_url, "tokens")
     links = page.locator('#what-to-look-for li a[href^="#a="]')
     expected = [
-        ("token_fkl", "Of course, Nina has a taxi"),
-        ("grammar", "The bike at four is booked for Hugo."),
-        ("grammar", "The bike at four is ready for Hugo."),
-        ("grammar", "Of course, we will call"),
+        ("token_fkl", "Sure, Mia can have"),
+        ("grammar", "Sure, Emma leaves the hotel at one."),
+        ("grammar", "Sorry, no driver is free for Emma at one."),
+        ("grammar", "Sorry, only the pool"),
     ]
     assert links.count() == len(expected)
     for i, (side, beginning) in enumerate(expected):
@@ -195,10 +195,13 @@ def test_what_the_page_on_tokens_says(page, site_url):
         text = " ".join(page.locator('[role="tab"] .word').all_inner_texts())
         assert text.replace(" ,", ",").replace(" .", ".").startswith(beginning)
         assert page.locator("#tokens").bounding_box()["y"] > -2  # in view, but for a fraction
-        assert ("leaves the grammar" in shown(page, "summary")) == (i != 1)
+        assert ("leaves the grammar" in shown(page, "summary")) == (i in (0, 3))
         if i == 1:
             told = table(page, "sum-rows")["log-probability of the answer"]
-            assert told == ["−3.68", "−13.72"]
-            assert "−3.68 nats by the grammar and −13.72" in page.inner_text("#what-to-look-for")
-    we = table(page, "distribution-rows")["we"]
-    assert float(we[0]) / float(we[1]) == pytest.approx(6, abs=0.3)
+            assert told == ["−3.92", "−14.02"]
+            assert "−3.92 nats by the grammar and −14.02" in page.inner_text("#what-to-look-for")
+        if i == 2:
+            grammar, student = table(page, "sum-rows")["log-probability of the answer"]
+            assert float(student.replace("−", "-")) > float(grammar.replace("−", "-")) > -3
+    hugo = table(page, "distribution-rows")["Hugo"]
+    assert 11 < float(hugo[0]) / float(hugo[1]) < 12
