@@ -189,7 +189,8 @@ def bad_paths(place: Path) -> Iterator[BadLine]:
                 yield line._replace(words=(*line.words, *more))
     for command in WRITERS:
         for path in ("", "a_file", "a_file/below", "/proc/out", "start", "talks.jsonl"):
-            if not (command in ("report", "demo") and path == "start"):
+            # An evaluation goes into its model's own folder, and a report and a study into any.
+            if not (command in ("report", "demo", "evaluate") and path == "start"):
                 yield _with(command, "output_dir", path)
 
 

@@ -73,7 +73,8 @@ def test_every_explorable_can_be_embedded(site_url, new_page, built_site):
             page.goto(f"{site_url}/{address}")
             assert page.locator(BESIDE).first.is_visible()
             page.set_content(
-                f'<base href="{site_url}/"><iframe src="{address}" width="780" height="900">'
+                f'<base href="{site_url}/"><link rel="icon" href="data:,">'
+                f'<iframe src="{address}" width="780" height="900">'
             )
             frame = page.frame_locator("iframe")
             frame.locator("html.framed .explorable").wait_for()
