@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from book.asset_files import asset
+from book.wheels import wheel_names
 from kd_lab.files import write_text
 
 WHEELS_OF_SITE = "_static/wheels/"
 COSTS = "results/notebook_cost.json"
 LINE = re.compile(r"\A(# .+\n)(?:\n\*Running it takes [^*\n]*\*(.*)\n)?")
-INSTALL = """\
+INSTALL = f"""\
 WHEELS = "."  # a folder or an address that has the wheels kd-lab and kd-lab-book
 try:
     import book.asset_files
@@ -31,13 +32,14 @@ except ModuleNotFoundError:
     import shlex, subprocess, sys
 
     pip = [sys.executable, "-m", "pip", "install", "--quiet"]
-    wheels = ["--no-index", "--no-deps", "--find-links", WHEELS, "kd-lab", "kd-lab-book"]
-    for what in (wheels, ["kd-lab-book"]):  # first these two, then what they need
+    wheels = "{" ".join(wheel_names())}".split()
+    both = [WHEELS.rstrip("/") + "/" + wheel for wheel in wheels]
+    for what in (["--no-deps", *both], ["kd-lab-book"]):  # first these two, then what they need
         done = subprocess.run([*pip, *what], capture_output=True, text=True)
         if done.returncode:
             command, why = shlex.join([*pip, *what]), done.stderr.strip().splitlines()[-1]
             raise SystemExit(
-                f"Put both wheels into {WHEELS}, or set WHEELS. Failed: {command} ({why})"
+                f"Put both wheels into {{WHEELS}}, or set WHEELS. Failed: {{command}} ({{why}})"
             )"""
 
 
