@@ -17,10 +17,10 @@ import numpy as np
 
 from kd_lab.house_style import Figure, house_style, line_style
 from kd_lab.methods import METHODS
-from kd_lab.study.commands import evaluate, generate, train
+from kd_lab.study.commands import evaluate, train
 from kd_lab.study.schedule import Task
 from kd_lab.study.sweep import Sweep, Values, over_seeds, paired, read_values, sweep_results
-from kd_lab.study.toy import SECONDS, scoring
+from kd_lab.study.toy import SECONDS, scoring, shared_tasks
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 COMMON = 3e-3  # that of the toy study
@@ -33,15 +33,7 @@ def learning_rate_study(folder: Path, seeds: int, quick: bool = False) -> list[T
     short = ["--max_steps", "4", "--num_conversations", "300"] if quick else []
     teacher = ["--teacher_model_name_or_path", str(folder / "teacher")]
     start = ["--model_name_or_path", str(folder / "start")]
-    tasks = [
-        train(folder, "teacher", "--config", "tiny/teacher", *short, seconds=23),
-        train(folder, "start", "--config", "tiny/start", *short, seconds=6),
-        generate(
-            folder, "teacher_answers", "--config", "tiny/generate", *teacher, *short[2:],
-            after=["train teacher"], seconds=4,
-        ),
-        evaluate(folder, "teacher", *scoring(quick), after=["train teacher"], seconds=8),
-    ]  # fmt: skip
+    tasks = shared_tasks(folder, quick)
     for seed in range(1, seeds + 1):
         for method, seconds in SECONDS.items():
             own = ["--answers", str(folder / "teacher_answers")] if method == "seq_fkl" else []

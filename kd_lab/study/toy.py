@@ -34,6 +34,22 @@ def scoring(quick: bool) -> list[str]:
     ]
 
 
+def shared_tasks(folder: Path, quick: bool) -> list[Task]:
+    """What all students of a study share: the teacher with its answers, and the start."""
+    short = ["--max_steps", "4", "--num_conversations", "300"] if quick else []
+    teacher = ["--teacher_model_name_or_path", str(folder / "teacher")]
+    return [
+        train(folder, "teacher", "--config", "tiny/teacher", *short, seconds=23),
+        train(folder, "start", "--config", "tiny/start", *short, seconds=6),
+        generate(
+            folder, "teacher_answers", "--config", "tiny/generate", *teacher, *short[2:],
+            after=["train teacher"], seconds=4,
+        ),
+        # First the teacher alone: its answers serve all students.
+        evaluate(folder, "teacher", *scoring(quick), after=["train teacher"], seconds=8),
+    ]  # fmt: skip
+
+
 def toy_study(folder: Path, seeds: int, quick: bool = False) -> list[Task]:
     """All tasks, each after those it needs.
 
@@ -46,14 +62,7 @@ def toy_study(folder: Path, seeds: int, quick: bool = False) -> list[Task]:
     scores = scoring(quick)
     teacher = ["--teacher_model_name_or_path", str(folder / "teacher")]
     tasks = [
-        train(folder, "teacher", "--config", "tiny/teacher", *short, seconds=23),
-        train(folder, "start", "--config", "tiny/start", *short, seconds=6),
-        generate(
-            folder, "teacher_answers", "--config", "tiny/generate", *teacher, *short[2:],
-            after=["train teacher"], seconds=4,
-        ),
-        # First the teacher alone: its answers serve all students.
-        evaluate(folder, "teacher", *scores, after=["train teacher"], seconds=8),
+        *shared_tasks(folder, quick),
         evaluate(
             folder, "start", *scores, *teacher, seconds=8,
             after=["train start", "evaluate teacher"],
