@@ -5,6 +5,7 @@ repository sees: ``python -m sphinx -b html -c site -W --keep-going . build/site
 executed, and no page asks another server for anything.
 """
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -41,6 +42,10 @@ extensions = [
     "small_files",
     "source_text",
     "verdicts",
+]
+# The GPU kernels import Triton, of which there are wheels for Linux alone, and sliders ipywidgets.
+autodoc_mock_imports = [
+    name for name in ("triton", "ipywidgets") if importlib.util.find_spec(name) is None
 ]
 root_doc = "site/index"
 # Where the built site and the repository will be found, once they are public: notebooks that are
