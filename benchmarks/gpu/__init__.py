@@ -1,11 +1,12 @@
 """``make gpu``: all that only a GPU can show, by one command, in under 25 minutes on one H100.
 
-    make gpu                        # all checks; assets/results/gpu.json
-    make gpu QUICK=1                # without the speeds; build/gpu-part.json
-    make gpu ONLY="loss kernels"    # some of them, likewise
+    make gpu                        # all checks
+    make gpu QUICK=1                # without the speeds
+    make gpu ONLY="loss kernels"    # some of them; what others came to stays
     make gpu DEVICE=cpu             # the same code in small, where there is no GPU
 
 Models have Qwen2.5's true shapes and random weights made on the device. There is no network.
+assets/results/gpu.json keeps of each check what it came to last, on which card and versions.
 
 __main__.py      the command: a process a check, a table, a file, an exit code
 checks.py        the list of all checks: minutes, and what each shows

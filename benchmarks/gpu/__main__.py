@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import benchmarks.gpu
+from benchmarks.gpu import commands
 from benchmarks.gpu.checks import BY_NAME, CHECKS, Check
 from benchmarks.gpu.figure import FAILED, NEEDS_GPU, PASSED, Figure, verdict_of
 from benchmarks.gpu.page import PAGE, RESULTS, page, read_results
@@ -27,9 +28,7 @@ from kd_lab.files import write_text
 from toy.script import run_script
 
 ROOT = Path(__file__).parents[2]
-WHOLE, PART, ON_CPU = (
-    RESULTS, Path("build/gpu-part.json"), Path("build/gpu-cpu.json")
-)  # fmt: skip
+ON_CPU = Path("build/gpu-cpu.json")
 CPU_LIMIT_SECONDS = 1200  # DeepSpeed may compile first
 COLOURS = {PASSED: "green", FAILED: "bold red"}
 
@@ -48,48 +47,81 @@ class Result:
         return FAILED if self.error else verdict_of(self.figures)
 
 
-def run_check(check: Check, device: str) -> Result:
-    """The check in its process, which has a time limit."""
-    if device == "cpu" and not check.on_a_cpu:
-        return Result(check, [], 0.0)
-    start = time.perf_counter()
-    limit = check.limit_seconds if device == "cuda" else CPU_LIMIT_SECONDS
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder, "figures.json")
-        words = [sys.executable, "-m", "benchmarks.gpu.worker", check.name, device, str(out)]
-        error = ended_with(words, limit)
-        # Those before an error count too.
-        figures = (
-            [Figure(**figure) for figure in json.loads(out.read_text())] if out.exists() else []
-        )
-    return Result(check, figures, time.perf_counter() - start, error)
+class Running:
+    """A check in its process, which has a time limit."""
+
+    def __init__(self, check: Check, device: str) -> None:
+        self.check, self.start = check, time.perf_counter()
+        self.limit = check.limit_seconds if device == "cuda" else CPU_LIMIT_SECONDS
+        self.folder = tempfile.TemporaryDirectory()
+        self.out = Path(self.folder.name, "figures.json")
+        words = [sys.executable, "-m", "benchmarks.gpu.worker", check.name, device, str(self.out)]
+        self.process = Process(words)
+
+    def result(self) -> Result:
+        """Its figures when it has ended; those before an error count too."""
+        error = self.process.ended(self.limit - (time.perf_counter() - self.start))
+        found = json.loads(self.out.read_text()) if self.out.exists() else []
+        figures = [Figure(**figure) for figure in found]
+        return Result(self.check, figures, time.perf_counter() - self.start, error)
+
+    def stop(self) -> None:
+        self.process.stop()
+        self.folder.cleanup()
 
 
-def ended_with(words: Sequence[str], limit_seconds: float) -> str:
-    """The end of what a process wrote to stderr if it failed; empty if it did not."""
-    with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen(
-            words, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.DEVNULL, stderr=said, start_new_session=True,
+class Process:
+    """A command from the project's root, with all that it starts."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            words, cwd=ROOT, env=commands.with_this_checkout(),
+            stdout=subprocess.DEVNULL, stderr=self.said, start_new_session=True,
         )  # fmt: skip
+
+    def ended(self, limit_seconds: float) -> str:
+        """The end of what it wrote to stderr if it failed; empty if it did not."""
         try:
-            process.wait(limit_seconds)
+            self.process.wait(max(0, limit_seconds))
         except subprocess.TimeoutExpired:
-            stop(process)
+            self.stop()
             return f"stopped after {limit_seconds:.0f} s, its limit"
-        except KeyboardInterrupt:
-            stop(process)
-            raise
-        said.seek(0)
-        return (said.read().strip()[-3000:] or "no message") if process.returncode else ""
+        self.said.seek(0)
+        failed = self.process.returncode
+        return (self.said.read().strip()[-3000:] or "no message") if failed else ""
+
+    def stop(self) -> None:
+        """End it if it runs: a launcher is asked, and ends its own."""
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            if self.process.poll() is None:
+                with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                    os.killpg(self.process.pid, sign)
+                    self.process.wait(10)
 
 
-def stop(process: subprocess.Popen) -> None:
-    """End a process and all that it started: a launcher is asked, and ends its own."""
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
-            os.killpg(process.pid, sign)
-            process.wait(10)
+def run_checks(checks: Sequence[Check], device: str) -> Iterator[Result]:
+    """Checks side by side, their results in the order of the list."""
+    if device == "cpu":
+        yield from (Result(check, [], 0.0) for check in checks if not check.on_a_cpu)
+        checks = [check for check in checks if check.on_a_cpu]
+    running = [Running(check, device) for check in checks]
+    try:
+        for one in running:
+            yield one.result()
+    finally:
+        for one in running:
+            one.stop()
+
+
+def groups(checks: Sequence[Check], device: str) -> Iterator[Sequence[Check]]:
+    """What runs side by side: on a GPU the checks that measure neither its time nor its memory."""
+    together = [check for check in checks if device == "cuda" and not check.alone]
+    for check in checks:
+        if check not in together:
+            yield [check]
+        elif check is together[0]:
+            yield together
 
 
 def show(results: Sequence[Result], console: Console) -> None:
@@ -114,8 +146,8 @@ def show(results: Sequence[Result], console: Console) -> None:
     console.print(table)
 
 
-def report(results: Sequence[Result], device: str) -> dict[str, Any]:
-    """All numbers, and what they were measured on."""
+def entry(result: Result, device: str) -> dict[str, Any]:
+    """All numbers of a check, and what they were measured on."""
     import torch
 
     from kd_lab.machine.nvidia import nvidia_gpus
@@ -123,24 +155,29 @@ def report(results: Sequence[Result], device: str) -> dict[str, Any]:
 
     gpus = nvidia_gpus() if device == "cuda" else []
     return {
-        "device": device,
+        "shows": result.check.shows,
+        "verdict": result.verdict,
+        "seconds": round(result.seconds, 1),
+        **({"error": result.error} if result.error else {}),
+        "figures": [
+            {**dataclasses.asdict(figure), "verdict": figure.verdict} for figure in result.figures
+        ],
         "gpus": [gpu._asdict() for gpu in gpus],
         "cuda": torch.version.cuda,
         "versions": run_versions({}),
-        "checks": {
-            result.check.name: {
-                "shows": result.check.shows,
-                "verdict": result.verdict,
-                "seconds": round(result.seconds, 1),
-                **({"error": result.error} if result.error else {}),
-                "figures": [
-                    {**dataclasses.asdict(figure), "verdict": figure.verdict}
-                    for figure in result.figures
-                ],
-            }
-            for result in results
-        },
     }
+
+
+def keep(results: Sequence[Result], device: str) -> Path:
+    """Write these checks into their file, beside what it holds of others."""
+    path = ON_CPU if device == "cpu" else RESULTS
+    found = read_results(ROOT / path) | {
+        result.check.name: entry(result, device) for result in results
+    }
+    ordered = {check.name: found[check.name] for check in CHECKS if check.name in found}
+    write_text(ROOT / path, json.dumps(ordered, indent=1) + "\n")
+    write_text(ROOT / PAGE, page(read_results(ROOT / RESULTS)))
+    return path
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -162,17 +199,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     if device == "cuda":
         check_gpu()
     console = Console(stderr=True)
-    results = []
-    for check in chosen:
-        with console.status(f"{check.name}: {check.shows}"):
-            results.append(run_check(check, device))
-        console.print(f"{check.name}: {results[-1].verdict}, {results[-1].seconds:.0f} s")
-        if results[-1].error:
-            console.print(results[-1].error, style="red", markup=False, highlight=False)
+    results = list[Result]()
+    for group in groups(chosen, device):
+        with console.status(", ".join(check.name for check in group)):
+            for result in run_checks(group, device):
+                results.append(result)
+                path = keep(results, device)  # a run that is stopped keeps what it has
+                console.print(f"{result.check.name}: {result.verdict}, {result.seconds:.0f} s")
+                if result.error:
+                    console.print(result.error, style="red", markup=False, highlight=False)
     show(results, Console())
-    path = ON_CPU if device == "cpu" else WHOLE if len(chosen) == len(CHECKS) else PART
-    write_text(ROOT / path, json.dumps(report(results, device), indent=1) + "\n")
-    write_text(ROOT / PAGE, page(read_results(ROOT)))
     verdicts = [result.verdict for result in results]
     counts = {verdict: verdicts.count(verdict) for verdict in dict.fromkeys(verdicts)}
     print(f"{', '.join(f'{n} {verdict}' for verdict, n in counts.items())}; wrote {path}")

@@ -15,6 +15,12 @@ class Check:
     on_a_cpu: str  # what ``make gpu DEVICE=cpu`` measures of it; empty: it does not run
     computed: str = ""  # what was computed without a GPU, and by which file
     is_speed: bool = False  # left out by --quick
+    needs_whole_memory: bool = False
+
+    @property
+    def alone(self) -> bool:
+        """Whether another check beside it would change what it measures, or leave it no room."""
+        return self.is_speed or self.needs_whole_memory
 
     @property
     def limit_seconds(self) -> float:
@@ -28,6 +34,7 @@ CHECKS = (
         minutes=0.4,
         shows="driver, bfloat16, free memory, one GPU, kernels chosen",
         on_a_cpu="",
+        needs_whole_memory=True,
     ),
     Check(
         name="roofline",
@@ -75,6 +82,7 @@ CHECKS = (
         shows="two steps of `qwen2.5/token_fkl` against `kd-lab plan`",
         on_a_cpu="that it runs",
         computed="the plan (`kd_lab/planning/`)",
+        needs_whole_memory=True,
     ),
     Check(
         name="loss_speed",

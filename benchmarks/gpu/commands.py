@@ -67,7 +67,13 @@ def in_a_process(folder: Path, words: Sequence[str], device: str) -> None:
 def environment(device: str) -> dict[str, str]:
     """That of a command, without the GPU where it is to run on a CPU."""
     hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
-    return {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", **hidden}
+    return {**with_this_checkout(), "HF_HUB_OFFLINE": "1", **hidden}
+
+
+def with_this_checkout() -> dict[str, str]:
+    """The environment of this process, and this checkout first where Python looks for modules."""
+    places = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
 
 
 def sees_a_gpu() -> bool:

@@ -34,7 +34,7 @@ def _means(machine: Machine, root: Path, device: str, out: str) -> dict[str, flo
     words = [
         "evaluate", "--model_name_or_path", STUDENT, "--teacher_model_name_or_path", TEACHER,
         "--dataset", "toy", "--num_test_conversations", str(prompts), "--max_new_tokens", "16",
-        "--bart_model", "never", "--output_dir", f"runs/{out}",
+        "--output_dir", f"runs/{out}",
     ]  # fmt: skip
     kd_lab(root, words, device)
     metrics = json.loads((root / "runs" / out / RESULT).read_text())["metrics"]

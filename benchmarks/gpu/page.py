@@ -10,11 +10,11 @@ RESULTS, PAGE = Path("assets/results/gpu.json"), Path("GPU.md")
 UNMEASURED = "unmeasured"
 
 
-def page(results: dict[str, Any] | None) -> str:
+def page(results: dict[str, Any]) -> str:
     """The page's text.
 
     Args:
-        results: of a whole run on a GPU, as its file holds them; None before the first.
+        results: by check, as the file of a GPU's results holds them.
     """
     minutes = sum(check.minutes for check in CHECKS)
     lines = [
@@ -38,24 +38,27 @@ def page(results: dict[str, Any] | None) -> str:
     return "\n".join(lines)
 
 
-def read_results(root: Path) -> dict[str, Any] | None:
-    """Those of the last whole run on a GPU; None before the first."""
-    path = root / RESULTS
-    return json.loads(path.read_text()) if path.exists() else None
+def read_results(path: Path) -> dict[str, Any]:
+    """What each check came to when it last ran; none before the first."""
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
-def _state(results: dict[str, Any] | None) -> str:
-    if results is None:
+def _state(results: dict[str, Any]) -> str:
+    if not results:
         return "**Nothing here was measured on a GPU yet.** The last column waits for `make gpu`."
-    cards = ", ".join(gpu["name"] for gpu in results["gpus"])
-    commit = str(results["versions"]["git_commit"])[:7]
-    return f"Measured on {cards}, at commit {commit}: [all numbers]({RESULTS.as_posix()})."
+    where = dict.fromkeys(
+        f"{gpu['name']} with torch {found['versions']['libraries']['torch']}, at commit "
+        f"{str(found['versions']['git_commit'])[:7]}"
+        for found in results.values()
+        for gpu in found["gpus"]
+    )
+    return f"Measured on {'; '.join(where)}: [all numbers]({RESULTS.as_posix()})."
 
 
-def _row(check: Check, results: dict[str, Any] | None) -> str:
+def _row(check: Check, results: dict[str, Any]) -> str:
     found = UNMEASURED
-    if results is not None:
-        result = results["checks"][check.name]
+    if check.name in results:
+        result = results[check.name]
         counts = [figure["verdict"] for figure in result["figures"]]
         passed = f", {counts.count('passed')} of {len(counts)} figures" if counts else ""
         found = f"{result['verdict']}{passed}"

@@ -66,7 +66,10 @@ class EvaluateArguments(TeacherArguments, SamplingArguments):
     )
     bart_model: str | None = field(
         default=BART,
-        metadata={"help": "BART for BARTScore: a folder, a hub name fetched before, or never."},
+        metadata={
+            "help": "BART for BARTScore: a folder, or a hub name fetched before; null in a recipe "
+            "leaves it out."
+        },
     )
     seed: int = field(default=0, metadata={"help": "Seed of the answers and of the intervals."})
 

@@ -14,14 +14,14 @@ from benchmarks.gpu.commands import in_a_process
 from benchmarks.gpu.figure import FAILED, MEASURED, NEEDS_GPU, PASSED, Figure, verdict_of
 from benchmarks.gpu.machine import Machine
 from benchmarks.gpu.models import STUDENT, TEACHER, qwen
-from benchmarks.gpu.page import PAGE, page, read_results
+from benchmarks.gpu.page import PAGE, RESULTS, page, read_results
 from benchmarks.gpu.worker import measure
 from kd_lab.model_shapes import model_shape
 from tests.helpers.toy_pair import TOKENIZER
 
 ROOT = Path(__file__).parents[2]
-# What they run has tests of its own: tests/kd_lab/test_launch.py, teacher/ and evaluation/ there.
-TOO_LONG = ("launchers", "cache", "evaluation")
+# What they run has tests of its own: tests/kd_lab/test_launch.py, and teacher/ there.
+TOO_LONG = ("launchers", "cache")
 BY_A_CPU = [c.name for c in CHECKS if c.on_a_cpu and c.name not in TOO_LONG]
 SPEEDS = {"roofline", "loss_speed", "shares", "memory", "writing"}  # no number has a range here
 
@@ -49,24 +49,25 @@ def test_every_check_has_a_file_and_all_are_done_in_time():
 
 def test_the_page_is_that_of_the_list():
     """make gpu DEVICE=cpu writes it anew."""
-    assert (ROOT / PAGE).read_text() == page(read_results(ROOT))
+    assert (ROOT / PAGE).read_text() == page(read_results(ROOT / RESULTS))
     assert str(PAGE) in (ROOT / "README.md").read_text()
 
 
 def test_the_page_after_a_run():
-    checks = {
-        check.name: {"verdict": PASSED, "figures": [{"verdict": PASSED}, {"verdict": MEASURED}]}
-        for check in CHECKS
-    }
-    results = {
+    found = {
+        "verdict": PASSED,
+        "figures": [{"verdict": PASSED}, {"verdict": MEASURED}],
         "gpus": [{"name": "NVIDIA H100 80GB HBM3"}],
-        "versions": {"git_commit": "0123456789"},
-        "checks": checks,
+        "versions": {"libraries": {"torch": "2.13.0"}, "git_commit": "0123456789"},
     }
-    text = page(results)
-    assert "Measured on NVIDIA H100 80GB HBM3, at commit 0123456" in text
+    text = page({check.name: found for check in CHECKS})
+    assert "Measured on NVIDIA H100 80GB HBM3 with torch 2.13.0, at commit 0123456: [" in text
     assert text.count("passed, 1 of 2 figures |") == len(CHECKS)
     assert "unmeasured" not in text
+    other = {**found, "gpus": [{"name": "NVIDIA L4"}]}
+    text = page({"loss": found, "kernels": other})
+    assert "; NVIDIA L4 with" in text
+    assert text.count("unmeasured") == len(CHECKS) - 2
 
 
 @pytest.mark.parametrize(
@@ -117,35 +118,79 @@ def test_the_command_writes_a_file_and_lists_what_needs_a_gpu(monkeypatch, tmp_p
     printed = capsys.readouterr()
     assert "1 needs a GPU, 1 passed" in printed.out
     assert "forward_kl: kernels against the plain passes" in printed.err
-    written = json.loads((tmp_path / "gpu.json").read_text())
-    assert written["device"] == "cpu"
-    assert written["versions"]["libraries"]["torch"]
-    checks = written["checks"]  # of the chosen ones alone
-    assert [*checks] == ["preflight", "kernels"]
-    assert checks["preflight"] == {
-        "shows": BY_NAME["preflight"].shows, "verdict": NEEDS_GPU, "seconds": 0.0, "figures": [],
-    }  # fmt: skip
+    checks = json.loads((tmp_path / "gpu.json").read_text())
+    assert [*checks] == ["preflight", "kernels"]  # the chosen ones alone
+    assert checks["preflight"]["verdict"] == NEEDS_GPU
+    assert checks["kernels"]["gpus"] == []
+    assert checks["kernels"]["versions"]["libraries"]["torch"]
     assert {figure["verdict"] for figure in checks["kernels"]["figures"]} == {PASSED, NEEDS_GPU}
+
+
+def test_a_check_keeps_what_others_came_to(monkeypatch, tmp_path):
+    monkeypatch.setattr(command, "ON_CPU", tmp_path / "gpu.json")
+    monkeypatch.setattr(command, "PAGE", tmp_path / "GPU.md")
+    for name, value in (("shares", 1.0), ("loss", 2.0), ("shares", 3.0)):
+        command.keep([command.Result(BY_NAME[name], [Figure("", value)], 1)], "cpu")
+    checks = json.loads((tmp_path / "gpu.json").read_text())
+    values = {name: [f["value"] for f in found["figures"]] for name, found in checks.items()}
+    assert list(values.items()) == [("loss", [2.0]), ("shares", [3.0])]
+
+
+def test_only_a_gpu_runs_checks_side_by_side_and_no_speed_is_among_them():
+    assert list(command.groups(CHECKS, "cpu")) == [[check] for check in CHECKS]
+    found = [[check.name for check in group] for group in command.groups(CHECKS, "cuda")]
+    assert [names for names in found if len(names) > 1] == [
+        ["loss", "invariance", "kernels", "runs", "host_reads", "cache", "launchers",
+         "evaluation"]
+    ]  # fmt: skip
+    assert sorted(name for names in found for name in names) == sorted(BY_NAME)
+    assert ["preflight"] in found
+    assert ["memory"] in found
 
 
 def test_a_failure_is_the_exit_code(monkeypatch, tmp_path):
     monkeypatch.setattr(command, "ON_CPU", tmp_path / "gpu.json")
     monkeypatch.setattr(command, "PAGE", tmp_path / "GPU.md")
     off = Figure("error", 2.0, high=1.0)
-    monkeypatch.setattr(command, "run_check", lambda check, device: command.Result(check, [off], 1))
+    monkeypatch.setattr(
+        command, "run_checks", lambda checks, device: [command.Result(c, [off], 1) for c in checks]
+    )
     with pytest.raises(SystemExit) as ended:
         command.main(["--device", "cpu", "--only", "loss"])
     assert ended.value.code == 1
-    assert json.loads((tmp_path / "gpu.json").read_text())["checks"]["loss"]["verdict"] == FAILED
+    assert json.loads((tmp_path / "gpu.json").read_text())["loss"]["verdict"] == FAILED
 
 
 def test_a_process_that_fails_or_does_not_end_is_an_error():
-    assert command.ended_with([sys.executable, "-c", "1 / 0"], 60).endswith("division by zero")
-    waiting = [sys.executable, "-c", "import time; time.sleep(60)"]
-    assert command.ended_with(waiting, 0.3) == "stopped after 0 s, its limit"
+    failing = command.Process([sys.executable, "-c", "1 / 0"])
+    assert failing.ended(60).endswith("division by zero")
+    waiting = command.Process([sys.executable, "-c", "import time; time.sleep(60)"])
+    assert waiting.ended(0.3) == "stopped after 0 s, its limit"
+    assert waiting.process.returncode
     assert (
         command.Result(Check("", 1, "", ""), [Figure("", 1.0, high=1)], 1, "no").verdict == FAILED
     )
+
+
+def test_checks_that_are_left_early_are_stopped(monkeypatch):
+    """Ctrl-C, or an error, while others still run."""
+    started = []
+    words = [sys.executable, "-c", "import time; time.sleep(60)"]
+
+    class Waiting(command.Running):
+        def __init__(self, check, device):
+            super().__init__(check, device)
+            self.process.stop()
+            self.process = command.Process(words)
+            started.append(self.process.process)
+
+    monkeypatch.setattr(command, "Running", Waiting)
+    monkeypatch.setattr(Waiting, "result", lambda self: self.check)
+    results = command.run_checks([BY_NAME["loss"], BY_NAME["runs"]], "cpu")
+    next(results)
+    assert [process.poll() for process in started] == [None, None]
+    results.close()
+    assert all(process.returncode for process in started)
 
 
 def test_a_command_that_fails_says_why(tmp_path):
