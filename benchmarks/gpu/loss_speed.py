@@ -24,6 +24,7 @@ TOKENS_ON_CPU, TOKENS_WHOLE_ON_CPU = 32, 16
 REPEATS, REPEATS_ON_CPU = 10, 1
 LIGER_CHUNK = 1024  # its default
 AROUND = 0.3  # of a computed time
+CARDS = ("H100", "H200", "A100")
 OF_FLOOR, OF_PEER = 1.6, 0.95  # computed: 1.32 and 0.80 on an H100, 1.15 and 0.86 on an A100
 
 
@@ -103,8 +104,8 @@ def _computed(name: str) -> dict[str, Range]:
 
 def _ratios(machine: Machine, seconds: dict[str, float]) -> Iterator[Figure]:
     ours = seconds[f"ours, {forward_kl.__name__}"]
-    of_floor: dict[str, Range] = {"H100": (None, OF_FLOOR), "A100": (None, OF_FLOOR)}
-    of_peer: dict[str, Range] = {"H100": (None, OF_PEER), "A100": (None, OF_PEER)}
+    of_floor: dict[str, Range] = dict.fromkeys(CARDS, (None, OF_FLOOR))
+    of_peer: dict[str, Range] = dict.fromkeys(CARDS, (None, OF_PEER))
     label = "ours, forward_kl, over the floor"
     yield Figure(label, ours / seconds["floor"], "x", **machine.expected(of_floor))
     best = min(seconds[name] for name in ("liger", "trl_kernel"))

@@ -14,8 +14,8 @@ from kd_lab.loss.products import product
 
 COPIED, COPIED_ON_CPU = 4 * 10**9, 4 * 10**6  # bytes
 CHUNKS, CHUNKS_ON_CPU = (1024, 2048), (32,)
-BANDWIDTH = {"H100": (2.4, 3.1), "A100-SXM4-80GB": (1.5, 1.9)}  # TB/s
-FLOPS = {"H100": (450.0, 850.0), "A100": (170.0, 290.0)}  # TFLOP/s
+BANDWIDTH = {"H100": (2.4, 3.1), "H200": (3.4, 4.5), "A100-SXM4-80GB": (1.5, 1.9)}  # TB/s
+FLOPS = {"H100": (450.0, 850.0), "H200": (450.0, 850.0), "A100": (170.0, 290.0)}  # TFLOP/s
 ALIGNED = 64
 
 
