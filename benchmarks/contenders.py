@@ -24,6 +24,7 @@ from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 
 from kd_lab.divergences import Divergence, forward_kl
 from kd_lab.loss import fused_linear_distillation_loss
+from kd_lab.loss.products import ALIGNMENT
 
 STUDENT_WIDTH, TEACHER_WIDTH = 896, 1536  # Qwen2.5-0.5B and 1.5B
 
@@ -66,16 +67,19 @@ class Inputs:
 
 
 def floor(data: Inputs, chunk_size: int) -> None:
-    hidden, head = data.student_hidden.detach(), data.student_head.detach()
-    hidden_grad, head_grad = torch.empty_like(hidden), torch.empty_like(head)
-    student, teacher = (hidden.new_empty(chunk_size, len(head)) for _ in range(2))
+    # Of 151,665 words the last 49 are left out: a GPU's products are slow where 8 divides no size.
+    words = len(data.student_head) // ALIGNMENT * ALIGNMENT or len(data.student_head)
+    hidden, head = data.student_hidden.detach(), data.student_head.detach()[:words]
+    teacher_head = data.teacher_head[:words]
+    hidden_grad, head_grad = torch.empty_like(hidden), torch.empty_like(data.student_head)
+    student, teacher = (hidden.new_empty(chunk_size, words) for _ in range(2))
     for start in range(0, len(hidden), chunk_size):
         some = slice(start, start + chunk_size)
         size = len(hidden[some])
         torch.mm(hidden[some], head.t(), out=student[:size])
-        torch.mm(data.teacher_hidden[some], data.teacher_head.t(), out=teacher[:size])
+        torch.mm(data.teacher_hidden[some], teacher_head.t(), out=teacher[:size])
         torch.mm(student[:size], head, out=hidden_grad[some])
-        head_grad.addmm_(student[:size].t(), hidden[some], beta=0 if start == 0 else 1)
+        head_grad[:words].addmm_(student[:size].t(), hidden[some], beta=0 if start == 0 else 1)
     data.student_hidden.grad, data.student_head.grad = hidden_grad, head_grad
 
 
@@ -107,7 +111,7 @@ def liger_jsd(data: Inputs) -> None:
     from liger_kernel.transformers import LigerFusedLinearJSD
 
     LigerFusedLinearJSD(jsd_beta=0.0)(
-        data.student_hidden, data.student_head, data.teacher_hidden, data.teacher_head
+        data.student_hidden, data.student_head, data.teacher_hidden, data.teacher_head, data.labels
     ).backward()
 
 

@@ -146,14 +146,23 @@ def show(results: Sequence[Result], console: Console) -> None:
     console.print(table)
 
 
-def entry(result: Result, device: str) -> dict[str, Any]:
-    """All numbers of a check, and what they were measured on."""
+def measured_on(device: str) -> dict[str, Any]:
+    """The cards, and the versions of all code."""
     import torch
 
     from kd_lab.machine.nvidia import nvidia_gpus
     from kd_lab.runs.versions import run_versions
 
     gpus = nvidia_gpus() if device == "cuda" else []
+    return {
+        "gpus": [gpu._asdict() for gpu in gpus],
+        "cuda": torch.version.cuda,
+        "versions": run_versions({}),
+    }
+
+
+def entry(result: Result, where: dict[str, Any]) -> dict[str, Any]:
+    """All numbers of a check, and what they were measured on."""
     return {
         "shows": result.check.shows,
         "verdict": result.verdict,
@@ -162,17 +171,15 @@ def entry(result: Result, device: str) -> dict[str, Any]:
         "figures": [
             {**dataclasses.asdict(figure), "verdict": figure.verdict} for figure in result.figures
         ],
-        "gpus": [gpu._asdict() for gpu in gpus],
-        "cuda": torch.version.cuda,
-        "versions": run_versions({}),
+        **where,
     }
 
 
-def keep(results: Sequence[Result], device: str) -> Path:
+def keep(results: Sequence[Result], device: str, where: dict[str, Any]) -> Path:
     """Write these checks into their file, beside what it holds of others."""
     path = ON_CPU if device == "cpu" else RESULTS
     found = read_results(ROOT / path) | {
-        result.check.name: entry(result, device) for result in results
+        result.check.name: entry(result, where) for result in results
     }
     ordered = {check.name: found[check.name] for check in CHECKS if check.name in found}
     write_text(ROOT / path, json.dumps(ordered, indent=1) + "\n")
@@ -199,12 +206,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     if device == "cuda":
         check_gpu()
     console = Console(stderr=True)
+    where = measured_on(device)  # before a result changes the tree
     results = list[Result]()
     for group in groups(chosen, device):
         with console.status(", ".join(check.name for check in group)):
             for result in run_checks(group, device):
                 results.append(result)
-                path = keep(results, device)  # a run that is stopped keeps what it has
+                path = keep(results, device, where)  # a run that is stopped keeps what it has
                 console.print(f"{result.check.name}: {result.verdict}, {result.seconds:.0f} s")
                 if result.error:
                     console.print(result.error, style="red", markup=False, highlight=False)

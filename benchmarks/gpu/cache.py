@@ -5,6 +5,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.gpu.commands import TEACHER, environment, kd_lab, tiny_folder
@@ -22,29 +23,35 @@ STEPS, BATCH = 4, 16
 def measure(machine: Machine) -> Iterator[Figure]:
     with tempfile.TemporaryDirectory() as folder:
         root = tiny_folder(folder)
-        for signal in SIGNALS:
-            whole, killed = f"runs/{signal}", f"runs/{signal}-killed"
-            kd_lab(root, _words(machine, signal, whole), machine.device)
-            if signal == "hidden":
-                written = _kill_at_the_first_shard(root, _words(machine, signal, killed), machine)
-                yield Figure(
-                    "shards of a cache when it was killed", written, low=1, high=SHARDS - 1
-                )
-                kd_lab(root, _words(machine, signal, killed), machine.device)
-                yield Figure(
-                    "shards that differ after it went on", _differing(root, whole, killed),
-                    low=0, high=0,
-                )  # fmt: skip
-            live, stored = (
-                _trained(root, machine, f"runs/{signal}-{kind}", cache)
-                for kind, cache in (("live", ""), ("stored", whole))
-            )
-            gap = max(abs(a / b - 1) for a, b in zip(stored, live, strict=True))
-            is_whole = signal == "hidden"
-            yield Figure(
-                f"divergence, trained from {signal} against live", gap, "relative",
-                high=SAME if is_whole else None, note="" if is_whole else "a lower bound of it",
-            )  # fmt: skip
+
+        def of_signal(signal: str) -> list[Figure]:
+            return list(_of_signal(machine, root, signal))
+
+        # In this process one after the other: a command changes its folder.
+        with ThreadPoolExecutor(len(SIGNALS) if machine.is_gpu else 1) as pool:
+            for figures in pool.map(of_signal, SIGNALS):
+                yield from figures
+
+
+def _of_signal(machine: Machine, root: Path, signal: str) -> Iterator[Figure]:
+    whole, killed = f"runs/{signal}", f"runs/{signal}-killed"
+    kd_lab(root, _words(machine, signal, whole), machine.device)
+    if signal == "hidden":
+        written = _kill_at_the_first_shard(root, _words(machine, signal, killed), machine)
+        yield Figure("shards of a cache when it was killed", written, low=1, high=SHARDS - 1)
+        kd_lab(root, _words(machine, signal, killed), machine.device)
+        differing = _differing(root, whole, killed)
+        yield Figure("shards that differ after it went on", differing, low=0, high=0)
+    live, stored = (
+        _trained(root, machine, f"runs/{signal}-{kind}", cache)
+        for kind, cache in (("live", ""), ("stored", whole))
+    )
+    gap = max(abs(a / b - 1) for a, b in zip(stored, live, strict=True))
+    is_whole = signal == "hidden"
+    yield Figure(
+        f"divergence, trained from {signal} against live", gap, "relative",
+        high=SAME if is_whole else None, note="" if is_whole else "a lower bound of it",
+    )  # fmt: skip
 
 
 def _words(machine: Machine, signal: str, out: str) -> list[str]:

@@ -24,11 +24,16 @@ import torch
 from torch import Tensor
 
 from kd_lab.loss.by_device import gradient_of, scale, tile_loss, tokens_at_a_time
-from kd_lab.loss.products import product, rounded_parts, sum_dtype, vocabulary_parts
+from kd_lab.loss.products import (
+    ALIGNMENT,
+    product,
+    rounded_parts,
+    sum_dtype,
+    vocabulary_parts,
+)
 from kd_lab.loss.tiles import Objective, StoredDistribution, TileLoss, is_zero
 
 CHUNK_SIZE = 512
-ALIGNMENT = 64  # elements: rows of logits begin where vector loads do, whatever the vocabulary
 
 
 class LiveDistribution(NamedTuple):

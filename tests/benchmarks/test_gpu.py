@@ -130,7 +130,7 @@ def test_a_check_keeps_what_others_came_to(monkeypatch, tmp_path):
     monkeypatch.setattr(command, "ON_CPU", tmp_path / "gpu.json")
     monkeypatch.setattr(command, "PAGE", tmp_path / "GPU.md")
     for name, value in (("shares", 1.0), ("loss", 2.0), ("shares", 3.0)):
-        command.keep([command.Result(BY_NAME[name], [Figure("", value)], 1)], "cpu")
+        command.keep([command.Result(BY_NAME[name], [Figure("", value)], 1)], "cpu", {})
     checks = json.loads((tmp_path / "gpu.json").read_text())
     values = {name: [f["value"] for f in found["figures"]] for name, found in checks.items()}
     assert list(values.items()) == [("loss", [2.0]), ("shares", [3.0])]
