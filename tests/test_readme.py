@@ -130,6 +130,60 @@ def test_what_is_computed_for_gpus():
     assert f"ours takes {traffic['a100_over_better_peer']:.2f} of Liger's time" in text
 
 
+PEERS_ON_A_GPU = {
+    "ours": ("ours, forward_kl", 8192, 151_665),
+    "Liger `LigerFusedLinearJSDLoss`, compiled": ("liger", 8192, 151_936),
+    "TRL `ChunkedDivergenceFunction`": ("trl_kernel", 8192, 151_936),
+    "Liger `LigerFusedLinearKLDivLoss`, on the teacher's whole probabilities": (
+        "liger_kl_div", 8192, 151_936,
+    ),
+    "Liger `LigerFusedLinearJSD`": ("liger_jsd", 8192, 151_936),
+    "TRL GKD loss, whole logits, 2,048 tokens": ("trl_gkd", 2048, 151_936),
+    "whole logits, `forward_kl`, autograd, 2,048 tokens": ("dense", 2048, 151_936),
+}  # fmt: skip
+
+
+def test_what_a_gpu_measured():
+    found = {name: check["figures"] for name, check in load("gpu").items()}
+    speed = {figure["name"]: figure["value"] for figure in found["loss_speed"]}
+    text = " ".join(README.split())
+
+    def time(name: str, tokens: int = 8192, words: int = 151_665) -> float:
+        return speed[f"{name}, {tokens:,} tokens, {words:,} words: time"]
+
+    assert f"| the floor | {time('floor'):.2f} | | |" in text
+    for shown, of in PEERS_ON_A_GPU.items():
+        peak = speed["{}, {:,} tokens, {:,} words: peak above inputs and gradients".format(*of)]
+        assert f"| {shown} | {time(*of):.2f} | {peak:.2f} |" in text, shown
+    for peer in ("liger", "trl_kernel"):
+        assert time(peer, words=151_936) < time(peer)  # the table shows the better
+    of_floor, of_peer = (
+        speed[f"ours, forward_kl, over the {which}"]
+        for which in ("floor", "better of Liger and TRL")
+    )
+    assert f"takes {of_floor:.2f} times the floor, and {of_peer:.2f} of the time" in text
+    row = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    peak = speed["ours, forward_kl, 8,192 tokens, 151,665 words: peak above inputs and gradients"]
+    assert f"| {time('ours, forward_kl'):.1f} µs a token on an H200 | {peak:.1f} GiB |" in row
+    assert f"| {of_peer:.2f} of the time of the better of Liger's and TRL's" in row
+    of_whole = time("ours, forward_kl") / time("liger_kl_div", words=151_936)
+    assert f"ours takes {of_whole:.2f} times as long" in text
+    for name in DIVERGENCES.keys() - {"forward_kl"}:
+        assert f"{name} {time(f'ours, {name}'):.2f}" in text
+    slower = [
+        figure["value"]
+        for figure in found["roofline"]
+        if "in one part" in figure["name"] and "to the head" not in figure["name"]
+    ]
+    assert f"took {min(slower):.1f} to {max(slower):.1f} times as long" in text
+    gradients = [
+        figure["value"]
+        for figure in found["kernels"]
+        if "kernels against the plain passes, gradient" in figure["name"]
+    ]
+    assert max(gradients) < 1e-7
+
+
 def test_toy_ratios():
     result = load("bench_toys")
     assert f"{result['gifs_vs_plain']:.0f} times" in README

@@ -21,7 +21,7 @@ from rich.table import Table
 
 import benchmarks.gpu
 from benchmarks.gpu import commands
-from benchmarks.gpu.checks import BY_NAME, CHECKS, Check
+from benchmarks.gpu.checks import BY_NAME, CHECKS, Check, groups
 from benchmarks.gpu.figure import FAILED, NEEDS_GPU, PASSED, Figure, verdict_of
 from benchmarks.gpu.page import PAGE, RESULTS, page, read_results
 from kd_lab.files import write_text
@@ -112,16 +112,6 @@ def run_checks(checks: Sequence[Check], device: str) -> Iterator[Result]:
     finally:
         for one in running:
             one.stop()
-
-
-def groups(checks: Sequence[Check], device: str) -> Iterator[Sequence[Check]]:
-    """What runs side by side: on a GPU the checks that measure neither its time nor its memory."""
-    together = [check for check in checks if device == "cuda" and not check.alone]
-    for check in checks:
-        if check not in together:
-            yield [check]
-        elif check is together[0]:
-            yield together
 
 
 def show(results: Sequence[Result], console: Console) -> None:

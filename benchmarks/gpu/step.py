@@ -121,6 +121,12 @@ class GivenAnswers(DistillationTrainer):
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Tensor]:
         return self.given[self._step]
 
+    def compute_loss(self, *args: Any, **settings: Any) -> Any:
+        # TRL 1.16 calls the student past accelerate's autocast: on one GPU its float32 weights
+        # would be multiplied in float32, and a step would take several times as long.
+        with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16):
+            return super().compute_loss(*args, **settings)
+
 
 def _as_answers(ids: Tensor) -> dict[str, Tensor]:
     length = prompt_length(ids.shape[1])

@@ -19,7 +19,7 @@ from benchmarks.gpu.models import TRAINED_SHARE, Pair, pair, rows
 LENGTH, LENGTH_ON_CPU = 2048, 32
 ROWS, STEPS, STEPS_ON_CPU = 4, 5, 2
 PEAKS = {"H100": 989.0, "H200": 989.0, "A100": 312.0}  # TFLOP/s, bfloat16, on paper
-LEAST_MFU = 0.3  # kd-lab plan counts with 0.4
+LEAST_MFU, LEAST_WITH_FEW_ROWS = 0.3, 0.25  # kd-lab plan counts with 0.4
 CASES: dict[str, dict[str, Any]] = {
     "token_fkl": {"divergence": "forward_kl", "alpha": 1.0},
     "token_jsd": {"divergence": "jensen_shannon", "alpha": 1.0},
@@ -77,7 +77,8 @@ def _speed(
     for card, peak in PEAKS.items():
         if machine.is_gpu and card in machine.name:
             share = flops / seconds / 1e12 / peak
-            low = None if name.startswith("TRL") else LEAST_MFU
+            least = LEAST_MFU if checkpointing else LEAST_WITH_FEW_ROWS
+            low = None if name.startswith("TRL") else least
             yield Figure(f"{name}: share of the peak, recomputation included", share, low=low)
 
 

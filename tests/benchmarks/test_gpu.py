@@ -1,5 +1,6 @@
 """``make gpu`` where there is no GPU: the same code in small, its list, verdicts and exit code."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -9,12 +10,12 @@ from pathlib import Path
 import pytest
 
 import benchmarks.gpu.__main__ as command
-from benchmarks.gpu.checks import BY_NAME, CHECKS, MOST_MINUTES, Check
+from benchmarks.gpu.checks import BY_NAME, CHECKS, MOST_MINUTES, Check, groups
 from benchmarks.gpu.commands import in_a_process
 from benchmarks.gpu.figure import FAILED, MEASURED, NEEDS_GPU, PASSED, Figure, verdict_of
 from benchmarks.gpu.machine import Machine
 from benchmarks.gpu.models import STUDENT, TEACHER, qwen
-from benchmarks.gpu.page import PAGE, RESULTS, page, read_results
+from benchmarks.gpu.page import PAGE, RESULTS, UNMEASURED, page, read_results
 from benchmarks.gpu.worker import measure
 from kd_lab.model_shapes import model_shape
 from tests.helpers.toy_pair import TOKENIZER
@@ -41,7 +42,8 @@ def test_every_check_has_a_file_and_all_are_done_in_time():
     folder = ROOT / "benchmarks" / "gpu"
     for check in CHECKS:
         assert "def measure(machine: Machine)" in (folder / f"{check.name}.py").read_text()
-    assert sum(check.minutes for check in CHECKS) <= MOST_MINUTES
+    by_group = [max(check.minutes for check in group) for group in groups(CHECKS, "cuda")]
+    assert sum(by_group) <= MOST_MINUTES
     files = {path.stem for path in folder.glob("*.py")} - BY_NAME.keys()
     said = (folder / "__init__.py").read_text()
     assert all(f"{name}.py" in said for name in files - {"__init__"})
@@ -62,12 +64,15 @@ def test_the_page_after_a_run():
     }
     text = page({check.name: found for check in CHECKS})
     assert "Measured on NVIDIA H100 80GB HBM3 with torch 2.13.0, at commit 0123456: [" in text
-    assert text.count("passed, 1 of 2 figures |") == len(CHECKS)
-    assert "unmeasured" not in text
-    other = {**found, "gpus": [{"name": "NVIDIA L4"}]}
+    assert text.count("passed, 1 of 1 figures in range |") == len(CHECKS)
+    assert UNMEASURED not in text
+    assert "Outside the ranges" not in text
+    slow = {**dataclasses.asdict(Figure("time", 2.0, "us", high=1.0)), "verdict": FAILED}
+    other = {**found, "gpus": [{"name": "NVIDIA L4"}], "figures": [slow]}
     text = page({"loss": found, "kernels": other})
     assert "; NVIDIA L4 with" in text
-    assert text.count("unmeasured") == len(CHECKS) - 2
+    assert "- `kernels`: time: 2 us (at most 1)\n" in text
+    assert text.count(UNMEASURED) == len(CHECKS) - 2
 
 
 @pytest.mark.parametrize(
@@ -137,8 +142,8 @@ def test_a_check_keeps_what_others_came_to(monkeypatch, tmp_path):
 
 
 def test_only_a_gpu_runs_checks_side_by_side_and_no_speed_is_among_them():
-    assert list(command.groups(CHECKS, "cpu")) == [[check] for check in CHECKS]
-    found = [[check.name for check in group] for group in command.groups(CHECKS, "cuda")]
+    assert list(groups(CHECKS, "cpu")) == [[check] for check in CHECKS]
+    found = [[check.name for check in group] for group in groups(CHECKS, "cuda")]
     assert [names for names in found if len(names) > 1] == [
         ["loss", "invariance", "kernels", "runs", "host_reads", "cache", "launchers",
          "evaluation"]
