@@ -177,8 +177,8 @@ CONVERSATIONS = (
 def with_true_data(config: dict[str, Any]) -> dict[str, Any]:
     """A run's settings, with the conversations that it really trains on.
 
-    Stored rows were made of conversations of their own, whatever the run's data settings say. Where
-    these serve for a test set too, they must be the same: so that the record is true.
+    Stored rows were made of conversations of their own, whatever the run's data settings say. A
+    setting that serves for the test set too must be the same: so that the record is true.
 
     Raises:
         ValueError: the test set would come from other conversations than the stored rows; names the
@@ -188,10 +188,13 @@ def with_true_data(config: dict[str, Any]) -> dict[str, Any]:
     if source is None:
         return config
     made = {key: source[key] for key in CONVERSATIONS if key in source}
-    other = {key: value for key, value in made.items() if value != config.get(key)}
-    if config["eval_strategy"] == "no":
-        made |= {key: source[key] for key in ("num_conversations", "max_length") if key in source}
-    elif other:
+    tested, has_own = config["eval_strategy"] != "no", config.get("test_dataset") is not None
+    free = [] if tested and not has_own else ["num_conversations"]
+    free += [] if tested else ["max_length"]
+    made |= {key: source[key] for key in free if key in source}
+    of_tests = () if not tested else ("conversation_seed",) if has_own else CONVERSATIONS
+    other = {key: made[key] for key in of_tests if key in made and made[key] != config.get(key)}
+    if other:
         folder = config.get("teacher_cache") or config["answers"]
         listed = ", ".join(f"{key} {value!r}" for key, value in other.items())
         raise ValueError(

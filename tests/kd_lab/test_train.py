@@ -204,6 +204,15 @@ def test_the_record_names_the_conversations_that_stored_rows_were_made_of(
     assert f"{cache} was made of other conversations than this run names for its test set" in line
     assert f"dataset '{mine}', conversation_seed 5 as there" in line
 
+    own = tmp_path / "own.jsonl"
+    own.write_text("".join(json.dumps(talk) + "\n" for talk in conversations(8, seed=3)))
+    tested += ["--test_dataset", str(own)]
+    line = refusal(capsys, *tested)
+    assert "set conversation_seed 5 as there" in line  # the test set's is drawn with it too
+    assert main([*tested, "--conversation_seed", "5"]) == 0
+    config = yaml.safe_load((tmp_path / "tested" / "config.yaml").read_text())
+    assert (config["dataset"], config["test_dataset"]) == (str(mine), str(own))
+
 
 def test_answers_of_another_teacher_are_refused(teacher, tmp_path, capsys):
     answers = tmp_path / "answers"
