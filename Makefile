@@ -41,13 +41,13 @@ audit: $(VENV)/.core  ## the sweeps behind assets/results/ (up to an hour; goes 
 	$(PY) -m toy.audit
 
 evidence: smol  ## all studies of language models behind assets/results/ (three hours; goes on where it stopped)
-	for study in toy smol smol_temperature capacity temperature mixing additions; do \
+	for study in toy smol smol_temperature capacity temperature mixing additions learning_rate; do \
 		$(PY) -m kd_lab demo --study $$study || exit 1; done
 	$(PY) -m kd_lab train --config smol/token_fkl --resume_from_checkpoint true
 	$(PY) -m evidence publish toy runs/demo
 	$(PY) -m evidence publish smol runs/demo-smol
 	$(PY) -m evidence publish smol_temperature runs/demo-smol
-	for study in capacity temperature mixing; do \
+	for study in capacity temperature mixing learning_rate; do \
 		$(PY) -m evidence publish $$study runs/$$study || exit 1; done
 	$(PY) -m evidence publish smol_token_fkl runs/smol/token_fkl
 	for name in token_pages sequence_gradients listing stored_teacher method_pairs_toy; do \

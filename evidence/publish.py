@@ -52,6 +52,7 @@ PUBLISHED = {
     "capacity": _sweep("capacity"),
     "temperature": _sweep("temperature"),
     "mixing": _sweep("mixing"),
+    "learning_rate": _sweep("learning_rate"),
     "smol_temperature": _sweep("smol_temperature"),
     "smol_token_fkl": Published(
         "kd-lab train --config smol/token_fkl", {"metrics.jsonl": "results/smol_token_fkl.jsonl"}

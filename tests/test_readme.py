@@ -273,6 +273,48 @@ def interval(figure: dict, form: str) -> str:
     return "{} [{}, {}]".format(*(format(figure[key], form) for key in ("mean", "low", "high")))
 
 
+RATES_OF = {
+    "more SFT": "sft", "token-level forward KL": "token_fkl", "token-level reverse KL": "token_rkl",
+    "token-level adaptive KL": "token_akl", "token-level JSD": "token_jsd",
+    "sequence-level forward KL": "seq_fkl", "on-policy reverse KL": "seq_rkl", "MiniLLM": "minillm",
+}  # fmt: skip
+
+
+def test_the_learning_rates():
+    study = load("study_learning_rate")
+    methods, rates, common = study["methods"], study["rates"], study["common"]
+    assert (len(rates), study["seeds"], common) == (4, 4, 0.003)
+    assert methods.keys() == set(RATES_OF.values())
+    for shown, method in RATES_OF.items():
+        best, by_rate = methods[method]["at_best"], methods[method]["by_rate"]
+        at_best = " | ".join(
+            "{mean:.3f} [{low:.3f}, {high:.3f}]".format(**best[metric])
+            for metric in ("precision", "coverage")
+        )
+        at_most = " | ".join(f"{by_rate[-1][m]['mean']:.3f}" for m in ("precision", "coverage"))
+        rate = methods[method]["best"]
+        assert f"| {shown} | {rate:g} | {at_best} | {at_most} |" in README, shown
+    others = [method for method, found in methods.items() if found["best"] != common]
+    assert others == ["seq_fkl"]
+    at_common = methods["seq_fkl"]["at_common"]
+    assert (
+        f"has precision {at_common['precision']['mean']:.3f} and coverage "
+        f"{at_common['coverage']['mean']:.3f}" in README
+    )
+    on_policy, dataset = (
+        [at["precision"]["mean"] for at in methods[name]["by_rate"]]
+        for name in ("seq_rkl", "token_rkl")
+    )
+    assert all(a < b for a, b in zip(on_policy, dataset, strict=True))
+    lost = {
+        name: methods[name]["at_common"]["coverage"]["mean"]
+        - found["by_rate"][-1]["coverage"]["mean"]
+        for name, found in methods.items()
+    }
+    assert min(lost[name] for name in ("token_rkl", "seq_rkl", "minillm")) > 0.08
+    assert max(lost[name] for name in ("token_fkl", "seq_fkl")) < 0.005
+
+
 def test_the_capacity_sweep():
     study = load("study_capacity")
     for size in study["sizes"][1:]:

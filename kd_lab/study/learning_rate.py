@@ -26,6 +26,7 @@ RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 COMMON = 3e-3  # that of the toy study
 CONTROL = "sft"
 PANELS = {"precision": "1 - precision", "coverage": "1 - coverage"}
+LACKS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)  # the ticks
 
 
 def learning_rate_study(folder: Path, seeds: int, quick: bool = False) -> list[Task]:
@@ -110,13 +111,17 @@ def draw_learning_rate(results: Mapping[str, Any]) -> bytes:
             for method, of_method in results["methods"].items():
                 point = METHODS[method].point
                 lacks = [1 - at_rate[metric]["mean"] for at_rate in of_method["by_rate"]]
+                hollow = {"markerfacecolor": "white"} if point.policy_gradient else {}
                 axes.plot(
-                    rates, lacks, label=point.short, marker="o", markersize=5,
-                    **line_style(point.look.line),
+                    rates, lacks, label=point.short, marker=point.look.marker, markersize=7,
+                    **line_style(point.look.line), **hollow,
                 )  # fmt: skip
             axes.set(xscale="log", yscale="log", title=title, xlabel="learning rate")
             axes.set_xticks(rates, [f"{rate:g}" for rate in rates], minor=False)
+            low, high = axes.get_ylim()
+            axes.set_yticks(LACKS, [f"{share:g}" for share in LACKS], minor=False)
             axes.minorticks_off()
+            axes.set_ylim(low, high)  # ticks beyond what is drawn had widened it
         handles = axes.get_legend_handles_labels()
         figure.legend(*handles, loc="outside lower center", ncols=3)
         return figure.png(dpi=150)
