@@ -3,6 +3,7 @@
 Peaks are of dense products of 16-bit operands that are summed in float32; makers also print twice
 as much, for sparse matrices. Sources, all NVIDIA's:
 
+    h200-141gb  "H200 Tensor Core GPU" data sheet, SXM: 1,979 TFLOP/s sparse, 4.8 TB/s
     h100-80gb   "H100 Tensor Core GPU" data sheet, SXM: 1,979 TFLOP/s sparse, 3.35 TB/s
     a100-80gb   "A100 Tensor Core GPU" data sheet, SXM 80 GB: 312 TFLOP/s, 2,039 GB/s
     a100-40gb   the same, SXM 40 GB: 312 TFLOP/s, 1,555 GB/s
@@ -23,6 +24,7 @@ class Card(NamedTuple):
 
 
 CARDS = {
+    "h200-141gb": Card(141, 989, 4.8),
     "h100-80gb": Card(80, 989, 3.35),
     "a100-80gb": Card(80, 312, 2.039),
     "a100-40gb": Card(40, 312, 1.555),

@@ -50,7 +50,8 @@ class PlanArguments:
         },
     )
     utilisation: float = field(
-        default=0.4, metadata={"help": "Share of the peak that training reaches."}
+        default=0.4,
+        metadata={"help": "Share of the peak that training reaches; an H200 reached 0.4."},
     )
     zero_stage: int = field(
         default=0, metadata={"help": "DeepSpeed ZeRO 1, 2 or 3; 0 is one process or DDP."}
@@ -64,7 +65,8 @@ class PlanArguments:
     layer_ms: float = field(
         default=1.0,
         metadata={
-            "help": "Milliseconds of one layer at one token of a batch that transformers writes."
+            "help": "Milliseconds of one layer at one token of a batch that transformers writes; "
+            "0.7 to 1.2 beside an H200."
         },
     )
     vllm_token_ms: float = field(

@@ -246,7 +246,7 @@ def test_the_command_says_what_it_is(capsys):
         (["--zero_stage", "4"], "zero_stage must be 0, 1, 2 or 3, not 4"),
         (["--utilisation", "1.5"], "utilisation must lie in (0, 1], not 1.5"),
         (["--gpus", "0"], "gpus must be positive, not 0"),
-        (["--gpu", "v100"], "gpu must be one of h100-80gb, a100-80gb, a100-40gb, rtx4090, l4"),
+        (["--gpu", "v100"], "gpu must be one of h200-141gb, h100-80gb, a100-80gb, a100-40gb"),
         (["--price_per_hour", "-1"], "price_per_hour must be positive, not -1"),
         (["--use_peft", "true", "--lora_target_modules", "c_attn"], "lora_target_modules: plan"),
     ],
