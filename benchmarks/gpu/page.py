@@ -41,7 +41,9 @@ def page(results: dict[str, Any]) -> str:
         "`make gpu DEVICE=cpu` runs the same code in small.",
         "`benchmarks/gpu/` has a file for each check, with its expected ranges.",
         "",
-        "| check | shows | computed | a CPU measures | on a GPU |",
+        "Of each check: how many of the figures with a range were in it, on a GPU.",
+        "",
+        "| check | on a GPU | shows | computed | a CPU measures |",
         "|---|---|---|---|---|",
         *(_row(check, results) for check in CHECKS),
         "",
@@ -68,7 +70,7 @@ def read_results(path: Path) -> dict[str, Any]:
 
 def _state(results: dict[str, Any]) -> str:
     if not results:
-        return "**Nothing here was measured on a GPU yet.** The last column waits for `make gpu`."
+        return "**Nothing here was measured on a GPU yet.** The second column waits for `make gpu`."
     where = dict.fromkeys(
         f"{gpu['name']} with torch {found['versions']['libraries']['torch']}, at commit "
         f"{str(found['versions']['git_commit'])[:7]}"
@@ -103,6 +105,6 @@ def _row(check: Check, results: dict[str, Any]) -> str:
         result = results[check.name]
         counts = [figure["verdict"] for figure in result["figures"]]
         passed, failed = counts.count(PASSED), counts.count(FAILED)
-        found = f"{result['verdict']}, {passed} of {passed + failed} figures in range"
-    cells = (f"`{check.name}`", check.shows, check.computed, check.on_a_cpu, found)
+        found = f"{result['verdict']}, {passed} of {passed + failed}"
+    cells = (f"`{check.name}`", found, check.shows, check.computed, check.on_a_cpu)
     return f"| {' | '.join(cells)} |"

@@ -67,7 +67,7 @@ def test_the_page_after_a_run():
     }
     text = page({check.name: found for check in CHECKS})
     assert "Measured on NVIDIA H100 80GB HBM3 with torch 2.13.0, at commit 0123456: [" in text
-    assert text.count("passed, 1 of 1 figures in range |") == len(CHECKS)
+    assert text.count("| passed, 1 of 1 |") == len(CHECKS)
     assert UNMEASURED not in text
     assert "Outside the ranges" not in text
     slow = kept(Figure("time", 2.0, "us", high=1.0))
