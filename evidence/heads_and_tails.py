@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
 DIVERGENCES = ("forward_kl", "reverse_kl", "adaptive_kl")
-SEEDS = 3
+SEEDS = 8
 # On SmolLM2.
 START_STEPS, AT = 12, (0, 2, 4, 8, 12)
 ROWS, TEST_ROWS, LEARNING_RATE = 4, 12, 3e-4
