@@ -117,7 +117,7 @@ bench: smol $(VENV)/.dev  ## our speed against peers, as ratios measured in one 
 	$(PY) benchmarks/traffic.py --json assets/results/traffic.json
 	$(PY) benchmarks/training_step.py --json assets/results/bench_training_step.json
 
-gpu: $(VENV)/.dev  ## all that a GPU must show, in seven minutes on an H200 (DEVICE=cpu: in small, without)
+gpu: $(VENV)/.dev  ## all that a GPU must show, in nine minutes on an H200 (DEVICE=cpu: in small, without)
 	$(PY) -m benchmarks.gpu --device $(DEVICE) $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
 
 check-installs: $(UV)  ## resolve every install on every platform and Python, as a stranger's machine would

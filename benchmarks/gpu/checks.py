@@ -1,4 +1,7 @@
-"""All checks of ``make gpu``, in their order, with the minutes that each took on an H200."""
+"""All checks of ``make gpu``, in their order, with the minutes that each took on an H200.
+
+Those of ``compiled_decode`` are a guess.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -115,6 +118,14 @@ CHECKS = (
         shows="milliseconds a layer and token of written answers",
         on_a_cpu="that it runs",
         computed="1 ms is taken (`kd-lab plan`)",
+        is_speed=True,
+    ),
+    Check(
+        name="compiled_decode",
+        minutes=2.0,
+        shows="a compiled step of decoding: the plain step's answers, and its time over that",
+        on_a_cpu="the answers, at small size",
+        computed="",
         is_speed=True,
     ),
     Check(

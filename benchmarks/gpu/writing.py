@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from benchmarks.gpu.figure import Figure
 from benchmarks.gpu.machine import Machine
 from benchmarks.gpu.models import STUDENT, TEACHER, qwen
-from kd_lab.rollout.sampling import Sampling
+from kd_lab.rollout.sampling import Completion, Sampling
 from kd_lab.rollout.transformers_engine import write_answers
 from tests.helpers.qwen_vocabulary import qwen_tokenizer
 from tests.helpers.toy_pair import toy_model
@@ -34,8 +34,8 @@ def measure(machine: Machine) -> Iterator[Figure]:
             name += " under autocast"
         for count in ROWS if machine.is_gpu else ROWS_ON_CPU:
             with torch.autocast(machine.device, torch.bfloat16) if is_autocast else nullcontext():
-                _write(machine, model, count)  # warms up
-                seconds = _write(machine, model, count)
+                answers_and_seconds(machine, model, count)  # warms up
+                _, seconds = answers_and_seconds(machine, model, count)
             tokens = TOKENS if machine.is_gpu else TOKENS_ON_CPU
             layers = model.config.num_hidden_layers
             each = seconds / tokens / layers * 1000
@@ -55,14 +55,18 @@ def _model(machine: Machine, size: str, dtype: torch.dtype) -> PreTrainedModel:
     return toy_model(64, 2, seed=2).to(dtype)
 
 
-def _write(machine: Machine, model: PreTrainedModel, count: int) -> float:
-    """Seconds of greedy answers that no end token ends."""
+def answers_and_seconds(
+    machine: Machine, model: PreTrainedModel, count: int, compiled: bool = False
+) -> tuple[list[Completion], float]:
+    """Greedy answers that no end token ends, and the time they took."""
     prompts = [[1 + (row + place) % 500 for place in range(PROMPT)] for row in range(count)]
     sampling = Sampling(TOKENS if machine.is_gpu else TOKENS_ON_CPU, temperature=0.0)
     if machine.is_gpu:
         torch.cuda.synchronize()
     start = time.perf_counter()
-    write_answers(model, prompts, sampling, eos_token_ids=[], seed=0, batch_size=count)
+    answers = write_answers(
+        model, prompts, sampling, eos_token_ids=[], seed=0, batch_size=count, compiled=compiled
+    )
     if machine.is_gpu:
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return answers, time.perf_counter() - start

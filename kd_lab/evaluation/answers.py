@@ -51,6 +51,8 @@ def stored_or_written(
     identity: dict[str, str],
     batch_size: int,
     advance: Callable[[int], object] = lambda done: None,
+    *,
+    compiled: bool = False,
 ) -> list[list[Completion]]:
     """The model's answers; only those missing in ``folder`` are written.
 
@@ -59,6 +61,7 @@ def stored_or_written(
         identity: of the model, from ``kd_lab.model_identity.model_identity``.
         batch_size: answers written at a time.
         advance: called with the number of answers finished since the last call.
+        compiled: whether the step of one token is compiled.
     Returns:
         ``answers_per_prompt`` answers to each prompt.
     """
@@ -91,6 +94,7 @@ def stored_or_written(
             batch_size=batch_size,
             vocab_size=request.vocab_size,
             first_row=shard.rows.start,
+            compiled=compiled,
             progress=progress,
         )
         lines = [{"completion_ids": tokens, "finished": finished} for tokens, finished in written]

@@ -176,8 +176,9 @@ class _Evaluation:
         total = len(prompts) * args.answers_per_prompt
         with self.step(f"answers of {writer.identity['name']}", total) as advance:
             answers = stored_or_written(
-                folder, request, writer.model, writer.identity, args.rollout_batch_size, advance
-            )
+                folder, request, writer.model, writer.identity, args.rollout_batch_size, advance,
+                compiled=args.compile_decode,
+            )  # fmt: skip
         return answers, sampling
 
     def _measure_texts(self, answers: Answers) -> None:

@@ -28,8 +28,9 @@ BUCKET, LIVE = 500_000_000, 1_000_000_000
 ZERO_CHECKPOINT = {1: 16.06, 2: 16.06, 3: 14.01}
 GPUS_A_MACHINE = 8
 SHARD = 5 * GB  # the largest file of weights that transformers writes
-# Of kd_lab.loss, which takes seconds to import; a test compares them.
+# Of kd_lab.loss and kd_lab.rollout, which take seconds to import; a test compares them.
 KERNEL_CHUNKS, ALIGNMENT, CAPACITY = 2, 64, 1024
+COLUMNS, SLACK = 128, 64
 POSITION = 192  # bytes of a position's few numbers: labels, masks, values, weights
 
 
@@ -115,6 +116,10 @@ def _always(job: Job) -> dict[str, float]:
     if job.writers and job.engine == "vllm" and is_here:  # it gives nothing back between steps
         share = getattr(job.config, "vllm_gpu_memory_utilization", 0.3)
         always["vLLM"] = share * job.plan.gpu_memory_gb * GB
+    if job.writers and getattr(job.config, "compile_decode", False):  # kept for the next answers
+        columns = -(-(job.longest + SLACK) // COLUMNS) * COLUMNS
+        for name in job.writers:
+            always[f"{name}'s keys and values"] = _keys_and_values(job, name, columns)
     if not job.config.on_cpu:
         always["CUDA, cuBLAS, NCCL"] = RUNTIME
     return always
@@ -188,14 +193,9 @@ def _embedding(job: Job) -> dict[str, float]:
 
 def _writing(job: Job) -> dict[str, float]:
     """The gathered weights of the writing models, and their rows' keys and values."""
-    config = job.config
-    rows = min(job.rows_per_step, config.rollout_batch_size)
     parts = {}
     for name in job.writers:
-        model, held, product = job.student, job.held, job.product
-        if name == "teacher":
-            assert job.teacher is not None
-            model, held, product = job.teacher, job.teacher_width, job.teacher_width
+        model, held, product = _writer(job, name)
         if job.plan.zero_stage == 3:
             parts[f"{name}'s whole weights"] = float(model.parameters * held)
         if job.engine == "vllm":
@@ -203,10 +203,24 @@ def _writing(job: Job) -> dict[str, float]:
         if product < held:
             copied = model.layer_parameters + model.head
             parts["bfloat16 copy of the weights"] = float(copied * product)
-        # Keys are turned by float32 numbers, and keep their residual's width; values do not.
-        numbers = rows * job.longest * model.layers * model.keys
-        parts[f"{name}'s keys and values"] = float(numbers * (held + product))
+        parts[f"{name}'s keys and values"] = _keys_and_values(job, name, job.longest)
     return parts
+
+
+def _keys_and_values(job: Job, name: str, columns: int) -> float:
+    """Of a writing model's rows, so many columns each."""
+    model, held, product = _writer(job, name)
+    rows = min(job.rows_per_step, job.config.rollout_batch_size)
+    # Keys are turned by float32 numbers, and keep their residual's width; values do not.
+    return float(rows * columns * model.layers * model.keys * (held + product))
+
+
+def _writer(job: Job, name: str) -> tuple[ModelShape, int, int]:
+    """A writing model, the bytes of its weights, and of the operands of its products."""
+    if name == "teacher":
+        assert job.teacher is not None
+        return job.teacher, job.teacher_width, job.teacher_width
+    return job.student, job.held, job.product
 
 
 # ---- parts of turns

@@ -26,7 +26,7 @@ SEEDS = ("seed", "data_seed")
 NOT_OF_A_ROW = {
     *SEEDS, "output_dir", "run_name", "resume_from_checkpoint", "disable_tqdm", "report_to",
     "do_eval", "per_device_eval_batch_size", "dataloader_num_workers", "num_test_conversations",
-    "rollout_batch_size", "chunk_size", "log_level", "local_rank", "project",
+    "rollout_batch_size", "compile_decode", "chunk_size", "log_level", "local_rank", "project",
 }  # fmt: skip
 BEGINNINGS_NOT_OF_A_ROW = ("logging_", "save_", "eval_", "hub_", "push_to_hub", "trackio_")
 # Settings of an evaluation that decide what its figures mean.

@@ -135,6 +135,11 @@ def check_generate_arguments(args: GenerateArguments) -> Sampling:
     check_teacher_arguments(args)
     if args.engine == "vllm" and args.teacher_attn_implementation is not None:
         raise ValueError("engine vllm has its own attention: leave teacher_attn_implementation out")
+    if args.engine != "transformers" and args.compile_decode:
+        raise ValueError(
+            f"compile_decode would have no effect with engine {args.engine}, which compiles its "
+            "own steps: leave it out"
+        )
     if not 0 <= args.generation_seed < 2**64:
         raise ValueError(f"generation_seed must lie in [0, 2^64), not {args.generation_seed}")
     if args.engine == "vllm":
@@ -270,6 +275,7 @@ def _writer(
             transformers_engine.write_answers,
             assignment.teacher.load().to(device),  # type: ignore[arg-type]
             batch_size=args.rollout_batch_size,
+            compiled=args.compile_decode,
         )
     return partial(
         write,

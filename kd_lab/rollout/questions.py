@@ -174,7 +174,7 @@ def _ask(args: QuestionArguments, teacher: Model, sampling: Sampling) -> tuple[l
             for tokens, finished in write_answers(
                 teacher.model, [prompt] * batch, sampling, eos_token_ids=[tokenizer.eos_token_id],
                 seed=args.question_seed, batch_size=batch, vocab_size=len(tokenizer),
-                first_row=written,
+                first_row=written, compiled=args.compile_decode,
             ):  # fmt: skip
                 cut += not finished
                 text = str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()

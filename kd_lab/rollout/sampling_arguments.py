@@ -30,6 +30,13 @@ class SamplingArguments:
         default=64,
         metadata={"help": "Answers written at the same time, per process; memory grows with it."},
     )
+    compile_decode: bool = field(
+        default=False,
+        metadata={
+            "help": "With transformers: compile the step of one token, on a GPU into a CUDA graph. "
+            "Takes a minute at the start."
+        },
+    )
 
 
 def sampling_of(args: SamplingArguments) -> Sampling:

@@ -18,8 +18,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from transformers import PreTrainedModel
 
+from kd_lab.rollout.compiled_decode import CompiledDecode, check_attention, compiled_decode
 from kd_lab.rollout.right_aligned_cache import RightAlignedCache
 from kd_lab.rollout.sampling import Completion, Sampling, next_tokens, row_uniforms
 
@@ -39,6 +41,7 @@ def write_answers(
     batch_size: int,
     vocab_size: int | None = None,
     first_row: int = 0,
+    compiled: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Completion]:
     """Write one answer to each prompt.
@@ -56,27 +59,30 @@ def write_answers(
         vocab_size: draw only from the first so many tokens (``kd_lab.vocabulary``): the LM head's
             rows above them are padding. Default: all rows.
         first_row: the place of ``prompts[0]``, if these prompts are a part of a longer list.
+        compiled: compile the step of one token (compiled_decode.py); prompts are read as before.
         progress: called after each step with the answers finished and the tokens written in it.
     Returns:
         the completions, in the order of the prompts.
     Raises:
         ValueError: an empty prompt (says which), shares that are not positive or do not sum to 1,
-            LM heads of different sizes without a ``vocab_size``, or layers with other caches than
-            keys and values.
+            LM heads of different sizes without a ``vocab_size``, layers with other caches than
+            keys and values, or a model that cannot be compiled.
         FloatingPointError: the writers' logits are not finite; says at which prompt and token.
     """
     pairs = writers if isinstance(writers, Sequence) else [(writers, 1.0)]
     models, shares = [model for model, _ in pairs], [share for _, share in pairs]
     _check(models, shares, prompts, batch_size, vocab_size, first_row)
+    for model in models if compiled else ():
+        check_attention(model)
     rows = [
         _Row(place, prompt, row_uniforms(seed, place, sampling.max_new_tokens))
         for place, prompt in enumerate(prompts, start=first_row)
     ]
     waiting = deque(sorted(rows, key=lambda row: -len(row.prompt)))
-    batch = _Batch(models, shares, sampling, vocab_size, frozenset(eos_token_ids))
+    batch = _Batch(models, shares, sampling, vocab_size, frozenset(eos_token_ids), compiled)
     with torch.no_grad(), eval_mode(models):
         while waiting or batch.is_writing():
-            if batch.is_worth_refilling():
+            if batch.is_worth_refilling(bool(waiting)):
                 written = batch.refill(waiting, batch_size)
             else:
                 written = batch.step()
@@ -112,17 +118,22 @@ class _Batch:
         sampling: Sampling,
         vocab_size: int | None,
         ends: frozenset[int],
+        compiled: bool,
     ) -> None:
         self.models, self.shares = models, shares
         self.devices = [model.device for model in models]
         self.sampling, self.vocab_size, self.ends = sampling, vocab_size, ends
         self.rows: list[_Row] = []
-        self.caches: list[RightAlignedCache] = []
+        self.compiled = compiled
+        self.caches: Sequence[RightAlignedCache | CompiledDecode] = []
 
     def is_writing(self) -> bool:
         return not all(row.is_done for row in self.rows)
 
-    def is_worth_refilling(self) -> bool:
+    def is_worth_refilling(self, waits: bool) -> bool:
+        """Whether enough rows have finished. A compiled batch drops none: its size is fixed."""
+        if self.compiled and not waits:
+            return False
         return sum(row.is_done for row in self.rows) >= REFILL_SHARE * len(self.rows)
 
     def refill(self, waiting: deque[_Row], batch_size: int) -> list[_Row]:
@@ -134,8 +145,11 @@ class _Batch:
         free = [i for i, row in enumerate(self.rows) if row.is_done]
         if len(free) == len(self.rows):  # none stays
             self.rows = _take(waiting, batch_size)
-            self.caches = [RightAlignedCache() for _ in self.models]
-            return self._read_prompts(self.rows, self.caches)
+            self.caches = caches = [RightAlignedCache() for _ in self.models]
+            written = self._read_prompts(self.rows, caches)
+            if self.compiled:
+                self.caches = self._compile(caches)
+            return written
         new = _take(waiting, len(free))
         if new:
             caches = [RightAlignedCache() for _ in self.models]
@@ -144,48 +158,51 @@ class _Batch:
                 cache.replace(torch.tensor(free[: len(new)], device=device), new_cache)
             for i, row in zip(free, new, strict=False):
                 self.rows[i] = row
-        if len(new) < len(free):
-            kept = [i for i in range(len(self.rows)) if i not in free[len(new) :]]
+        kept = [i for i in range(len(self.rows)) if i not in free[len(new) :]]
+        for cache, device in zip(self.caches, self.devices, strict=True):
+            if isinstance(cache, RightAlignedCache):
+                if len(kept) < len(self.rows):
+                    cache.keep(torch.tensor(kept, device=device))
+                cache.crop_left(max(self.rows[i].cached for i in kept))
+        if not self.compiled:
             self.rows = [self.rows[i] for i in kept]
-            for cache, device in zip(self.caches, self.devices, strict=True):
-                cache.keep(torch.tensor(kept, device=device))
-        for cache in self.caches:
-            cache.crop_left(max(row.cached for row in self.rows))
         return new
+
+    def _compile(self, caches: list[RightAlignedCache]) -> list[CompiledDecode]:
+        """Each model's compiled step, with these caches in its storage."""
+        width = max(len(row.prompt) for row in self.rows)
+        decoders = []
+        for model, cache, device in zip(self.models, caches, self.devices, strict=True):
+            columns = width + self.sampling.max_new_tokens
+            decoder = compiled_decode(model, len(self.rows), columns, cache)
+            decoder.clear(width)
+            decoder.replace(torch.arange(len(self.rows), device=device), cache)
+            decoders.append(decoder)
+        return decoders
 
     def step(self) -> list[_Row]:
         """Write one more token of every unfinished row; returns these rows."""
-        ids = [row.tokens[-1:] for row in self.rows]
-        return self._write(self.rows, self.caches, ids, [row.cached + 1 for row in self.rows])
+        ids = [row.tokens[-1] for row in self.rows]
+        lengths = [row.cached + 1 for row in self.rows]
+        logits = [
+            cache.logits(model, ids, lengths)
+            if isinstance(cache, CompiledDecode)
+            else _read(model, cache, [[token] for token in ids], lengths)
+            for model, cache in zip(self.models, self.caches, strict=True)
+        ]
+        return self._draw(self.rows, logits)
 
     def _read_prompts(self, rows: list[_Row], caches: list[RightAlignedCache]) -> list[_Row]:
         """Write the first token of each of these rows; their caches are empty so far."""
         lengths = [len(row.prompt) for row in rows]
         width = max(lengths)
         ids = [[0] * (width - len(row.prompt)) + list(row.prompt) for row in rows]
-        return self._write(rows, caches, ids, lengths)
+        pairs = zip(self.models, caches, strict=True)
+        return self._draw(rows, [_read(model, cache, ids, lengths) for model, cache in pairs])
 
-    def _write(
-        self,
-        rows: list[_Row],
-        caches: list[RightAlignedCache],
-        ids: list[list[int]],
-        lengths: list[int],
-    ) -> list[_Row]:
-        """Read ``ids`` [B, T], after which row i has ``lengths[i]`` tokens; write the next."""
-        logits = []
-        for model, cache, device in zip(self.models, caches, self.devices, strict=True):
-            columns = torch.arange(cache.get_seq_length() + len(ids[0]), device=device)
-            places = columns - len(columns) + torch.tensor(lengths, device=device)[:, None]
-            output = model(
-                input_ids=torch.tensor(ids, device=device),
-                attention_mask=(places >= 0).long(),  # [B, columns]
-                position_ids=places[:, -len(ids[0]) :].clamp(min=0),  # [B, T]
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            logits.append(output.logits[:, -1, : self.vocab_size].to(self.devices[0]))
+    def _draw(self, rows: list[_Row], logits: list[Tensor]) -> list[_Row]:
+        """Write the next token of each unfinished row, from each model's logits [B, V]."""
+        logits = [each[:, : self.vocab_size].to(self.devices[0]) for each in logits]
         uniforms = [0.0 if row.is_done else row.uniforms[len(row.tokens)] for row in rows]
         drawn = next_tokens(
             logits,
@@ -204,6 +221,24 @@ class _Batch:
             row.is_finished = token in self.ends
             row.is_done = row.is_finished or len(row.tokens) == self.sampling.max_new_tokens
         return [row for row, _ in live]
+
+
+def _read(
+    model: PreTrainedModel, cache: RightAlignedCache, ids: list[list[int]], lengths: list[int]
+) -> Tensor:
+    """Read ``ids`` [B, T], after which row i has ``lengths[i]`` tokens; the logits [B, V] then."""
+    device = model.device
+    columns = torch.arange(cache.get_seq_length() + len(ids[0]), device=device)
+    places = columns - len(columns) + torch.tensor(lengths, device=device)[:, None]
+    output = model(
+        input_ids=torch.tensor(ids, device=device),
+        attention_mask=(places >= 0).long(),  # [B, columns]
+        position_ids=places[:, -len(ids[0]) :].clamp(min=0),  # [B, T]
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    return output.logits[:, -1]
 
 
 def _take(waiting: deque[_Row], count: int) -> list[_Row]:

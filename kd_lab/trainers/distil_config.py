@@ -147,6 +147,8 @@ class DistilConfig(
         check_engine(self)
         if self.rollout_engine == "vllm":
             self._check_vllm()
+        if self.compile_decode:
+            self._check_compile_decode()
         if self.policy_gradient:
             self._check_policy_gradient()
         if self.metric_for_best_model is not None:
@@ -203,6 +205,18 @@ class DistilConfig(
                 "a server has one model, and here teacher and student write: say --vllm_mode "
                 "colocate, or --student_share 0"
             )
+
+    def _check_compile_decode(self) -> None:
+        """Where the step of decoding is nobody's, or vLLM's own."""
+        for is_so, why in (
+            (self.rollout_engine == "vllm", "vLLM compiles its own steps"),
+            (
+                not self.written_share and self.point.source.writer != "teacher",
+                "no answer is written during training",
+            ),
+        ):
+            if is_so:
+                raise ValueError(f"compile_decode would have no effect ({why}): leave it out")
 
     def check_vllm_writes(self, answers_are_stored: bool, use_dora: bool) -> None:
         """Refuse vLLM where no answer is written, or for a student whose weights it cannot take.

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.integrations import is_deepspeed_zero3_enabled
 from trl.models.utils import unwrap_model_for_generation
 
 from kd_lab.loss import DistillationLoss, LiveDistribution, Objective, StoredDistribution, Weights
@@ -72,6 +73,11 @@ class SeqDistilTrainer(TokenDistilTrainer):
         if self.teacher_writes and self.padding_free:
             raise ValueError(
                 "packing and padding_free join rows, which the teacher then cannot answer"
+            )
+        if settings.compile_decode and is_deepspeed_zero3_enabled():
+            raise ValueError(
+                "compile_decode needs weights that stay in their place, and ZeRO-3 gathers them "
+                "anew for each writing: leave it out, or say rollout_engine: vllm"
             )
         if self.is_fsdp_enabled and (self.teacher_writes or settings.written_share):
             self._check_fsdp()
@@ -258,8 +264,14 @@ class SeqDistilTrainer(TokenDistilTrainer):
         }
         if writers in (self._vllm_student, self._vllm_teacher):
             return writers.write_answers(prompts, self.sampling, **settings)
-        size = self.args.rollout_batch_size
-        return write_answers(writers, prompts, self.sampling, batch_size=size, **settings)
+        return write_answers(
+            writers,
+            prompts,
+            self.sampling,
+            batch_size=self.args.rollout_batch_size,
+            compiled=self.args.compile_decode,
+            **settings,
+        )
 
     def _step_seed(self) -> int:
         """Of this step and process alone, so that a resumed run writes the same answers."""
@@ -283,6 +295,8 @@ def keeps_checkpointing(model: nn.Module) -> Iterator[None]:
         for name in names
         if hasattr(module, name)
     ]
+    for module, name, value in before:  # each its own, not its class's: a compiled step asks
+        setattr(module, name, value)
     try:
         yield
     finally:
