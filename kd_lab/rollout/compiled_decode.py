@@ -117,6 +117,8 @@ def compiled_decode(
     """
     known = _DECODERS.get(model)
     if known is None or not known.fits(rows, columns, example):
+        del known
+        _DECODERS.pop(model, None)  # its storage is given back before the new one is made
         _DECODERS[model] = CompiledDecode(model, rows, columns, example)
     return _DECODERS[model]
 
