@@ -40,7 +40,7 @@ figures: $(VENV)/.core  ## redraw all eleven figures into assets/
 audit: $(VENV)/.core  ## the sweeps behind assets/results/ (up to an hour; goes on where it stopped)
 	$(PY) -m toy.audit
 
-evidence: smol  ## all studies of language models behind assets/results/ (three hours; goes on where it stopped)
+evidence: smol  ## all studies of language models behind assets/results/ (four hours; goes on where it stopped)
 	for study in toy smol smol_temperature capacity temperature mixing additions learning_rate; do \
 		$(PY) -m kd_lab demo --study $$study || exit 1; done
 	$(PY) -m kd_lab train --config smol/token_fkl --resume_from_checkpoint true
