@@ -34,7 +34,7 @@ class SamplingArguments:
         default=False,
         metadata={
             "help": "With transformers: compile the step of one token, on a GPU into a CUDA graph. "
-            "Takes a minute at the start."
+            "It compiles for a minute or two."
         },
     )
 
