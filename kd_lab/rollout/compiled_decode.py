@@ -62,6 +62,8 @@ class CompiledDecode:
 
     def clear(self, width: int) -> None:
         """Forget all rows; new ones have up to ``width`` columns."""
+        for part in parts_of(self.cache):
+            part.zero_()  # a masked number counts nothing, and a masked NaN would
         self.stop = width
 
     def replace(self, rows: Tensor, new: RightAlignedCache) -> None:

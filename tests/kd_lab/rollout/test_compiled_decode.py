@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import math
 import weakref
 
 import pytest
@@ -100,6 +101,22 @@ def test_longer_answers_take_a_new_storage_and_shorter_ones_keep_it(traced):
     plain, compiled = both(writer, some_prompts(5), Sampling(10))
     assert compiled == plain
     assert compiled_decode._DECODERS[writer] is longer
+
+
+def test_what_was_not_finite_is_forgotten(traced):
+    writer = qwen()
+    right, _ = both(writer, some_prompts(5), Sampling(10))
+    weight = writer.model.layers[0].self_attn.v_proj.bias
+    with torch.no_grad():
+        weight += math.nan
+    with pytest.raises(FloatingPointError, match="the logits for token 0 of the answer to"):
+        both(writer, some_prompts(5), Sampling(10))
+    with torch.no_grad():
+        for part in parts_of(compiled_decode._DECODERS[writer].cache):
+            part.fill_(math.nan)  # as a run that goes wrong later leaves it
+        weight.zero_()
+    plain, compiled = both(writer, some_prompts(5), Sampling(10))
+    assert compiled == plain == right
 
 
 def test_a_step_goes_with_its_model(traced):
