@@ -192,7 +192,7 @@ def check_arguments(
             f"prefixes: {config.prefixes} needs teacher_model_name_or_path, or its answers: "
             "answers, or a teacher_cache of them"
         )
-    config.check_vllm_writes(stored_rows(teacher), student.use_dora)
+    config.check_writers(stored_rows(teacher), student.use_dora)
     if config.written_share and teacher.teacher_cache is not None:
         raise ValueError(
             "the student's own answers are new each step, so teacher_cache does not know them: "

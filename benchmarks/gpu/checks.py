@@ -125,7 +125,6 @@ CHECKS = (
         minutes=2.0,
         shows="a compiled step of decoding: the plain step's answers, and its time over that",
         on_a_cpu="the answers, at small size",
-        computed="",
         is_speed=True,
     ),
     Check(

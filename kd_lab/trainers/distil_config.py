@@ -207,31 +207,31 @@ class DistilConfig(
             )
 
     def _check_compile_decode(self) -> None:
-        """Where the step of decoding is nobody's, or vLLM's own."""
-        for is_so, why in (
-            (self.rollout_engine == "vllm", "vLLM compiles its own steps"),
-            (
-                not self.written_share and self.point.source.writer != "teacher",
-                "no answer is written during training",
-            ),
-        ):
-            if is_so:
-                raise ValueError(f"compile_decode would have no effect ({why}): leave it out")
+        """Where the step of decoding is vLLM's own, or nobody's."""
+        why = ""
+        if self.rollout_engine == "vllm":
+            why = "vLLM compiles its own steps"
+        elif not self.written_share and self.point.source.writer != "teacher":
+            why = "no answer is written during training"
+        if why:
+            raise ValueError(f"compile_decode would have no effect: {why}; leave it out")
 
-    def check_vllm_writes(self, answers_are_stored: bool, use_dora: bool) -> None:
-        """Refuse vLLM where no answer is written, or for a student whose weights it cannot take.
+    def check_writers(self, answers_are_stored: bool, use_dora: bool) -> None:
+        """Refuse options of writers where none writes, and vLLM for weights it cannot take.
 
         Raises:
             ValueError: names the key, and the change to make.
         """
-        if self.rollout_engine != "vllm":
-            return
         if answers_are_stored and not self.written_share:
-            raise ValueError(
-                "rollout_engine vllm would have no effect: the answers are stored ones; leave it "
-                "out"
-            )
-        if use_dora:
+            for option, is_said in (
+                ("rollout_engine vllm", self.rollout_engine == "vllm"),
+                ("compile_decode", self.compile_decode),
+            ):
+                if is_said:
+                    raise ValueError(
+                        f"{option} would have no effect: the answers are stored ones; leave it out"
+                    )
+        if self.rollout_engine == "vllm" and use_dora:
             raise ValueError(
                 "rollout_engine vllm takes plain LoRA weights: say --use_dora false, or "
                 "--rollout_engine transformers"

@@ -192,6 +192,13 @@ def test_where_it_would_have_no_effect_a_training_refuses_it(change, said, tmp_p
         DistilConfig(str(tmp_path), compile_decode=True, use_cpu=True, **change)
 
 
+def test_stored_answers_need_no_step(tmp_path):
+    config = DistilConfig(str(tmp_path), compile_decode=True, use_cpu=True, prefixes="teacher")
+    config.check_writers(answers_are_stored=False, use_dora=False)
+    with pytest.raises(ValueError, match="compile_decode would have no effect: the answers are st"):
+        config.check_writers(answers_are_stored=True, use_dora=False)
+
+
 def test_generate_refuses_it_for_other_engines(tmp_path, capsys):
     words = ["--teacher_model_name_or_path", "x", "--output_dir", str(tmp_path)]
     line = refusal(capsys, "generate", *words, "--engine", "vllm", "--compile_decode", "true")
