@@ -1,4 +1,6 @@
-"""Tiny recipes on a GPU as on a CPU, in bfloat16 beside, and one that was stopped and resumed.
+"""Tiny recipes on a GPU as on a CPU, in other ways beside, and one that was stopped and resumed.
+
+Beside float32: bfloat16 under autocast, and answers written by a compiled step.
 
 Answers are drawn from numbers of their own (kd_lab/rollout/sampling.py), so that both devices write
 the same ones until a rounding turns a draw. Then the runs are alike, and no longer the same.
@@ -20,6 +22,7 @@ from benchmarks.gpu.machine import Machine
 from kd_lab.runs.run_files import COMPLETE, read_metrics
 
 RECIPES = ("token_fkl", "seq_rkl", "minillm")
+WRITTEN = ("seq_rkl", "minillm")  # of them, those whose student writes while it learns
 STEPS, STEPS_ON_CPU = 30, 4
 ROWS, ROWS_ON_CPU = 64, 8
 FIRST, WHOLE = 1e-4, {"token_fkl": 1e-3, "seq_rkl": 5e-2, "minillm": 5e-2}  # relative
@@ -29,10 +32,17 @@ ROUNDED = 0.1  # bfloat16 under autocast beside float32, over the whole run
 def measure(machine: Machine) -> Iterator[Figure]:
     with tempfile.TemporaryDirectory() as folder:
         root = tiny_folder(folder)
-        kinds = {"cpu": ("cpu", ()), "gpu": ("cuda", ()), "bf16": ("cuda", ("--bf16", "true"))}
-        if not machine.is_gpu:
-            del kinds["gpu"], kinds["bf16"]
-        cases = [(recipe, kind) for recipe in RECIPES for kind in kinds]
+        kinds = {
+            "cpu": ("cpu", ()),
+            "gpu": ("cuda", ()),
+            "bf16": ("cuda", ("--bf16", "true")),
+            "compiled answers": ("cuda", ("--compile_decode", "true")),
+        }
+        cases = [
+            (recipe, kind) for recipe in RECIPES for kind in kinds
+            if (machine.is_gpu or kind == "cpu")
+            and (recipe in WRITTEN or kind != "compiled answers")
+        ]  # fmt: skip
 
         def run(case: tuple[str, str]) -> list[float]:
             recipe, kind = case
@@ -65,7 +75,10 @@ def _compared(
     steps = STEPS if machine.is_gpu else STEPS_ON_CPU
     finite = sum(map(math.isfinite, on_cpu))
     yield Figure(f"{recipe}: finite steps on a CPU", finite, low=steps, high=steps)
-    for kind, parts in (("gpu", ("first step", "all steps")), ("bf16", ("all steps",))):
+    kinds = {"gpu": ("first step", "all steps"), "bf16": ("all steps",)}
+    if recipe in WRITTEN:
+        kinds["compiled answers"] = ("all steps",)
+    for kind, parts in kinds.items():
         for part in parts:
             label = f"{recipe}: divergence, {kind} against cpu, {part}"
             if not machine.is_gpu:

@@ -29,9 +29,7 @@ CASES = (
 def measure(machine: Machine) -> Iterator[Figure]:
     for size, dtype, is_autocast in CASES:
         model = _model(machine, size, dtype)
-        name = f"{size}, {str(dtype).removeprefix('torch.')}"
-        if is_autocast:
-            name += " under autocast"
+        name = case_name(size, dtype, is_autocast)
         for count in ROWS if machine.is_gpu else ROWS_ON_CPU:
             with torch.autocast(machine.device, torch.bfloat16) if is_autocast else nullcontext():
                 answers_and_seconds(machine, model, count)  # warms up
@@ -47,6 +45,11 @@ def measure(machine: Machine) -> Iterator[Figure]:
         del model
         if machine.is_gpu:
             torch.cuda.empty_cache()
+
+
+def case_name(size: str, dtype: torch.dtype, is_autocast: bool) -> str:
+    """A case in words, as a figure's name has it."""
+    return f"{size}, {str(dtype).removeprefix('torch.')}{' under autocast' * is_autocast}"
 
 
 def _model(machine: Machine, size: str, dtype: torch.dtype) -> PreTrainedModel:
