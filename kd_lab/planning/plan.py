@@ -63,6 +63,8 @@ def describe(job: Job) -> str:
     lines.append(f"  loss        {time.loss_hours:9.2f} hours, of its passes over logits")
     if time.writing_hours:
         speed = f"transformers, {plan.layer_ms:g} ms a layer and token"
+        if job.config.compile_decode:
+            speed = f"compiled, {plan.compiled_layer_ms:g} ms a layer and token and what it reads"
         if job.engine == "vllm":
             speed = f"vLLM, {plan.vllm_token_ms:g} ms a token and what it reads"
         lines.append(f"  writing     {time.writing_hours:9.2f} hours: {speed}")

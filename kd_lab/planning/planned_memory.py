@@ -116,7 +116,7 @@ def _always(job: Job) -> dict[str, float]:
     if job.writers and job.engine == "vllm" and is_here:  # it gives nothing back between steps
         share = getattr(job.config, "vllm_gpu_memory_utilization", 0.3)
         always["vLLM"] = share * job.plan.gpu_memory_gb * GB
-    if job.writers and getattr(job.config, "compile_decode", False):  # kept for the next answers
+    if job.writers and job.config.compile_decode:  # kept for the next answers
         columns = -(-(job.longest + SLACK) // COLUMNS) * COLUMNS
         for name in job.writers:
             always[f"{name}'s keys and values"] = _keys_and_values(job, name, columns)

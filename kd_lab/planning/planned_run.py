@@ -69,6 +69,13 @@ class PlanArguments:
             "0.7 to 1.2 beside an H200."
         },
     )
+    compiled_layer_ms: float = field(
+        default=0.15,
+        metadata={
+            "help": "The same where compile_decode is set, beside what it takes to read weights, "
+            "keys and values; beside an H200 it was 0.19 with these."
+        },
+    )
     vllm_token_ms: float = field(
         default=2.0,
         metadata={

@@ -7,6 +7,7 @@ the logits, which wait for memory. Writing is an assumed time for each token.
 import math
 from typing import NamedTuple
 
+from kd_lab.model_shapes import ModelShape
 from kd_lab.planning.planned_run import Job, drawn
 
 # Bytes that the loss's passes read and write for each token and word, by divergence: counted by
@@ -21,6 +22,7 @@ BYTES_PER_CELL = {
     "total_variation": 26.0,
 }
 COMPILED_BYTES, SFT_BYTES, STORED_BYTES = 32.0, 10.0, 10.19
+BFLOAT16, CAST = 2, 8  # bytes of a weight that is read; of a float32 one read, cast and read again
 REACHED = 0.8  # of a memory's bandwidth, as benchmarks/traffic.py assumes for an H100 and an A100
 
 
@@ -96,24 +98,28 @@ def _evaluations(job: Job) -> int:
 
 def _writing_seconds(job: Job) -> float:
     """Seconds of the writing models, one token at a time, to the longest answer of each batch."""
-    if job.engine == "vllm":
-        return job.steps * job.config.max_new_tokens * _vllm_token_seconds(job)
-    batches = math.ceil(job.rows_per_step / job.config.rollout_batch_size)
-    layers = sum(model.layers for model in _writing_models(job))
-    return job.steps * batches * job.config.max_new_tokens * layers * job.plan.layer_ms / 1000
+    config, plan, rows = job.config, job.plan, job.rows_per_step
+    batches = 1 if job.engine == "vllm" else math.ceil(rows / config.rollout_batch_size)
+    each = 0.0  # a token of a batch
+    for name, model in _writing_models(job).items():
+        if job.engine == "vllm":
+            each += plan.vllm_token_ms / 1000 + _read_seconds(job, model, rows, BFLOAT16)
+        elif config.compile_decode:
+            width = CAST if name == "student" and job.product < job.held else BFLOAT16
+            each += model.layers * plan.compiled_layer_ms / 1000
+            each += _read_seconds(job, model, min(rows, config.rollout_batch_size), width)
+        else:
+            each += model.layers * plan.layer_ms / 1000
+    return job.steps * batches * config.max_new_tokens * each
 
 
-def _vllm_token_seconds(job: Job) -> float:
-    """A token of all rows of a step at once: bfloat16 weights, keys and values are read once."""
+def _read_seconds(job: Job, model: ModelShape, rows: int, width: int) -> float:
+    """A token of all rows at once: weights of ``width`` bytes, keys and values are read once."""
     context = min(job.plan.conversation_tokens, job.longest)
-    seconds = 0.0
-    for model in _writing_models(job):
-        read = 2.0 * model.parameters
-        read += job.rows_per_step * context * model.layers * 2 * model.keys * 2
-        seconds += read / _bandwidth(job) + job.plan.vllm_token_ms / 1000
-    return seconds
+    cached = rows * context * model.layers * 2 * model.keys * BFLOAT16
+    return (model.parameters * width + cached) / _bandwidth(job)
 
 
-def _writing_models(job: Job) -> list:
+def _writing_models(job: Job) -> dict[str, ModelShape]:
     models = {"student": job.student, "teacher": job.teacher}
-    return [models[name] for name in job.writers]
+    return {name: model for name, model in models.items() if model and name in job.writers}

@@ -32,7 +32,7 @@ DEFAULTS: dict[str, Any] = {
     "answers": None, "dataset": "toy", "num_conversations": 20_000, "num_test_conversations": 1000,
     "alpha": 0.5, "prefixes": "dataset", "student_share": 0.0, "student_share_step": 0.0,
     "max_new_tokens": 256, "rollout_batch_size": 64, "policy_gradient": False,
-    "teacher_mix": 0.2, "max_length": 1024,
+    "compile_decode": False, "teacher_mix": 0.2, "max_length": 1024,
     "max_steps": -1, "num_train_epochs": 3.0, "per_device_train_batch_size": 8,
     "gradient_accumulation_steps": 1, "activation_checkpointing": False, "eval_strategy": "no",
     "eval_steps": None, "logging_steps": 10, "eval_on_start": False, "use_cpu": False,

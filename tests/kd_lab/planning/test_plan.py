@@ -134,6 +134,9 @@ def test_cards_reach_what_traffic_assumes_of_them():
         assert reached["flops"] == pytest.approx(0.7e12 * card.tflops, rel=0.01)
 
 
+GPU = json.loads((RESULTS / "gpu.json").read_text("utf-8"))
+
+
 def test_written_answers_take_their_time():
     """On-policy: 512 tokens at each of 313 steps, through 28 layers at 1 ms each."""
     words = ("--gpus", "8", "--zero_stage", "3")
@@ -153,6 +156,29 @@ def test_vllm_writes_as_fast_as_memory_is_read():
     assert plan_time(with_vllm).writing_hours == pytest.approx(313 * 512 * token / 3600)
     assert plan_time(with_vllm).writing_hours < plan_time(job).writing_hours / 5
     assert plan_memory(with_vllm).always["vLLM"] == 0.3 * 80e9
+
+
+def test_a_compiled_step_waits_for_memory_and_little_else():
+    """Float32 weights are read, cast and read again; a bfloat16 model was measured on an H200."""
+    words = ("--gpus", "8", "--compile_decode", "true")
+    keys_and_values = 8 * 1200 * 28 * 2 * 256 * 2
+    for stage, bytes_of_a_weight in ("0", 8), ("2", 2):  # DeepSpeed holds bfloat16
+        job = planned("qwen2.5/seq_rkl", *words, "--zero_stage", stage)
+        read = (bytes_of_a_weight * 1_543_714_304 + keys_and_values) / (0.8 * 2.039e12)
+        hours = 313 * 512 * (read + 28 * 0.15e-3) / 3600
+        assert plan_time(job).writing_hours == pytest.approx(hours)
+    assert "compiled, 0.15 ms a layer and token and what it reads" in describe(job)
+
+    of_plain, plain_ms = (
+        next(figure["value"] for figure in checks["figures"] if figure["name"] == name)
+        for checks, name in (
+            (GPU["compiled_decode"], "1.5B, bfloat16, 64 rows: over the plain step"),
+            (GPU["writing"], "1.5B, bfloat16, 64 rows"),
+        )
+    )
+    keys_and_values = 64 * (100 + 64 / 2) * 28 * 2 * 256 * 2
+    read = (2 * 1_543_714_304 + keys_and_values) / (0.8 * 4.8e12)
+    assert of_plain * plain_ms == pytest.approx(0.15 + read * 1e3 / 28, rel=0.1)
 
 
 def replace_engine(job):
