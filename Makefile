@@ -9,7 +9,9 @@ TORCH ?=
 DEVICE ?= cuda
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
-INSTALL := $(PIP) install --constraint constraints.txt
+INSTALL := $(PIP) install --no-compile --constraint constraints.txt
+# pip would compile what it installs on one core. What is compiled already stays.
+COMPILE := $(PY) -m compileall -qq -j 0 $(VENV)/lib/python*/site-packages || true
 UV := $(VENV)/bin/uv
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 
@@ -149,15 +151,18 @@ $(VENV)/.core: pyproject.toml constraints.txt $(if $(TORCH),$(VENV)/.torch-cpu) 
 	@test "$$(uname)" != Linux || nvidia-smi -L >/dev/null 2>&1 || $(PY) -c 'import torch' 2>/dev/null \
 		|| echo "make sees no NVIDIA GPU: with TORCH=cpu it takes PyTorch's CPU build, 5 GB smaller"
 	$(INSTALL) --editable .
+	@$(COMPILE)
 	touch $@
 
 $(VENV)/.demo $(VENV)/.site $(VENV)/.notebooks: $(VENV)/.%: $(VENV)/.core
 	$(INSTALL) --editable '.[$*]'
+	@$(COMPILE)
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.core
+$(VENV)/.dev: $(VENV)/.core  # has what the three above have
 	DS_BUILD_OPS=0 $(INSTALL) --editable '.[dev]'
-	touch $@
+	@$(COMPILE)
+	touch $(VENV)/.demo $(VENV)/.site $(VENV)/.notebooks $@
 
 # The CPU build of vLLM names a torch of another index as its own: ours goes first, then the rest.
 $(VLLM_VENV)/.ready: pyproject.toml constraints.txt

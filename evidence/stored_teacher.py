@@ -67,14 +67,14 @@ def counted(hidden: int, vocab_size: int) -> dict[str, Any]:
 
     Returns:
         ``bytes`` and ``gigabytes`` of each store: ``answers`` (a token's id), ``topk`` (64
-        tokens), ``hidden`` (bfloat16) and ``law`` (all log-probabilities in float16).
+        tokens), ``hidden`` (bfloat16) and ``distribution`` (all log-probabilities in float16).
     """
     token = 2 if vocab_size <= 2**16 else 4
     sizes = {
         "answers": 4,
         "topk": (2 + token) * TOPK + 4,  # float16 log-probabilities, tokens, the tail's mass
         "hidden": 2 * hidden,
-        "law": 2 * vocab_size,
+        "distribution": 2 * vocab_size,
     }
     return {
         name: {"bytes": size, "gigabytes": size * POST_TOKENS / 1e9} for name, size in sizes.items()

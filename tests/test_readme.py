@@ -3,35 +3,11 @@
 import csv
 import json
 import re
-from pathlib import Path
 
 import pytest
 
-from kd_lab.divergences import DIVERGENCES
 from kd_lab.methods import METHODS, Point
-
-ROOT = Path(__file__).parents[1]
-# What the README says in short, these pages say in full.
-PAGES = [
-    ROOT / "README.md",
-    *(
-        ROOT / "site" / f"{name}.md"
-        for name in (
-            "findings",
-            "running",
-            "own_data",
-            "fused_loss",
-            "other_projects",
-            "installing",
-        )
-    ),
-]
-README = re.sub(r"\s+", " ", " ".join(page.read_text(encoding="utf-8") for page in PAGES))
-RESULTS = ROOT / "assets" / "results"
-
-
-def load(name: str) -> dict:
-    return json.loads((RESULTS / f"{name}.json").read_text())
+from tests.helpers.page_texts import PAGES, RESULTS, ROOT, TEXT, load
 
 
 def percent(share: dict) -> str:
@@ -65,130 +41,42 @@ def verdicts(learning_rate: float) -> list[str]:
 def test_one_gaussian():
     portraits = load("one_gaussian")["portraits"]
     (forward,) = portraits["forward_kl"]["fixed_points"]
-    assert f"σ = {forward['sigma']:.4f}" in README
+    assert f"σ = {forward['sigma']:.4f}" in TEXT
     stable = [
         point for point in portraits["reverse_kl"]["fixed_points"] if point["kind"] == "stable"
     ]
     assert len(stable) == 3
     highest = max(stable, key=lambda point: point["divergence"])
-    assert f"σ = {highest['sigma']:.2f}, at {highest['divergence']:.3f} nats" in README
+    assert f"σ = {highest['sigma']:.2f}, at {highest['divergence']:.3f} nats" in TEXT
 
 
 def test_two_gaussians():
     races = load("two_gaussians")["races"]
-    assert f"({load('two_gaussians')['settings']['starts']:,} of them)" in README
+    assert f"({load('two_gaussians')['settings']['starts']:,} of them)" in TEXT
     exact = [races[name]["named_starts"]["-1 1"]["steps"] for name in ("forward_kl", "reverse_kl")]
     epsilon = [
         races[f"{name}_epsilon"]["named_starts"]["-1 1"]["steps"]
         for name in ("forward_kl", "reverse_kl")
     ]
-    assert f"takes {exact[0]} steps against {exact[1]} with exact sums" in README
-    assert f"and {epsilon[0]} against {epsilon[1]} with the post's 1e-10" in README
+    assert f"takes {exact[0]} steps against {exact[1]} with exact sums" in TEXT
+    assert f"and {epsilon[0]} against {epsilon[1]} with the post's 1e-10" in TEXT
     medians = []
     for name in "forward_kl", "reverse_kl":
         half = races[name]["quantiles"]["50%"]
         medians.append(
             f"{half['steps']:.0f} [{half['interval'][0]:.0f}, {half['interval'][1]:.0f}]"
         )
-    assert f"a median of {medians[0]} steps against {medians[1]}" in README
+    assert f"a median of {medians[0]} steps against {medians[1]}" in TEXT
     for name in "forward_kl", "reverse_kl", "adaptive_kl":
-        assert percent(races[name]["never"]) in README
+        assert percent(races[name]["never"]) in TEXT
 
 
 def test_ranks():
-    assert f"is {rank_difference(64, 'epsilon')} with the 1e-10" in README
-    assert f"and {rank_difference(64, 'exact')} without" in README
-    assert f"the gap is real, {rank_difference(2, 'exact')}" in README
+    assert f"is {rank_difference(64, 'epsilon')} with the 1e-10" in TEXT
+    assert f"and {rank_difference(64, 'exact')} without" in TEXT
+    assert f"the gap is real, {rank_difference(2, 'exact')}" in TEXT
     assert verdicts(0.001) == ["reverse"] * 6
     assert verdicts(0.1) == ["forward"] * 5 + ["not separated"]
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_fused_loss_table(dtype):
-    suffix = "" if dtype == "float32" else "_bfloat16"
-    result = load(f"bench_fused_loss{suffix}")
-    assert result["settings"]["dtype"] == dtype
-    for name, time in result["ours_over"].items():
-        memory = result["peak_mib"]["ours"] / result["peak_mib"][name]
-        # The floor is a bound in time; its memory is that of whichever chunk size is fastest.
-        shown = f"| {time:.2f} | |" if name == "floor" else f"{time:.2f} | {memory:.2f}"
-        assert shown in README, (dtype, name)
-    if dtype == "float32":
-        for name in result["over_floor"].keys() & DIVERGENCES.keys() - {"forward_kl"}:
-            assert f"{name} {result['over_floor'][name]:.2f}" in README
-
-
-def test_what_is_computed_for_gpus():
-    traffic = load("traffic")
-    times = traffic["h100_us_per_token"]
-    text = " ".join(README.split())
-    assert f"forward KL moves {traffic['bytes_per_cell']['forward_kl']:.0f} bytes" in text
-    assert (
-        f"takes {times['ours']:.2f} µs on an H100, its four products {times['floor']:.2f}, Liger's "
-        f"loss {times['liger']:.2f} and TRL's {times['trl']:.2f}" in text
-    )
-    assert f"ours takes {traffic['a100_over_better_peer']:.2f} of Liger's time" in text
-
-
-PEERS_ON_A_GPU = {
-    "ours": ("ours, forward_kl", 8192, 151_665),
-    "Liger `LigerFusedLinearJSDLoss`, compiled": ("liger", 8192, 151_936),
-    "TRL `ChunkedDivergenceFunction`": ("trl_kernel", 8192, 151_936),
-    "Liger `LigerFusedLinearKLDivLoss`, on the teacher's whole probabilities": (
-        "liger_kl_div", 8192, 151_936,
-    ),
-    "Liger `LigerFusedLinearJSD`": ("liger_jsd", 8192, 151_936),
-    "TRL GKD loss, whole logits, 2,048 tokens": ("trl_gkd", 2048, 151_936),
-    "whole logits, `forward_kl`, autograd, 2,048 tokens": ("dense", 2048, 151_936),
-}  # fmt: skip
-
-
-def test_what_a_gpu_measured():
-    found = {name: check["figures"] for name, check in load("gpu").items()}
-    speed = {figure["name"]: figure["value"] for figure in found["loss_speed"]}
-    text = " ".join(README.split())
-
-    def time(name: str, tokens: int = 8192, words: int = 151_665) -> float:
-        return speed[f"{name}, {tokens:,} tokens, {words:,} words: time"]
-
-    assert f"| the floor | {time('floor'):.2f} | | |" in text
-    for shown, of in PEERS_ON_A_GPU.items():
-        peak = speed["{}, {:,} tokens, {:,} words: peak above inputs and gradients".format(*of)]
-        assert f"| {shown} | {time(*of):.2f} | {peak:.2f} |" in text, shown
-    for peer in ("liger", "trl_kernel"):
-        assert time(peer, words=151_936) < time(peer)  # the table shows the better
-    of_floor, of_peer = (
-        speed[f"ours, forward_kl, over the {which}"]
-        for which in ("floor", "better of Liger and TRL")
-    )
-    assert f"takes {of_floor:.2f} times the floor, and {of_peer:.2f} of the time" in text
-    row = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    peak = speed["ours, forward_kl, 8,192 tokens, 151,665 words: peak above inputs and gradients"]
-    assert f"| {time('ours, forward_kl'):.1f} µs a token on an H200 | {peak:.1f} GiB |" in row
-    assert f"| {of_peer:.2f} of the time of the better of Liger's and TRL's" in row
-    of_whole = time("ours, forward_kl") / time("liger_kl_div", words=151_936)
-    assert f"ours takes {of_whole:.2f} times as long" in text
-    for name in DIVERGENCES.keys() - {"forward_kl"}:
-        assert f"{name} {time(f'ours, {name}'):.2f}" in text
-    slower = [
-        figure["value"]
-        for figure in found["roofline"]
-        if "in one part" in figure["name"] and "to the head" not in figure["name"]
-    ]
-    assert f"took {min(slower):.1f} to {max(slower):.1f} times as long" in text
-    gradients = [
-        figure["value"]
-        for figure in found["kernels"]
-        if "kernels against the plain passes, gradient" in figure["name"]
-    ]
-    assert max(gradients) < 1e-7
-
-
-def test_toy_ratios():
-    result = load("bench_toys")
-    assert f"{result['gifs_vs_plain']:.0f} times" in README
-    assert f"{result['rank_vs_plain']:.1f} times" in README
-    assert f"{result['figures_seconds']:.0f} s" in README
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -204,31 +92,17 @@ def test_the_readme_is_one_screen_and_a_half():
 
 
 def test_every_picture_has_alt_text():
-    pictures = re.findall(r"!\[([^]]*)\]", README)
+    pictures = re.findall(r"!\[([^]]*)\]", TEXT)
     assert pictures
     assert all(len(alt) > 20 for alt in pictures)
 
 
-def test_a_step_of_training():
-    bench = load("bench_training_step")
-    qwen, smol = bench["qwen_vocab"], bench["smol"]
-    assert (
-        f"ours takes {qwen['time_vs_gkd']:.2f} of its time and {qwen['memory_vs_gkd']:.2f} of its "
-        f"memory" in README
-    )
-    assert (
-        f"15 of its layers it is {smol['time_vs_gkd']:.2f} and {smol['memory_vs_gkd']:.2f}"
-        in README
-    )
-    assert f"at {bench['rollout_vs_file_order']:.2f} times the tokens" in README
-
-
 def test_every_method_once():
     matrix = load("tiny_matrix")
-    assert f"eleven students in {matrix['wall_seconds']:.0f} s" in README
+    assert f"eleven students in {matrix['wall_seconds']:.0f} s" in TEXT
     for method, name in (("token_fkl", "forward KL"), ("token_rkl", "reverse KL")):
         learnt = matrix["methods"][method]
-        assert f"{name} falls from {learnt['first']:.3f} to {learnt['last']:.3f}" in README.replace(
+        assert f"{name} falls from {learnt['first']:.3f} to {learnt['last']:.3f}" in TEXT.replace(
             "KL from", "KL falls from"
         )
 
@@ -241,8 +115,8 @@ def test_a_real_teacher():
     summary = lines[-1]
     assert summary["step"] == 50
     minutes, gib = summary["seconds"] / 60, summary["peak_memory_gib"]
-    assert f"smol/token_fkl` | {minutes:.1f} minutes | {gib:.1f} GiB |" in README
-    assert f"the loss falls from {losses[0]:.2f} to {losses[-1]:.2f}" in README
+    assert f"smol/token_fkl` | {minutes:.1f} minutes | {gib:.1f} GiB |" in TEXT
+    assert f"the loss falls from {losses[0]:.2f} to {losses[-1]:.2f}" in TEXT
 
 
 OF_THE_DEMO = (
@@ -259,14 +133,14 @@ def test_the_study(method):
         for m in ("precision", "coverage", "hallucination")
     ]
     words = "more SFT" if method == "sft" else METHODS[method].words
-    assert f"| {words} | {' | '.join(cells)} |" in README
+    assert f"| {words} | {' | '.join(cells)} |" in TEXT
     assert row["seeds"] == "3"
 
 
 def test_the_additions():
     for pair in load("additions")["pairs"].values():
         cells = [interval(pair["differences"][name], "+.3f") for name in ("precision", "coverage")]
-        assert f"| {pair['changes']} | {' | '.join(cells)} |" in README
+        assert f"| {pair['changes']} | {' | '.join(cells)} |" in TEXT
 
 
 def interval(figure: dict, form: str) -> str:
@@ -293,13 +167,13 @@ def test_the_learning_rates():
         )
         at_most = " | ".join(f"{by_rate[-1][m]['mean']:.3f}" for m in ("precision", "coverage"))
         rate = methods[method]["best"]
-        assert f"| {shown} | {rate:g} | {at_best} | {at_most} |" in README, shown
+        assert f"| {shown} | {rate:g} | {at_best} | {at_most} |" in TEXT, shown
     others = [method for method, found in methods.items() if found["best"] != common]
     assert others == ["seq_fkl"]
     at_common = methods["seq_fkl"]["at_common"]
     assert (
         f"has precision {at_common['precision']['mean']:.3f} and coverage "
-        f"{at_common['coverage']['mean']:.3f}" in README
+        f"{at_common['coverage']['mean']:.3f}" in TEXT
     )
     on_policy, dataset = (
         [at["precision"]["mean"] for at in methods[name]["by_rate"]]
@@ -324,12 +198,12 @@ def test_the_capacity_sweep():
     assert study["seeds"] == 6
     gaps, random = study["sizes"][-1]["gaps"], study["random"]["methods"]
     for metric in "coverage", "precision":
-        assert f"{interval(gaps[metric], '+.3f')} in {metric}" in README
+        assert f"{interval(gaps[metric], '+.3f')} in {metric}" in TEXT
     gains = study["sizes"][-1]["gains"]
     for method, name in (("token_fkl", "forward"), ("token_rkl", "reverse")):
-        assert f"{interval(random[method]['coverage'], '.3f')} under {name} KL" in README
-        assert f"{interval(gains[method]['precision'], '+.3f')} under {name} KL" in README
-    assert f"of a student of {study['random']['parameters']:,} parameters" in README
+        assert f"{interval(random[method]['coverage'], '.3f')} under {name} KL" in TEXT
+        assert f"{interval(gains[method]['precision'], '+.3f')} under {name} KL" in TEXT
+    assert f"of a student of {study['random']['parameters']:,} parameters" in TEXT
 
 
 @pytest.mark.parametrize(
@@ -347,7 +221,7 @@ def test_the_study_on_a_real_model(method, recipe):
         "{:.3f} [{:.3f}, {:.3f}]".format(*(float(row[m + e]) for e in ("", "_low", "_high")))
         for m in ("rouge1", "forward_kl", "reverse_kl")
     ]
-    assert f"| {method} | {' | '.join(cells)} |" in README
+    assert f"| {method} | {' | '.join(cells)} |" in TEXT
     assert row["seeds"] == "2"
 
 
@@ -355,7 +229,7 @@ def test_what_a_stored_top_64_keeps():
     by_k = load("topk_tail")["students"]["far"]["by_k"]
     (bucket,) = (cut["bucket"] for cut in by_k if cut["k"] == 64)
     kept = [f"{bucket[name]['kept']['mean']:.0%}" for name in ("forward_kl", "reverse_kl")]
-    assert f"they keep {kept[0]} and {kept[1]} of the divergence" in README
+    assert f"they keep {kept[0]} and {kept[1]} of the divergence" in TEXT
 
 
 def test_the_audit_in_one_line():
@@ -370,7 +244,7 @@ def test_the_audit_in_one_line():
         "{} claims: {} hold, {} hold under conditions, {} do not hold, {} were not tested".format(
             len(verdicts), *counts
         )
-        in README
+        in TEXT
     )
 
 
@@ -390,7 +264,7 @@ def test_what_is_planned_for_gpus(recipe, options, hours, memory, capsys):
     (most,) = re.findall(r"at the most +([\d.]+)", told)
     (together,) = re.findall(r"together +([\d.]+) hours", told)
     assert (f"{float(together):.1f} hours", f"{float(most):.0f}") == (hours, memory.split()[0])
-    assert f"| {hours} | {memory} |" in README
+    assert f"| {hours} | {memory} |" in TEXT
 
 
 def test_minutes_and_memory_of_the_demo():
@@ -398,22 +272,22 @@ def test_minutes_and_memory_of_the_demo():
     assert took["workers"] == 2
     assert (
         f"| {took['wall_seconds'] / 60:.0f} minutes | 2 processes of "
-        f"{took['largest_process_gib']:.1f} GiB |" in README
+        f"{took['largest_process_gib']:.1f} GiB |" in TEXT
     )
 
 
 def test_what_the_demo_installs():
     demo = load("bench_install")["make demo"]
     assert demo["torch"].endswith("+cpu")
-    assert f"`make demo` installs {demo['megabytes'] / 1000:.1f} GB with PyTorch's CPU" in README
-    assert f"build, in {demo['seconds'] / 60:.1f} minutes on two cores" in README
+    assert f"`make demo` installs {demo['megabytes'] / 1000:.1f} GB with PyTorch's CPU" in TEXT
+    assert f"build, in {demo['seconds'] / 60:.1f} minutes on two cores" in TEXT
 
 
 def test_the_page():
     results = load("one_page")
     assert not results["quick"]
     words = {1: "one seed", 2: "two seeds", 3: "three seeds", 6: "six seeds"}[results["seeds"]]
-    assert f"means of {words}" in README
+    assert f"means of {words}" in TEXT
     forward, reverse = (
         results["models"][f"dataset {name}"] for name in ("forward_kl", "reverse_kl")
     )
@@ -424,4 +298,4 @@ def test_the_page():
         by_seed = zip(first[measure]["values"], second[measure]["values"], strict=True)
         assert all(a > b for a, b in by_seed)  # "the order is the same in each"
         numbers = "{:.3f} against {:.3f}".format(*(m[measure]["mean"] for m in (first, second)))
-        assert numbers in README
+        assert numbers in TEXT

@@ -68,7 +68,7 @@ def _question_and_answer(ax: Axes) -> None:
 def _token_level(ax: Axes) -> None:
     _box(ax, 25, 415, 1150, 450, "#EAF3FA")
     _write(ax, 45, 830, "Token level", weight="bold", size=21)
-    _write(ax, 250, 829, "the answer is given; compare the next-token laws at each prefix")
+    _write(ax, 250, 829, "the answer is given; compare next-token distributions at each prefix")
     _write(ax, 45, 770, "next: $y_t$", color=QUIET)
     _write(ax, 45, 700, "teacher", color=TEACHER, weight="bold")
     _write(ax, 45, 668, r"$p(\cdot\,|\,x, y_{<t})$", color=TEACHER, size=16)
@@ -89,7 +89,7 @@ def _token_level(ax: Axes) -> None:
 def _sequence_level(ax: Axes) -> None:
     _box(ax, 25, 25, 1150, 365, "#F1F1F1")
     _write(ax, 45, 355, "Sequence level", weight="bold", size=21)
-    _write(ax, 315, 354, "a model writes the answer; compare the laws along it")
+    _write(ax, 315, 354, "a model writes the answer; compare the distributions along it")
     forward, reverse = r"$D(p\,\Vert\,q_\theta)$", r"$D(q_\theta\,\Vert\,p)$"
     sample, own_sample = "“I think your idea is great!”", "“Your idea is very good.”"
     _writer(ax, 268, "teacher", r"$s\sim p(\cdot\,|\,x)$", sample, "forward KL", forward, TEACHER)

@@ -105,9 +105,14 @@ def skip(app: Sphinx, kind: str, name: str, obj: Any, skip: bool, options: Any) 
 def shorten(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str
 ) -> tuple[str, str] | None:
-    """Sphinx's autodoc-process-signature event: a class of a hundred options says ``(...)``."""
+    """Sphinx's autodoc-process-signature event: a class of a hundred options says ``(...)``.
+
+    A default that is made anew for each object is no Python, which Sphinx would leave unset.
+    """
     if signature and len(signature) > LONGEST_SIGNATURE:
         return "(...)", returns
+    if signature and "<factory>" in signature:
+        return signature.replace("<factory>", "..."), returns
     return None
 
 

@@ -113,6 +113,13 @@ def test_a_signature_of_a_hundred_options_is_cut_short():
     assert shorten(None, "function", "forward_kl", None, None, "(p, q)", "Tensor") is None
 
 
+def test_a_signature_with_a_default_made_anew_is_python():
+    from plain_docstrings import shorten
+
+    signature, returns = shorten(None, "class", "Loss", None, None, "(s: dict = <factory>)", "")
+    assert (signature, returns) == ("(s: dict = ...)", "")
+
+
 def test_what_shows_or_checks_is_folded_and_what_teaches_stays_open():
     from folded_code import parts
 

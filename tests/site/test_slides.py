@@ -44,6 +44,17 @@ def test_each_slide_fits_on_a_screen_and_pictures_are_there(site_url, new_page):
         )
 
 
+def test_code_is_as_dark_as_other_text_in_any_scheme(site_url, new_page):
+    """A slide is white paper, whatever the system's colours are."""
+    colours = []
+    for scheme in ("light", "dark"):
+        with new_page(viewport={"width": 1280, "height": 720}, color_scheme=scheme) as page:
+            page.goto(f"{site_url}/teach/slides.html")
+            code = page.locator("pre, pre span")
+            colours.append(code.evaluate_all("all => all.map(one => getComputedStyle(one).color)"))
+    assert colours[0] == colours[1] != []
+
+
 def test_keys_turn_the_page_and_show_the_notes(site_url, new_page):
     with new_page(viewport={"width": 1280, "height": 720}) as page:
         page.goto(f"{site_url}/teach/slides.html")
