@@ -1,4 +1,4 @@
-"""``make gpu``: all that only a GPU can show, by one command, in seven minutes on an H200.
+"""``make gpu``: all that only a GPU can show, by one command, in nine minutes on an H200.
 
     make gpu                        # all checks
     make gpu QUICK=1                # without the speeds
