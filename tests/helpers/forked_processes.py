@@ -3,6 +3,7 @@
 A server imports them once and is forked for each process; it is clean of what tests do.
 """
 
+import gc
 import multiprocessing
 import os
 import sys
@@ -72,5 +73,6 @@ def _logged(threads: int, log: Path, function: Callable, *arguments: object) -> 
 
 def _with_threads(threads: int, function: Callable, *arguments: object) -> object:
     """With as many threads as the tests have: their number decides the last bits."""
+    gc.freeze()  # each trainer collects garbage: half a second, if it walks all that is imported
     torch.set_num_threads(threads)
     return function(*arguments)
