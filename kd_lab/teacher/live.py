@@ -33,10 +33,8 @@ class LiveTeacher:
             self.wrapped = prepare_fsdp(model, accelerator)
         else:
             self.wrapped = model.to(accelerator.device)  # type: ignore[arg-type]
-
-    @property
-    def model(self) -> "PreTrainedModel":
-        return self.accelerator.unwrap_model(self.wrapped)
+        # Once: accelerate reads the metadata of installed packages each time, for milliseconds.
+        self.model: PreTrainedModel = accelerator.unwrap_model(self.wrapped)
 
     def check_plain_logits(self, input_ids: Tensor) -> None:
         """Refuse a teacher whose logits are no hidden states times a head; every process calls it.

@@ -91,7 +91,7 @@ def _micro_batch(job: Job, trainer: TokenDistilTrainer) -> Micro:
         if isinstance(trainer.teacher, LiveTeacher):
             assert job.teacher is not None
             teacher = _fill(_model(job.teacher, 1, torch.bfloat16)).eval()
-            trainer.teacher.wrapped = teacher.requires_grad_(False)
+            trainer.teacher.wrapped = trainer.teacher.model = teacher.requires_grad_(False)
         trainer._are_checked = True
         rows, length = job.config.per_device_train_batch_size, job.longest
         tokens = torch.zeros(rows, length, dtype=torch.int64)
