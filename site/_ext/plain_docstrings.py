@@ -19,6 +19,8 @@ CODE = re.compile(r"(``.+?``)", re.S)
 EMPHASIS = re.compile(r"(?<![\w*])\*(?=[^\s*])[^*`]*?(?<=[^\s*])\*(?![\w*])", re.S)
 OUR_NAME = re.compile(r"``((?:book|evidence|kd_lab|toy)(?:\.\w+)+)``")
 LONGEST_SIGNATURE = 1000  # characters; a longer one is a dataclass of options
+# <factory>, <built-in function iter>, <function f at 0x7f>, <class 'a.B'>: defaults of parameters
+NO_PYTHON = re.compile(r"<(?:factory|[\w-]* ?(?:function|class) '?(?:\w+\.)*(\w+)'?[^<>]*)>")
 ARXIV = re.compile(r"arXiv (\d{4}\.\d{5})")
 
 
@@ -93,8 +95,13 @@ def _escape(text: str) -> str:
 
 
 def rewrite(app: Sphinx, kind: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """autodoc's event, before napoleon's turn."""
+    """autodoc's event, before napoleon's turn.
+
+    Napoleon takes what stands before a property's first colon for its type; not after a comment.
+    """
     lines[:] = to_rst(lines)
+    if kind in ("property", "attribute"):
+        lines[:0] = ["..", ""]
 
 
 def skip(app: Sphinx, kind: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
@@ -107,12 +114,12 @@ def shorten(
 ) -> tuple[str, str] | None:
     """Sphinx's autodoc-process-signature event: a class of a hundred options says ``(...)``.
 
-    A default that is made anew for each object is no Python, which Sphinx would leave unset.
+    A default without a spelling, as ``<factory>``, is no Python, which Sphinx would leave unset.
     """
     if signature and len(signature) > LONGEST_SIGNATURE:
         return "(...)", returns
-    if signature and "<factory>" in signature:
-        return signature.replace("<factory>", "..."), returns
+    if signature and NO_PYTHON.search(signature):
+        return NO_PYTHON.sub(lambda found: found[1] or "...", signature), returns
     return None
 
 

@@ -113,11 +113,31 @@ def test_a_signature_of_a_hundred_options_is_cut_short():
     assert shorten(None, "function", "forward_kl", None, None, "(p, q)", "Tensor") is None
 
 
-def test_a_signature_with_a_default_made_anew_is_python():
+@pytest.mark.parametrize(
+    ("default", "shown"),
+    [
+        ("<factory>", "..."),
+        ("<built-in function iter>", "iter"),
+        ("<function forward_kl at 0x7f00>", "forward_kl"),
+        ("<class 'torch.nn.Module'>", "Module"),
+    ],
+)
+def test_a_signature_whose_default_has_no_spelling_is_python(default, shown):
     from plain_docstrings import shorten
 
-    signature, returns = shorten(None, "class", "Loss", None, None, "(s: dict = <factory>)", "")
-    assert (signature, returns) == ("(s: dict = ...)", "")
+    signature, returns = shorten(None, "class", "Loss", None, None, f"(s: dict = {default})", "")
+    assert (signature, returns) == (f"(s: dict = {shown})", "")
+
+
+@pytest.mark.parametrize("kind", ["property", "method"])
+def test_a_colon_in_a_property_s_docstring_is_no_type(kind):
+    from plain_docstrings import rewrite
+    from sphinx.ext.napoleon import Config, GoogleDocstring
+
+    lines = ["Share of rows: of the evaluations."]
+    rewrite(None, kind, "share", None, None, lines)
+    shown = str(GoogleDocstring(lines, Config(), what=kind, name="share"))
+    assert shown.removeprefix("..").strip() == "Share of rows: of the evaluations."
 
 
 def test_what_shows_or_checks_is_folded_and_what_teaches_stays_open():
