@@ -102,31 +102,13 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def new_page(browser: Any) -> Iterator[Callable]:
+def new_page(browser: Any) -> Callable:
     """``with new_page(**options) as page``: a page in a fresh context; an error of it is fatal.
 
     The options are those of Playwright's ``browser.new_context``: ``viewport``, ``color_scheme``,
     ``reduced_motion`` ...
     """
-
-    @contextmanager
-    def open_page(**options: Any) -> Iterator[Any]:
-        wrong: list[str] = []
-        context = browser.new_context(**options)
-        page = context.new_page()
-        page.set_default_timeout(10_000)
-        page.on("console", lambda message: wrong.append(_said(message)))
-        page.on("pageerror", lambda error: wrong.append(f"uncaught: {error}"))
-        page.on("requestfailed", lambda request: wrong.append(_failed(request)))
-        page.on("response", lambda answer: wrong.append(_refused(answer)))
-        try:
-            yield page
-        finally:  # also where the test has failed: what the console says is often why
-            context.close()
-            wrong = list(filter(None, wrong))
-            assert not wrong, "\n".join(wrong)
-
-    return open_page
+    return partial(_open_page, browser)
 
 
 @pytest.fixture
@@ -134,6 +116,32 @@ def page(new_page: Callable) -> Iterator[Any]:
     """A page at desktop width; the test fails if the console, a script or a request did."""
     with new_page(viewport={"width": 1280, "height": 800}) as page:
         yield page
+
+
+@pytest.fixture(scope="session")
+def engine(browser: Any, site_url: str) -> Iterator[Any]:
+    """A small page of the site on which figures' engines are imported; their tests share it."""
+    with _open_page(browser) as page:
+        page.goto(f"{site_url}/404.html")
+        yield page
+
+
+@contextmanager
+def _open_page(browser: Any, **options: Any) -> Iterator[Any]:
+    wrong: list[str] = []
+    context = browser.new_context(**options)
+    page = context.new_page()
+    page.set_default_timeout(10_000)
+    page.on("console", lambda message: wrong.append(_said(message)))
+    page.on("pageerror", lambda error: wrong.append(f"uncaught: {error}"))
+    page.on("requestfailed", lambda request: wrong.append(_failed(request)))
+    page.on("response", lambda answer: wrong.append(_refused(answer)))
+    try:
+        yield page
+    finally:  # also where the test has failed: what the console says is often why
+        context.close()
+        wrong = list(filter(None, wrong))
+        assert not wrong, "\n".join(wrong)
 
 
 def _said(message: Any) -> str:

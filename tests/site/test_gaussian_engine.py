@@ -64,13 +64,6 @@ REST_POINTS = """async ({target, divergence}) => {
 }"""
 
 
-@pytest.fixture
-def page(page: Any, site_url: str) -> Any:
-    page.goto(f"{site_url}/site/explore/gaussians.html")
-    page.wait_for_selector("#gaussians[data-ready]")
-    return page
-
-
 def as_json(target: Mixture) -> dict[str, tuple[float, ...]]:
     return {"mu": target.mu, "sigma": target.sigma, "weight": target.weight}
 
@@ -79,7 +72,7 @@ def as_json(target: Mixture) -> dict[str, tuple[float, ...]]:
 @pytest.mark.parametrize(
     ("target", "components"), [(POST_TARGET, 1), (POST_TARGET, 2), (MOVED_TARGET, 2)]
 )
-def test_every_step_is_the_toy_engines(page: Any, target: Mixture, components: int) -> None:
+def test_every_step_is_the_toy_engines(engine: Any, target: Mixture, components: int) -> None:
     mu, sigma = STARTS[components]
     for divergence in OFFERED:
         expected = fit(target, mu, torch.tensor(sigma), divergence=divergence, steps=STEPS)
@@ -87,7 +80,7 @@ def test_every_step_is_the_toy_engines(page: Any, target: Mixture, components: i
         head = head_mask(p, 0.5).int().tolist()
         job = {"target": as_json(target), "divergence": divergence, "head": head}
         job |= {"mu": mu, "sigma": sigma, "steps": STEPS, "method": "adam"}
-        answer = page.evaluate(RUN, job)
+        answer = engine.evaluate(RUN, job)
         assert answer["offered"] == list(OFFERED)
         if target is MOVED_TARGET:
             assert answer["head"] == head
@@ -102,10 +95,10 @@ def test_every_step_is_the_toy_engines(page: Any, target: Mixture, components: i
 
 
 @pytest.mark.parametrize("divergence", ["forward_kl", "reverse_kl", "jensen_shannon"])
-def test_the_flow_is_that_of_an_ode_solver(page: Any, divergence: str) -> None:
+def test_the_flow_is_that_of_an_ode_solver(engine: Any, divergence: str) -> None:
     mu, sigma = [[5.0], [-1.5]], [[5.0], [0.4]]
     job = {"target": as_json(POST_TARGET), "divergence": divergence, "mu": mu, "sigma": sigma}
-    fits = page.evaluate(RUN, job | {"steps": 100, "method": "flow"})["fits"]
+    fits = engine.evaluate(RUN, job | {"steps": 100, "method": "flow"})["fits"]
     flow = Flow(divergence)
     times = np.arange(1, 101) * 0.1
     for found, start_mu, start_sigma in zip(fits, mu, sigma, strict=True):
@@ -119,8 +112,10 @@ def test_the_flow_is_that_of_an_ode_solver(page: Any, divergence: str) -> None:
 
 
 @pytest.mark.parametrize("divergence", ["forward_kl", "reverse_kl", "jensen_shannon"])
-def test_rest_points_are_where_the_toys_flow_rests(page: Any, divergence: str) -> None:
-    points = page.evaluate(REST_POINTS, {"target": as_json(POST_TARGET), "divergence": divergence})
+def test_rest_points_are_where_the_toys_flow_rests(engine: Any, divergence: str) -> None:
+    points = engine.evaluate(
+        REST_POINTS, {"target": as_json(POST_TARGET), "divergence": divergence}
+    )
     flow = Flow(divergence)
     for point in points:
         z = np.array([point["x"], point["y"]])

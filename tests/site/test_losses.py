@@ -2,7 +2,6 @@
 
 import re
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pytest
@@ -57,14 +56,6 @@ def gradient_of(kind: str, part: str, direction: str, q: torch.Tensor) -> torch.
     if kind == "top":
         return topk_gradient(part, direction, TEACHER, q)
     return exact_gradient(direction, TEACHER, q)
-
-
-@pytest.fixture
-def engine(page: Any, site_url: str) -> Any:
-    """A page of the site, on which the engine can be imported."""
-    page.goto(f"{site_url}/site/explore/losses.html")
-    page.wait_for_selector("#losses.ready")
-    return page
 
 
 def test_every_number_is_pythons(engine):

@@ -46,13 +46,6 @@ WALK = """async ({view, steps}) => {
 }"""
 
 
-@pytest.fixture
-def engine(page: Any, site_url: str) -> Any:
-    """A page of the site, on which the engine can be imported."""
-    open_page(page, site_url, "prefixes")
-    return page
-
-
 def model(rows: Any) -> Distributions:
     """Next-word log-probabilities by position, from those of the ten nodes."""
     if not isinstance(rows[0], Tensor):
