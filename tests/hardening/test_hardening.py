@@ -2,12 +2,13 @@
 
 import json
 import shutil
-import subprocess
 import sys
 
 import pytest
 
-from tests.hardening.__main__ import KINDS, cases_of, write_counts
+from tests.hardening import __main__ as command
+from tests.hardening.__main__ import KINDS, cases_of
+from tests.hardening.cases import Case
 from tests.hardening.workspace import prepare
 
 # A kind, and how many of its cases are tried here.
@@ -36,18 +37,23 @@ def test_a_sample_holds(kind, workspace, tmp_path):
 
 
 @pytest.mark.slow
-def test_counts_are_written_and_a_failure_is_exit_code_1(tmp_path):
+def test_counts_are_written_and_a_failure_is_exit_code_1(tmp_path, monkeypatch):
     """The counts of the names, beside the first edition's."""
     out = tmp_path / "counts.json"
-    words = ["-m", "tests.hardening", "--only", "names", "--scale", "0.2", "--json", str(out)]
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    words = ["hardening", "--only", "names", "--scale", "0.2", "--json", str(out)]
+    monkeypatch.setattr(sys, "argv", words)
+    assert command.main() == 0
     counts = json.loads(out.read_text())
     assert counts["kinds"]["names"]["held"] == counts["kinds"]["names"]["tried"] > 0
     assert counts["kinds"]["names"]["first_edition"] == {"tried": 8, "held": 2}
     assert {"git_commit", "seed"} <= counts["kinds"]["names"]["versions"].keys()
-    write_counts(out, "damages", {"tried": 1})
+    command.write_counts(out, "damages", {"tried": 1})
     assert [*json.loads(out.read_text())["kinds"]] == ["damages", "names"]
+
+    silent = Case("names", "a folder", "silent", "nothing was said")
+    monkeypatch.setattr(command, "cases_of", lambda *_: iter([silent]))
+    assert command.main() == 1
+    assert json.loads(out.read_text())["kinds"]["names"]["failures"] == {"silent": 1}
 
 
 def test_every_kind_has_its_function():
