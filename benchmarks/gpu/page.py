@@ -18,6 +18,7 @@ FIRST = (
     ("memory", "plan above the run"),
     ("steps", "token_fkl: speed"),
     ("steps", "token_fkl: share of the peak, recomputation included"),
+    ("steps", "time of forward KL, ours over TRL's"),
     ("runs", "minillm: divergence, gpu against cpu, all steps"),
     ("writing", "1.5B, float32 under autocast, 64 rows"),
     ("writing", "7B, bfloat16, 64 rows"),
