@@ -38,7 +38,7 @@ def tile_loss(
     Args:
         student: logits, [C, V]; what lies between the rows may be overwritten.
         operands: the dtype of the products that take the gradient.
-        Everything else: as in ``tiles.tile_loss``.
+        others: as in ``tiles.tile_loss``.
     """
     if has_kernels(student, teacher, objective.divergence):
         from kd_lab.loss import gpu_tiles

@@ -124,7 +124,7 @@ def fused_linear_topk_distillation_loss(
         topk_tail: the log-probability of all other tokens together, [N]. Default: the rest of 1.
             Next to a probability of almost 1 rounding leaves no rest. A student with any mass on
             these tokens is then infinitely far away in reverse KL.
-        Everything else: as in ``fused_linear_distillation_loss``.
+        others: as in ``fused_linear_distillation_loss``.
     Raises:
         ValueError, FloatingPointError: likewise; also if a position of ``topk_logp`` sums to a
             probability over 1, with ``topk_tail`` to another than 1, or has a token twice.
