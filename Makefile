@@ -10,7 +10,8 @@ DEVICE ?= cuda
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 INSTALL := $(PIP) install --no-compile --constraint constraints.txt
-# pip would compile what it installs on one core. What is compiled already stays.
+# pip would compile what it installs on one core. What is compiled already stays, and what no
+# compiler takes (packages hold files for other Pythons) is left as pip would leave it.
 COMPILE := $(PY) -m compileall -qq -j 0 $(VENV)/lib/python*/site-packages || true
 UV := $(VENV)/bin/uv
 CORES ?= $(shell nproc 2>/dev/null || echo 2)

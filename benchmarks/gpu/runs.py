@@ -23,6 +23,8 @@ from kd_lab.runs.run_files import COMPLETE, read_metrics
 
 RECIPES = ("token_fkl", "seq_rkl", "minillm")
 WRITTEN = ("seq_rkl", "minillm")  # of them, those whose student writes while it learns
+COMPILED = "compiled answers"
+ON_A_GPU = {"gpu": (), "bf16": ("--bf16", "true"), COMPILED: ("--compile_decode", "true")}
 STEPS, STEPS_ON_CPU = 30, 4
 ROWS, ROWS_ON_CPU = 64, 8
 FIRST, WHOLE = 1e-4, {"token_fkl": 1e-3, "seq_rkl": 5e-2, "minillm": 5e-2}  # relative
@@ -32,23 +34,17 @@ ROUNDED = 0.1  # bfloat16 under autocast beside float32, over the whole run
 def measure(machine: Machine) -> Iterator[Figure]:
     with tempfile.TemporaryDirectory() as folder:
         root = tiny_folder(folder)
-        kinds = {
-            "cpu": ("cpu", ()),
-            "gpu": ("cuda", ()),
-            "bf16": ("cuda", ("--bf16", "true")),
-            "compiled answers": ("cuda", ("--compile_decode", "true")),
-        }
         cases = [
-            (recipe, kind) for recipe in RECIPES for kind in kinds
-            if (machine.is_gpu or kind == "cpu")
-            and (recipe in WRITTEN or kind != "compiled answers")
-        ]  # fmt: skip
+            (recipe, kind)
+            for recipe in RECIPES
+            for kind in ("cpu", *(_kinds(recipe) if machine.is_gpu else ()))
+        ]
 
         def run(case: tuple[str, str]) -> list[float]:
             recipe, kind = case
-            device, more = kinds[kind]
+            device = "cpu" if kind == "cpu" else "cuda"
             out = f"runs/{recipe}-{kind}"
-            kd_lab(root, [*_words(machine, recipe, out), *more], device)
+            kd_lab(root, [*_words(machine, recipe, out), *ON_A_GPU.get(kind, ())], device)
             return [line["divergence"] for line in read_metrics(root / out) if "divergence" in line]
 
         # In this process one after the other: a command changes its folder.
@@ -57,6 +53,11 @@ def measure(machine: Machine) -> Iterator[Figure]:
         for recipe in RECIPES:
             yield from _compared(recipe, found, machine)
         yield _resumed(machine, root)
+
+
+def _kinds(recipe: str) -> list[str]:
+    """The ways in which a recipe runs on a GPU."""
+    return [kind for kind in ON_A_GPU if kind != COMPILED or recipe in WRITTEN]
 
 
 def _words(machine: Machine, recipe: str, out: str) -> list[str]:
@@ -75,11 +76,8 @@ def _compared(
     steps = STEPS if machine.is_gpu else STEPS_ON_CPU
     finite = sum(map(math.isfinite, on_cpu))
     yield Figure(f"{recipe}: finite steps on a CPU", finite, low=steps, high=steps)
-    kinds = {"gpu": ("first step", "all steps"), "bf16": ("all steps",)}
-    if recipe in WRITTEN:
-        kinds["compiled answers"] = ("all steps",)
-    for kind, parts in kinds.items():
-        for part in parts:
+    for kind in _kinds(recipe):
+        for part in ("first step", "all steps") if kind == "gpu" else ("all steps",):
             label = f"{recipe}: divergence, {kind} against cpu, {part}"
             if not machine.is_gpu:
                 yield Figure(label, None)

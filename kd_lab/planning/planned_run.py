@@ -72,8 +72,8 @@ class PlanArguments:
     compiled_layer_ms: float = field(
         default=0.15,
         metadata={
-            "help": "The same where compile_decode is set, beside what it takes to read weights, "
-            "keys and values; beside an H200 it was 0.19 with these."
+            "help": "Milliseconds of one layer at one token of a batch with compile_decode, beside "
+            "what it takes to read weights, keys and values; on an H200 it was 0.19 with these."
         },
     )
     vllm_token_ms: float = field(

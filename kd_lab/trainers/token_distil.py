@@ -107,7 +107,6 @@ class TokenDistilTrainer(SavingTrainer):
         self.model_accepts_loss_kwargs = True
         self._redirect = _ForwardRedirection()
         self._are_checked = False
-        self._wrapped: nn.Module | None = None
         self._means = {"train": TokenMeans(), "eval": TokenMeans()}
         self.divergence = args.get_divergence()
         self.teacher: LiveTeacher | StoredTeacher | None
@@ -141,9 +140,7 @@ class TokenDistilTrainer(SavingTrainer):
         """The batch's part of the mean over the ``num_items_in_batch`` tokens of the whole step."""
         if return_outputs:
             raise ValueError("the fused loss makes no logits to return; compute_metrics needs them")
-        if model is not self._wrapped:  # unwrapping takes milliseconds
-            self._wrapped, self._unwrapped = model, self.accelerator.unwrap_model(model)
-        student = self._unwrapped
+        student = self.accelerator.unwrap_model(model)
         if not self._are_checked:
             first = inputs["input_ids"][0]
             check_both_models(self.accelerator, model, student, self.teacher, first)

@@ -213,3 +213,13 @@ def test_a_command_that_fails_says_why(tmp_path):
 def test_without_a_gpu_it_names_the_remedy():
     with pytest.raises(ValueError, match="no NVIDIA GPU; without a GPU: make gpu DEVICE=cpu"):
         command.main([])
+
+
+@pytest.mark.parametrize(("torch", "name"), [("2.11.0", "7B"), ("2.13.0", "7B under autocast")])
+def test_the_page_says_what_an_older_run_lacked_and_only_then(torch, name):
+    figure = {"name": name, "value": 1, "unit": "x", "low": None, "high": None, "verdict": PASSED}
+    versions = {"libraries": {"torch": torch}, "git_commit": "0" * 40}
+    check = {"figures": [figure], "verdict": PASSED, "gpus": [{"name": "H200"}]}
+    text = page({"compiled_decode": {**check, "versions": versions}})
+    for said in "older torch than the project", "under autocast and at 7B was not timed":
+        assert (said in text) == (torch == "2.11.0")

@@ -5,21 +5,8 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-# What the README says in short, these pages say in full.
-PAGES = [
-    ROOT / "README.md",
-    *(
-        ROOT / "site" / f"{name}.md"
-        for name in (
-            "findings",
-            "running",
-            "own_data",
-            "fused_loss",
-            "other_projects",
-            "installing",
-        )
-    ),
-]
+NAMES = "findings", "running", "own_data", "fused_loss", "other_projects", "installing"
+PAGES = [ROOT / "README.md", *(ROOT / "site" / f"{name}.md" for name in NAMES)]
 TEXT = re.sub(r"\s+", " ", " ".join(page.read_text(encoding="utf-8") for page in PAGES))
 RESULTS = ROOT / "assets" / "results"
 
