@@ -1,6 +1,8 @@
 """Where the files lie that the notebooks read: in the project's folder, or in an installed wheel.
 
-asset("results/two_gaussians.json")    # assets/results/two_gaussians.json of the project
+    asset("results/two_gaussians.json")    # assets/results/two_gaussians.json of the project
+
+A notebook reads through it and nowhere else, so that it runs from any folder.
 """
 
 from pathlib import Path

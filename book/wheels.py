@@ -1,6 +1,8 @@
 """The two wheels that a notebook needs where there is no project: kd-lab and kd-lab-book.
 
-python -m book.wheels FOLDER    # builds both, in the project's folder
+    python -m book.wheels FOLDER    # in the project's folder
+
+A notebook's first cell installs them from there.
 """
 
 import subprocess

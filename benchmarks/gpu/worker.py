@@ -1,6 +1,8 @@
 """One check in a process of its own: a GPU that it leaves in a bad state is lost to it alone.
 
-python -m benchmarks.gpu.worker loss cuda OUT.json
+    python -m benchmarks.gpu.worker loss cuda OUT.json
+
+``__main__.py`` starts one for each check.
 """
 
 import dataclasses

@@ -1,6 +1,8 @@
 """An answer in a notebook, checked: right, or how it is wrong.
 
-check("01.1", reverse_kl_gradient)    # 01.1: right
+    check("01.1", reverse_kl_gradient)    # 01.1: right
+
+The checks themselves have a file for each notebook.
 """
 
 from pkgutil import resolve_name

@@ -35,7 +35,7 @@ def situations(seed: int = 0, words: int = WORDS) -> Situations:
     """Two teachers and four students of each, drawn by a seed.
 
     Args:
-        words: V.
+        words: of the vocabulary, V.
     """
     draw = torch.Generator().manual_seed(seed)
 

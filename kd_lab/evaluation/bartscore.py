@@ -84,8 +84,8 @@ class BartScorer:
     ) -> "BartScorer | str":
         """The scorer; or, if the model is not on this machine, the reason in words.
 
-        A hub name is looked up in the cache and never fetched: an evaluation should not stop for
-            1.6 GB.
+        A hub name is looked up in the cache and never fetched: it is 1.6 GB, for which an
+        evaluation should not stop.
 
         Args:
             name_or_path: a folder, or a name on the hub.

@@ -1,7 +1,9 @@
 """The NVIDIA GPUs of this machine and their driver, without torch; and why torch sees none of them.
 
-gpus = nvidia_gpus()                          # as nvidia-smi lists them
-why = why_unused(gpus, torch_build())         # empty where torch can use them
+    gpus = nvidia_gpus()                      # as nvidia-smi lists them
+    why = why_unused(gpus, torch_build())     # empty where torch can use them
+
+``kd-lab doctor`` prints both.
 """
 
 import importlib.util

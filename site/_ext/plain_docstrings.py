@@ -6,10 +6,13 @@ take for markup are the field's own (a|b, *, θ_) and are escaped; the numbers o
 and names of ours links to where they are described.
 """
 
+import inspect
 import re
 from typing import Any
 
+from numpy.typing import ArrayLike
 from sphinx.application import Sphinx
+from sphinx.util.typing import stringify_annotation
 
 SECTION = re.compile(
     r"^(Args|Arguments|Attributes|Example|Examples|Note|Raises|Returns|Yields):\s*$"
@@ -17,10 +20,16 @@ SECTION = re.compile(
 LIST_ITEM = re.compile(r"^\s*(?:[-*+]|\d+\.)\s")
 CODE = re.compile(r"(``.+?``)", re.S)
 EMPHASIS = re.compile(r"(?<![\w*])\*(?=[^\s*])[^*`]*?(?<=[^\s*])\*(?![\w*])", re.S)
-OUR_NAME = re.compile(r"``((?:book|evidence|kd_lab|toy)(?:\.\w+)+)``")
+OURS = ("book", "evidence", "kd_lab", "toy")
+OUR_NAME = re.compile(rf"``((?:{'|'.join(OURS)})(?:\.\w+)+)``")
 LONGEST_SIGNATURE = 1000  # characters; a longer one is a dataclass of options
 # <factory>, <built-in function iter>, <function f at 0x7f>, <class 'a.B'>: defaults of parameters
 NO_PYTHON = re.compile(r"<(?:factory|[\w-]* ?(?:function|class) '?(?:\w+\.)*(\w+)'?[^<>]*)>")
+# numpy's two names for annotations, which Python spells out.
+ARRAY_LIKE = stringify_annotation(ArrayLike, "smart")
+NDARRAY = re.compile(
+    r"~numpy\.ndarray\[tuple\[~typing\.Any, \.\.\.\], ~numpy\.dtype\[([\w.~]+)\]\]"
+)
 ARXIV = re.compile(r"arXiv (\d{4}\.\d{5})")
 
 
@@ -105,22 +114,36 @@ def rewrite(app: Sphinx, kind: str, name: str, obj: Any, options: Any, lines: li
 
 
 def skip(app: Sphinx, kind: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
-    """Leaves out what collections wrote: the docstrings of a named tuple's fields."""
-    return True if (getattr(obj, "__doc__", "") or "").startswith("Alias for field") else None
+    """Leaves out what others wrote into our classes: collections, and matplotlib's ``set``."""
+    is_theirs = inspect.isfunction(obj) and obj.__module__.split(".")[0] not in OURS
+    is_field = (getattr(obj, "__doc__", "") or "").startswith("Alias for field")
+    return True if is_theirs or is_field else None
 
 
 def shorten(
-    app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str
-) -> tuple[str, str] | None:
+    app: Sphinx,
+    what: str,
+    name: str,
+    obj: Any,
+    options: Any,
+    signature: str | None,
+    returns: str | None,
+) -> tuple[str, str | None] | None:
     """Sphinx's autodoc-process-signature event: a class of a hundred options says ``(...)``.
 
     A default without a spelling, as ``<factory>``, is no Python, which Sphinx would leave unset.
     """
-    if signature and len(signature) > LONGEST_SIGNATURE:
-        return "(...)", returns
-    if signature and NO_PYTHON.search(signature):
-        return NO_PYTHON.sub(lambda found: found[1] or "...", signature), returns
-    return None
+    if signature is None:  # of a module, say
+        return None
+    if len(signature) > LONGEST_SIGNATURE:
+        signature = "(...)"
+    signature = NO_PYTHON.sub(lambda found: found[1] or "...", signature)
+    return _with_numpy_names(signature), returns and _with_numpy_names(returns)
+
+
+def _with_numpy_names(annotated: str) -> str:
+    annotated = annotated.replace(ARRAY_LIKE, "~numpy.typing.ArrayLike")
+    return NDARRAY.sub(r"~numpy.typing.NDArray[\1]", annotated)
 
 
 def setup(app: Sphinx) -> dict:
