@@ -1,8 +1,10 @@
 """``kd-lab`` in a notebook: the command line's own commands, without progress bars and tables.
 
-kd_lab("train --config tiny/teacher --max_steps 200")
-# $ kd-lab train --config tiny/teacher --max_steps 200
-# wrote runs/tiny/teacher: the student, metrics.jsonl, config.yaml, README.md
+    kd_lab("train --config tiny/teacher --max_steps 200")
+    # $ kd-lab train --config tiny/teacher --max_steps 200
+    # wrote runs/tiny/teacher: the student, metrics.jsonl, config.yaml, README.md
+
+The command runs in the notebook's own process, which has imported torch already.
 """
 
 import builtins

@@ -32,6 +32,7 @@ extensions = [
     "front_picture",
     "head",
     "mathml",
+    "narrow_pages",
     "notebook_downloads",
     "notebook_pages",
     "pictures",

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LONGEST = 25  # words
 PAGES = [
-    *(ROOT / name for name in ("README.md", "CLAIMS.md", "CONTRIBUTING.md", "FIELD.md")),
+    *(ROOT / name for name in ("README.md", "CLAIMS.md", "CONTRIBUTING.md", "FIELD.md", "GPU.md")),
     *sorted((ROOT / "site").rglob("*.md")),
     *sorted((ROOT / "notebooks").glob("*.ipynb")),
     ROOT / "teach" / "slides.md",

@@ -1,11 +1,18 @@
 """The site's own Sphinx extensions, without a build."""
 
+import ast
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
+OUR_FILES = [
+    path
+    for package in ("book", "evidence", "kd_lab", "toy")
+    for path in sorted((REPOSITORY / package).rglob("*.py"))
+]
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +24,7 @@ def extensions(monkeypatch):
         "api_pages",
         "folded_code",
         "mathml",
+        "narrow_pages",
         "plain_docstrings",
         "repository_files",
         "verdicts",
@@ -75,14 +83,27 @@ def test_plain_docstrings_keep_their_meaning(plain, rst):
     assert "\n".join(to_rst(plain.split("\n"))) == rst
 
 
+def test_code_in_a_docstring_is_indented():
+    """The formatter takes the indentation away where nothing after the summary is without it."""
+    code = re.compile(r"^(?:\S.*\S {2,}\S.*|(?:python|kd-lab) -.*|\w+\(.*\))$", re.M)
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    found = [
+        f"{path.relative_to(REPOSITORY)}: {line}"
+        for path in OUR_FILES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, documented)
+        for line in code.findall(ast.get_docstring(node) or "")
+    ]
+    assert not found, "\n".join(found)
+
+
 def test_every_module_has_its_place_in_the_api():
     """A module that is missing belongs on a ``{modules}`` line of a page in site/api/."""
     from api_pages import documented_modules
 
     modules = {
         ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
-        for package in ("book", "evidence", "kd_lab", "toy")
-        for path in (REPOSITORY / package).rglob("*.py")
+        for path in OUR_FILES
         if path.name != "__main__.py"
     }
     assert not sorted(modules - documented_modules(REPOSITORY) - {"kd_lab"})
@@ -110,7 +131,8 @@ def test_a_signature_of_a_hundred_options_is_cut_short():
         "(...)",
         "",
     )
-    assert shorten(None, "function", "forward_kl", None, None, "(p, q)", "Tensor") is None
+    short = "(p, q)", "Tensor"
+    assert shorten(None, "function", "forward_kl", None, None, *short) == short
 
 
 @pytest.mark.parametrize(
@@ -127,6 +149,38 @@ def test_a_signature_whose_default_has_no_spelling_is_python(default, shown):
 
     signature, returns = shorten(None, "class", "Loss", None, None, f"(s: dict = {default})", "")
     assert (signature, returns) == (f"(s: dict = {shown})", "")
+
+
+def test_numpy_s_names_are_shown_and_not_what_they_stand_for():
+    from numpy import float64
+    from numpy.typing import ArrayLike, NDArray
+    from plain_docstrings import shorten
+    from sphinx.util.typing import stringify_annotation
+
+    values, result = (stringify_annotation(t, "smart") for t in (ArrayLike, NDArray[float64]))
+    assert shorten(None, "function", "mean", None, None, f"(values: {values})", result) == (
+        "(values: ~numpy.typing.ArrayLike)",
+        "~numpy.typing.NDArray[~numpy.float64]",
+    )
+
+
+def test_what_matplotlib_writes_into_our_class_is_left_out():
+    from plain_docstrings import skip
+
+    from kd_lab.house_style import Figure
+
+    assert skip(None, "class", "set", Figure.set, False, None)
+    assert skip(None, "class", "png", Figure.png, False, None) is None
+
+
+def test_code_in_cells_and_headings_breaks_after_its_signs():
+    from narrow_pages import with_breaks
+
+    path = '<span class="pre">kd_lab/files.py</span>'
+    broken = path.replace("kd_lab/files.py", "kd_<wbr>lab/<wbr>files.<wbr>py")
+    page = "<p>{0} a/b</p><td>{1} a/b</td><h2>{1}</h2>"
+    assert with_breaks(page.format(path, path)) == page.format(path, broken)
+    assert with_breaks('<td><span class="pre">--lr</span></td>').count("<wbr>") == 0
 
 
 @pytest.mark.parametrize("kind", ["property", "method"])
