@@ -66,6 +66,8 @@ include_patterns = [
     "site/**.md",
     "teach/slides.md",
 ]
+# Sphinx would walk through them: an environment alone has thousands of folders.
+exclude_patterns = [".*", "build", "models", "runs"]
 # Where a link to a folder of the repository leads.
 repository_folders = {
     "assets/results": "site/results",
