@@ -19,7 +19,7 @@ from toy.mixture_fit import Objective, Trajectory
 def fit_snapshots(forward: Trajectory, reverse: Trajectory, steps: Sequence[int]) -> Figure:
     """Target and student at some steps: forward KL in the upper row, reverse KL in the lower."""
     x = torch.linspace(-6, 6, 481, dtype=torch.float64)
-    figure = Figure(figsize=(max(5.0, 2.7 * len(steps)), 5), layout="constrained")
+    figure = Figure(figsize=(max(5.0, 1.85 * len(steps)), 4.2), layout="constrained")
     axes = figure.subplots(2, len(steps), sharex=True, sharey=True, squeeze=False)
     tallest = 0.8
     for row, fit, color, name in (
@@ -33,7 +33,7 @@ def fit_snapshots(forward: Trajectory, reverse: Trajectory, steps: Sequence[int]
             tallest = max(tallest, student.max().item())
             ax.fill_between(x, fit.target.log_density(x).exp(), color="#D0D0D0")
             ax.plot(x, student, color=color, ls="-" if color == FORWARD else "--")
-            ax.set_title(f"step {step}: {fit.kl[step, 0]:.3f} nats", fontsize=10)
+            ax.set_title(f"step {step}: {fit.kl[step, 0]:.3f} nats", fontsize=9)
         row[0].set(ylabel=name, xlim=(-6, 6), xticks=(-6, -3, 0, 3, 6))
     axes[0, 0].set(ylim=(0, 1.05 * tallest))
     return figure
@@ -47,13 +47,13 @@ def fit_at_step(forward: Trajectory, reverse: Trajectory, step: int = 0) -> Figu
 @house_style()
 def divergence_curves(fits: Mapping[str, Trajectory], threshold: float = 0.01) -> Figure:
     """Divergence against step for each named fit, and the threshold of arrival."""
-    figure = Figure(figsize=(7.5, 4), layout="constrained")
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
     ax = figure.subplots()
     for name, fit in fits.items():
         ax.plot(fit.step, fit.kl[:, 0].clamp(min=1e-5), label=name)
     ax.axhline(threshold, color="#5A5A5A", lw=1, ls=":")
     ax.set(xlabel="step", ylabel="divergence, nats", yscale="log", ylim=(1e-4, None))
-    figure.legend(loc="outside right upper")
+    ax.legend(loc="upper right")
     return figure
 
 
@@ -67,7 +67,7 @@ def twin_landscapes(forward: Mapping[str, Trajectory], reverse: Mapping[str, Tra
     d = torch.linspace(0, 4, 81, dtype=torch.float64)
     log_sigma = torch.linspace(math.log(0.2), math.log(6), 81, dtype=torch.float64)
     places = torch.cartesian_prod(d, log_sigma)  # [S, 2]
-    figure = Figure(figsize=(9, 4.4), layout="constrained")
+    figure = Figure(figsize=(7.4, 4), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     for ax, name, title, fits, color in (
         (axes[0], "forward_kl", FORWARD_NAME, forward, FORWARD),

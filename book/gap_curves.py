@@ -35,7 +35,7 @@ def draw_curves(
     curves: Mapping[str, Mapping[str, ArrayLike]], at: Sequence[int], divergences: Sequence[str]
 ) -> None:
     """The shares left of both gaps, and the head's lead: means and 95% t-intervals."""
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.7), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(7.4, 3.2), layout="constrained")
     for name in divergences:
         style = line_style(NamedDivergence(name).line)
         drawn = {
@@ -49,7 +49,8 @@ def draw_curves(
             ax.plot(at, mean, label=NAMES[name], **style)
             if low[0] is not None:
                 ax.fill_between(at, low, high, color=style["color"], alpha=0.15, linewidth=0)
-            ax.set(title=title, xlabel="step")
+            ax.set_title(title, fontsize=10)
+            ax.set_xlabel("step")
     axes[2].axhline(0, color="0.5", linewidth=1)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     plt.show()

@@ -142,7 +142,7 @@ def draw_plane(arms: Mapping[str, Measured], paths: Sequence[Sequence[str]]) -> 
         paths: names of arms; a line joins the means of each path.
     """
     with house_style():
-        figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+        figure = Figure(figsize=(5.8, 4.8), layout="constrained")
         ax = figure.subplots()
         for path in paths:
             means = [[arms[name][measure].mean() for name in path] for measure in MEASURES]
@@ -153,7 +153,7 @@ def draw_plane(arms: Mapping[str, Measured], paths: Sequence[Sequence[str]]) -> 
             mean = arm["coverage"].mean(), arm["precision"].mean()
             ax.scatter(*mean, s=95, edgecolor="black", zorder=3, label=name, **look)
         ax.set(xlabel="coverage", ylabel="precision")
-        figure.legend(loc="outside right center", fontsize=9)
+        figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 

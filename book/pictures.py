@@ -147,7 +147,7 @@ def best_gaussians(half_distance: float = 3.0, left_weight: float = 0.5) -> Figu
 
 
 def _panels(count: int, sharey: bool = False) -> tuple[Figure, Sequence[Axes]]:
-    figure = Figure(figsize=(9 if count > 1 else 6.5, 3.8), layout="constrained")
+    figure = Figure(figsize=(7.4 if count > 1 else 6.2, 3.6), layout="constrained")
     axes = figure.subplots(1, count, sharey=sharey, squeeze=False)
     return figure, axes[0]
 

@@ -27,7 +27,7 @@ GROUPS = (
 def draw_memory(jobs: Mapping[str, Job]) -> Figure:
     """One bar for each job, with its name; a line marks the GPU's memory."""
     with house_style():
-        figure, ax = plt.subplots(figsize=(9, 1.4 + 0.45 * len(jobs)), layout="constrained")
+        figure, ax = plt.subplots(figsize=(7.4, 1.6 + 0.42 * len(jobs)), layout="constrained")
         left = [0.0] * len(jobs)
         for name, colour, hatch, parts in GROUPS:
             sizes = []
@@ -50,5 +50,5 @@ def draw_memory(jobs: Mapping[str, Job]) -> Figure:
         ax.set_yticks(range(len(jobs)), list(jobs))
         ax.invert_yaxis()
         ax.grid(axis="y", visible=False)
-        figure.legend(loc="outside lower center", ncols=2)
+        figure.legend(loc="outside lower center", ncols=2, fontsize=9)
     return figure

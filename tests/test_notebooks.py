@@ -4,10 +4,12 @@
 """
 
 import ast
+import base64
 import importlib
 import importlib.util
 import json
 import re
+import struct
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,17 @@ def test_stored_results_are_read_by_the_one_function_that_finds_them(cells):
     assert '"..' not in code
     for name in re.findall(r'\basset\("([^"]+)"\)', code):
         assert asset(name).exists()
+
+
+def test_pictures_can_be_read_on_a_phone(cells):
+    """Letters of 11 points are 15 pixels at 100 dots an inch; at 400 pixels 7 are left of them."""
+    for cell in cells:
+        for output in cell.get("outputs", []):
+            picture = output.get("data", {}).get("image/png")
+            if picture:
+                shown = output["metadata"].get("image/png", {}).get("width")
+                width, _ = struct.unpack(">II", base64.b64decode(picture)[16:24])
+                assert (shown or width) < 820, "".join(cell["source"])
 
 
 def test_every_exercise_with_a_check_is_left_to_the_reader(notebook, cells):

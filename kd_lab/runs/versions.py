@@ -39,7 +39,11 @@ def _version(package: str) -> str | None:
 
 
 def _git_commit() -> tuple[str | None, bool | None]:
-    """Commit of the checkout that this package runs from, and whether it has changes."""
+    """Commit of the checkout that this package runs from, and whether it has changes.
+
+    What lies in assets/ does not count: commands write it. ``make demo`` draws figures there, which
+    another processor rounds otherwise, and then trains.
+    """
 
     def git(*words: str) -> str:
         here = Path(__file__).parent
@@ -53,7 +57,8 @@ def _git_commit() -> tuple[str | None, bool | None]:
 
     try:
         git("ls-files", "--error-unmatch", "__init__.py")  # not some repository around a venv
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
+        changes = git("status", "--porcelain", "--", ":/", ":(top,exclude)assets")
+        return git("rev-parse", "HEAD"), bool(changes)
     except (OSError, subprocess.CalledProcessError):
         return None, None
 

@@ -5,16 +5,37 @@ import sys
 
 import torch
 
-from kd_lab.runs.versions import run_versions
+from kd_lab.runs import versions
 
 
 def test_versions_say_what_a_run_was_made_with():
-    versions = run_versions({"seed": 42})
-    assert versions["libraries"]["torch"] == torch.__version__
-    assert versions["seed"] == 42
-    assert versions["processes"] == 1
-    assert versions["devices"]
-    assert len(versions["git_commit"]) == 40
+    found = versions.run_versions({"seed": 42})
+    assert found["libraries"]["torch"] == torch.__version__
+    assert found["seed"] == 42
+    assert found["processes"] == 1
+    assert found["devices"]
+    assert len(found["git_commit"]) == 40
+
+
+def test_what_a_command_writes_into_assets_is_no_change_of_the_code(tmp_path, monkeypatch):
+    def git(*words: str) -> None:
+        as_someone = "-c", "user.name=A", "-c", "user.email=a@b"
+        subprocess.run(["git", *as_someone, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    package = tmp_path / "kd_lab" / "runs"
+    figure = tmp_path / "assets" / "a.jpg"
+    for file in (package / "__init__.py", package / "versions.py", figure):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("as committed")
+    git("init", "--quiet")
+    git("add", "--all")
+    git("commit", "--quiet", "--message", "all")
+    monkeypatch.setattr(versions, "__file__", str(package / "versions.py"))
+    assert versions.run_versions({})["git_dirty"] is False
+    figure.write_text("drawn anew")
+    assert versions.run_versions({})["git_dirty"] is False
+    (package / "versions.py").write_text("changed")
+    assert versions.run_versions({})["git_dirty"] is True
 
 
 def test_versions_and_the_names_of_files_need_no_transformers():
