@@ -176,11 +176,16 @@ def test_what_matplotlib_writes_into_our_class_is_left_out():
 def test_code_in_cells_and_headings_breaks_after_its_signs():
     from narrow_pages import with_breaks
 
-    path = '<span class="pre">kd_lab/files.py</span>'
-    broken = path.replace("kd_lab/files.py", "kd_<wbr>lab/<wbr>files.<wbr>py")
-    page = "<p>{0} a/b</p><td>{1} a/b</td><h2>{1}</h2>"
+    path = '<span class="pre">kd_lab/methods.py</span>'
+    broken = path.replace("kd_lab/methods.py", "kd_<wbr>lab/<wbr>methods.<wbr>py")
+    page = '<p>{0} a/b</p><td>{1} a/b <span class="pre">token_fkl</span></td><h2>{1}</h2>'
     assert with_breaks(page.format(path, path)) == page.format(path, broken)
-    assert with_breaks('<td><span class="pre">--lr</span></td>').count("<wbr>") == 0
+    option = '<span class="pre">--teacher_dtype_</span>'
+    whole = '<span class="pre"><span class="whole">--teacher</span>_{}dtype_</span>'
+    page = "<p>{}</p><td>{}</td>"
+    assert with_breaks(page.format(option, option)) == page.format(
+        whole.format(""), whole.format("<wbr>")
+    )
 
 
 @pytest.mark.parametrize("kind", ["property", "method"])
