@@ -104,7 +104,6 @@ add_module_names = False
 autodoc_default_options = {"members": True}
 autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"
-autodoc_preserve_defaults = True  # as the source has them; a path would be this machine's
 autodoc_typehints_format = "short"
 autodoc_use_type_comments = False
 maximum_signature_line_length = 100

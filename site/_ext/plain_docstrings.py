@@ -8,6 +8,7 @@ and names of ours links to where they are described.
 
 import inspect
 import re
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import ArrayLike
@@ -23,8 +24,12 @@ EMPHASIS = re.compile(r"(?<![\w*])\*(?=[^\s*])[^*`]*?(?<=[^\s*])\*(?![\w*])", re
 OURS = ("book", "evidence", "kd_lab", "toy")
 OUR_NAME = re.compile(rf"``((?:{'|'.join(OURS)})(?:\.\w+)+)``")
 LONGEST_SIGNATURE = 1000  # characters; a longer one is a dataclass of options
-# <factory>, <built-in function iter>, <function f at 0x7f>, <class 'a.B'>: defaults of parameters
-NO_PYTHON = re.compile(r"<(?:factory|[\w-]* ?(?:function|class) '?(?:\w+\.)*(\w+)'?[^<>]*)>")
+# Defaults of parameters: <factory>, <built-in function iter>, <function f at 0x7f>,
+# <function C.<lambda> at 0x7f>, <class 'a.B'>
+NO_PYTHON = re.compile(
+    r"<(?:factory|[\w-]* ?(?:function|class) '?(?:\w+\.)*(?:<lambda>|(\w+))'?[^<>]*)>"
+)
+PATH = re.compile(rf"PosixPath\('(?:{re.escape(str(Path(__file__).parents[2]))}/)?([^']*)'\)")
 # numpy's two names for annotations, which Python spells out.
 ARRAY_LIKE = stringify_annotation(ArrayLike, "smart")
 NDARRAY = re.compile(
@@ -138,6 +143,7 @@ def shorten(
     if len(signature) > LONGEST_SIGNATURE:
         signature = "(...)"
     signature = NO_PYTHON.sub(lambda found: found[1] or "...", signature)
+    signature = PATH.sub(r"Path('\1')", signature)  # of the repository, wherever it lies
     return _with_numpy_names(signature), returns and _with_numpy_names(returns)
 
 

@@ -141,7 +141,9 @@ def test_a_signature_of_a_hundred_options_is_cut_short():
         ("<factory>", "..."),
         ("<built-in function iter>", "iter"),
         ("<function forward_kl at 0x7f00>", "forward_kl"),
+        ("<function Scorer.<lambda> at 0x7f00>", "..."),
         ("<class 'torch.nn.Module'>", "Module"),
+        (f"PosixPath('{REPOSITORY}/teach/slides.md')", "Path('teach/slides.md')"),
     ],
 )
 def test_a_signature_whose_default_has_no_spelling_is_python(default, shown):
