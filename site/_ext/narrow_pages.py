@@ -16,7 +16,7 @@ from sphinx.transforms import SphinxTransform
 WORDY = 60  # characters of a cell, from here on
 CELL_OR_HEADING = re.compile(r"<(td|h[1-6])\b.*?</\1>", re.S)
 LONG_CODE = re.compile(r'(?<=<span class="pre">)[^<]{16,}')
-SIGN = re.compile(r"(?<=\w)[/_.=]+(?=\w)")
+SIGN = re.compile(r"(?<=\w)(?:[/_=]+|\.(?!\w{2,4}$))(?=\w)")  # a file's ending stays with it
 WHOLE = re.compile(r'(?<=<span class="pre">)(?:--?|kd-)[A-Za-z]+')
 
 

@@ -179,7 +179,7 @@ def test_code_in_cells_and_headings_breaks_after_its_signs():
     from narrow_pages import with_breaks
 
     path = '<span class="pre">kd_lab/methods.py</span>'
-    broken = path.replace("kd_lab/methods.py", "kd_<wbr>lab/<wbr>methods.<wbr>py")
+    broken = path.replace("kd_lab/methods.py", "kd_<wbr>lab/<wbr>methods.py")
     page = '<p>{0} a/b</p><td>{1} a/b <span class="pre">token_fkl</span></td><h2>{1}</h2>'
     assert with_breaks(page.format(path, path)) == page.format(path, broken)
     option = '<span class="pre">--teacher_dtype_</span>'
