@@ -41,8 +41,8 @@ def _version(package: str) -> str | None:
 def _git_commit() -> tuple[str | None, bool | None]:
     """Commit of the checkout that this package runs from, and whether it has changes.
 
-    What lies in assets/ does not count: commands write it. ``make demo`` draws figures there, which
-    another processor rounds otherwise, and then trains.
+    The figures in assets/ do not count. ``make demo`` draws them, which another processor rounds
+    otherwise, and then trains. assets/results/ counts.
     """
 
     def git(*words: str) -> str:
@@ -57,7 +57,7 @@ def _git_commit() -> tuple[str | None, bool | None]:
 
     try:
         git("ls-files", "--error-unmatch", "__init__.py")  # not some repository around a venv
-        changes = git("status", "--porcelain", "--", ":/", ":(top,exclude)assets")
+        changes = git("status", "--porcelain", "--", ":/", ":(top,exclude,glob)assets/*")
         return git("rev-parse", "HEAD"), bool(changes)
     except (OSError, subprocess.CalledProcessError):
         return None, None

@@ -17,14 +17,14 @@ def test_versions_say_what_a_run_was_made_with():
     assert len(found["git_commit"]) == 40
 
 
-def test_what_a_command_writes_into_assets_is_no_change_of_the_code(tmp_path, monkeypatch):
+def test_a_figure_drawn_anew_is_no_change_of_the_code_and_a_result_is_one(tmp_path, monkeypatch):
     def git(*words: str) -> None:
         as_someone = "-c", "user.name=A", "-c", "user.email=a@b"
         subprocess.run(["git", *as_someone, *words], cwd=tmp_path, check=True, capture_output=True)
 
     package = tmp_path / "kd_lab" / "runs"
-    figure = tmp_path / "assets" / "a.jpg"
-    for file in (package / "__init__.py", package / "versions.py", figure):
+    figure, result = (tmp_path / "assets" / name for name in ("a.jpg", "results/a.json"))
+    for file in (package / "__init__.py", package / "versions.py", figure, result):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("as committed")
     git("init", "--quiet")
@@ -34,8 +34,10 @@ def test_what_a_command_writes_into_assets_is_no_change_of_the_code(tmp_path, mo
     assert versions.run_versions({})["git_dirty"] is False
     figure.write_text("drawn anew")
     assert versions.run_versions({})["git_dirty"] is False
-    (package / "versions.py").write_text("changed")
-    assert versions.run_versions({})["git_dirty"] is True
+    for changed in (result, package / "versions.py"):
+        changed.write_text("changed")
+        assert versions.run_versions({})["git_dirty"] is True
+        changed.write_text("as committed")
 
 
 def test_versions_and_the_names_of_files_need_no_transformers():
