@@ -3,6 +3,13 @@ from collections import Counter
 
 import pytest
 
+from tests.helpers.forked_kernel import start_kernels_by_fork
+
+
+def pytest_configure():
+    """Notebooks' kernels import torch and TRL once for all of them."""
+    start_kernels_by_fork()
+
 
 def pytest_collection_modifyitems(items):
     """Notebooks and files with slow tests come first: no worker is left with one at the end."""

@@ -3,6 +3,7 @@
 A server imports them once and is forked for each process; it is clean of what tests do.
 """
 
+import functools
 import gc
 import multiprocessing
 import os
@@ -12,9 +13,12 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import torch
+from accelerate.utils import imports
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+# At each step accelerate asks whether DeepSpeed is there, and parses its metadata: 1.3 ms.
+imports._is_package_available = functools.cache(imports._is_package_available)
 SERVER = multiprocessing.get_context("forkserver")
 # Where a GPU is, DeepSpeed asks it what it is, and CUDA once asked bears no fork.
 SERVER.set_forkserver_preload(
@@ -22,9 +26,19 @@ SERVER.set_forkserver_preload(
         "kd_lab.train", "kd_lab.demo", "kd_lab.evaluation.evaluate", "kd_lab.rollout.questions",
         "kd_lab.teacher.cache", "kd_lab.planning.plan", "kd_lab.data.prepare", "kd_lab.doctor",
         "kd_lab.check.check", "kd_lab.report.report", "peft", "scipy.stats",
-        "rouge_score.rouge_scorer", __name__, *([] if torch.cuda.is_available() else ["deepspeed"]),
+        "rouge_score.rouge_scorer", "ipykernel.kernelapp", "matplotlib.pyplot", __name__,
+        *([] if torch.cuda.is_available() else ["deepspeed"]),
     ]
 )  # fmt: skip
+
+
+def as_process(function: Callable, *arguments: object) -> ForkServerProcess:
+    """Calls a function in a process, which ends with it; nobody waits for it."""
+    process = SERVER.Process(
+        target=_with_threads, args=(torch.get_num_threads(), function, *arguments)
+    )
+    process.start()
+    return process
 
 
 def one_process(function: Callable, *arguments: object, log: Path) -> ForkServerProcess:
@@ -33,10 +47,7 @@ def one_process(function: Callable, *arguments: object, log: Path) -> ForkServer
     Args:
         log: gets what it prints.
     """
-    work = (torch.get_num_threads(), log, function, *arguments)
-    process = SERVER.Process(target=_logged, args=work)
-    process.start()
-    return process
+    return as_process(_logged, log, function, *arguments)
 
 
 def two_processes(function: Callable, *arguments: object, logs: Path) -> str:
@@ -64,11 +75,11 @@ def two_processes(function: Callable, *arguments: object, logs: Path) -> str:
     return first.read_text()
 
 
-def _logged(threads: int, log: Path, function: Callable, *arguments: object) -> None:
+def _logged(log: Path, function: Callable, *arguments: object) -> None:
     with log.open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    sys.exit(_with_threads(threads, function, *arguments))
+    sys.exit(function(*arguments))
 
 
 def _with_threads(threads: int, function: Callable, *arguments: object) -> object:
