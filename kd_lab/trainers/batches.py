@@ -29,12 +29,16 @@ def real_rows(count: int, accelerator: "Accelerator") -> int:
 
     accelerate fills the last batches of an epoch with rows from its beginning, so that no process
     waits for another. Batches are dealt in turn: the last of each process stand side by side.
+    With ``dataloader_drop_last`` it leaves out what is left, and repeats nothing.
     """
-    loader = accelerator.gradient_state
+    state = accelerator.gradient_state
     processes = accelerator.num_processes
-    if processes == 1 or not accelerator.even_batches or not loader.end_of_dataloader:
+    if processes == 1 or not accelerator.even_batches or not state.end_of_dataloader:
         return count
-    left = len(loader.active_dataloader.dataset) % (count * processes)
+    loader = state.active_dataloader
+    if loader.batch_sampler.drop_last:
+        return count
+    left = len(loader.dataset) % (count * processes)
     if left == 0:
         return count
     return min(max(left - accelerator.process_index * count, 0), count)

@@ -51,6 +51,8 @@ CASES = {
     "one row with a policy gradient": Case(
         PolicyGradientDistilTrainer, 1, steps=2, settings=POLICY_GRADIENT
     ),
+    # Seventeen rows: the last is left out, and all of the second step's are trained.
+    "last rows dropped": Case(rows=17, steps=2, settings={"dataloader_drop_last": True}),
     "by length": Case(rows=70, steps=10, settings={"train_sampling_strategy": "group_by_length"}),
     "1,000 rows by length": Case(
         rows=1000, steps=2, settings={"train_sampling_strategy": "group_by_length"}
