@@ -17,12 +17,20 @@ from kd_lab.data.conversations import DataArguments, check_data_arguments
 from kd_lab.data.examples import NoRows, say_rows_without_end
 from kd_lab.data.packed_rows import PackedRows
 from kd_lab.data.row_store import RowStore
+from kd_lab.data.shards import MANIFEST
 from kd_lab.data.trained_turns import NO_ANSWER
-from kd_lab.files import being_written, check_room, only_one_at_work, raise_if_full
+from kd_lab.files import (
+    being_written,
+    check_room,
+    only_one_at_work,
+    raise_if_full,
+    sha256_of_file,
+)
 from kd_lab.hub import check_model_at_hand
+from kd_lab.model_identity import model_identity, recorded_identity
 from kd_lab.models import Model
 from kd_lab.next_step import check_folder, check_model_path
-from kd_lab.runs.resuming import check_no_other_model, start_run
+from kd_lab.runs.resuming import check_no_other_model, check_same_inputs, start_run
 from kd_lab.runs.run_files import resolved_config
 from kd_lab.runs.run_folder import MarkWholeCheckpoints, MetricsWriter, finish_run, record_run
 from kd_lab.student import (
@@ -109,6 +117,9 @@ def _train(
         verify=config.local_process_index == 0,
     )
     train_rows, test_rows = load_rows(teacher, data, config, tokenizer, stored)
+    inputs = inputs_of(train_rows, teacher_model, stored)
+    if resume_from is not None:
+        check_same_inputs(resume_from.parent, inputs)
     readers = {student.model_name_or_path or "model_shape": student_config(student)}
     if teacher_model is not None and stored is None:
         readers[teacher_model.name] = teacher_model.config
@@ -127,7 +138,7 @@ def _train(
         peft_config=lora_config(student),
         callbacks=[MetricsWriter(folder), MarkWholeCheckpoints()],
     )
-    record_run(folder, settings)
+    record_run(folder, settings, inputs)
     try:
         trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
         if student.merge_lora:
@@ -252,6 +263,25 @@ def load_rows(
             "test_dataset, or the same test_share to kd-lab generate and cache"
         )
     return train, test
+
+
+def inputs_of(
+    train_rows: Dataset, teacher_model: Model | None, stored: StoredTeacher | None
+) -> dict[str, Any]:
+    """What identifies the rows and the teacher, so that a resumed run has the same.
+
+    No weights are read. So a teacher's folder that has no marker is known by its name alone.
+    """
+    inputs: dict[str, Any] = {"rows": PackedRows.of(train_rows).sha256()}
+    if teacher_model is not None:
+        name, revision = teacher_model.name, teacher_model.revision
+        is_local = Path(name).is_dir()
+        inputs["teacher"] = (
+            recorded_identity(Path(name)) if is_local else model_identity(name, revision)
+        )
+    if stored is not None:
+        inputs["teacher_cache"] = sha256_of_file(stored.store.folder / MANIFEST)
+    return inputs
 
 
 def all_answers_are_written(config: DistilConfig) -> bool:

@@ -1,7 +1,8 @@
 """Where a run goes on, and whether it is still the same run.
 
-A run resumes as itself. What changes its result is refused by the names of the keys; what may
-change is listed here, and nowhere else. The settings of earlier starts stay in versions.json.
+A run resumes as itself: its settings, training rows, teacher and number of processes. What changes
+its result is refused by name; what may change is listed here, and nowhere else. The settings of
+earlier starts stay in versions.json.
 """
 
 import json
@@ -13,24 +14,32 @@ from typing import Any
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from kd_lab.runs.evaluations import read_yaml
+from kd_lab.runs.evaluations import read_sealed, read_yaml
 from kd_lab.runs.marker import Damaged, check_whole
 from kd_lab.runs.run_files import COMPLETE, CONFIG, METRICS, VERSIONS, read_metrics
+from kd_lab.runs.versions import process_count
 
 # How far a run goes, what it saves, logs and evaluates, and how its process works.
 MAY_CHANGE = frozenset(
     {
         "max_steps", "num_train_epochs", "output_dir", "resume_from_checkpoint", "run_name",
         "project", "report_to", "disable_tqdm", "do_eval", "per_device_eval_batch_size",
-        "num_test_conversations", "test_dataset", "load_best_model_at_end",
-        "metric_for_best_model", "greater_is_better", "ddp_timeout", "local_rank", "debug",
-        "skip_memory_metrics", "include_num_input_tokens_seen",
+        "load_best_model_at_end", "metric_for_best_model", "greater_is_better", "ddp_timeout",
+        "local_rank", "debug", "skip_memory_metrics", "include_num_input_tokens_seen",
+        "dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers",
+        "dataloader_prefetch_factor", "dataloader_multiprocessing_context",
         "vllm_server_base_url", "vllm_gpu_memory_utilization",
     }
 )  # fmt: skip
-BEGINNINGS_THAT_MAY_CHANGE = (
-    "save_", "logging_", "log_", "eval_", "hub_", "push_to_hub", "trackio_", "dataloader_"
-)  # fmt: skip
+BEGINNINGS_THAT_MAY_CHANGE = ("save_", "logging_", "log_", "hub_", "push_to_hub", "trackio_")
+# The student's share follows the evaluations where it has a step.
+OF_EVALUATION = ("eval_", "num_test_conversations", "test_dataset")
+INPUTS = {  # of versions.json -> what has changed, where it differs
+    "rows": "its training rows are others (the data, tokenizer or chat template has changed)",
+    "teacher": "its teacher is another model",
+    "teacher_cache": "its teacher_cache was written anew",
+    "processes": "it has another number of processes, and so another batch",
+}
 STATE = "trainer_state.json"  # of every checkpoint
 NUMBERED = re.compile(PREFIX_CHECKPOINT_DIR + r"-\d+")
 
@@ -143,7 +152,9 @@ def check_same_run(folder: Path, settings: Mapping[str, Any]) -> None:
         ValueError: names each key that would make it another run, with both values.
     """
     changed = {
-        key: values for key, values in changes(folder, settings).items() if not may_change(key)
+        key: values
+        for key, values in changes(folder, settings).items()
+        if not may_change(key, settings)
     }
     if changed:
         differing = (f"{key} was {old!r} and is {new!r}" for key, (old, new) in changed.items())
@@ -167,6 +178,34 @@ def changes(folder: Path, settings: Mapping[str, Any]) -> dict[str, tuple[Any, A
     }
 
 
-def may_change(key: str) -> bool:
-    """Whether a setting may differ between the starts of one run."""
+def may_change(key: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a setting may differ between the starts of a run that has these settings."""
+    if key.startswith(OF_EVALUATION):
+        return not settings.get("student_share_step")
     return key in MAY_CHANGE or key.startswith(BEGINNINGS_THAT_MAY_CHANGE)
+
+
+def check_same_inputs(folder: Path, inputs: Mapping[str, Any]) -> None:
+    """Compare what this start reads with what the run's folder has on record.
+
+    Args:
+        inputs: of this start, as ``record_run`` takes them.
+    Raises:
+        ValueError: names each input that would make it another run.
+    """
+    path = folder / VERSIONS
+    if not path.is_file():
+        return
+    versions = read_sealed(path)
+    before = {"processes": versions.get("processes"), **versions.get("inputs", {})}
+    now = {"processes": process_count(), **inputs}
+    changed = [
+        what
+        for name, what in INPUTS.items()
+        if before.get(name) is not None and before[name] != now.get(name)
+    ]
+    if changed:
+        raise ValueError(
+            f"{folder} would go on as another run: {'; '.join(changed)}. Resume it with what it "
+            "began with, or train anew in another --output_dir"
+        )

@@ -1,8 +1,8 @@
 """A run's folder: its settings, versions and metrics, its models, and which of them are whole.
 
     config.yaml          every setting, resolved: a recipe that is this run again
-    versions.json        Python, libraries, git commit, seed, devices, processes, per start; and
-                         what an earlier start had otherwise
+    versions.json        Python, libraries, git commit, seed, devices, processes and hashes of rows
+                         and teacher, per start; and what an earlier start had otherwise
     metrics.jsonl        one line per log event, in the order of the steps, none twice
     evaluation.json      what kd-lab evaluate measured of the final model
     checkpoint-N/        as transformers writes it, README.md (how it was distilled), and the marker
@@ -15,7 +15,7 @@ for a whole one:
     settings = resolved_config(*arguments)
     start_from = start_run(folder, resume_from_checkpoint, settings)   # before any model is loaded
     trainer = ...(callbacks=[MetricsWriter(folder), MarkWholeCheckpoints()])
-    record_run(folder, settings)
+    record_run(folder, settings, inputs)
     trainer.train(resume_from_checkpoint=start_from)
     trainer.save_model(folder)
     finish_run(folder)
@@ -46,10 +46,16 @@ from kd_lab.runs.versions import run_versions
 CHECKPOINTS = f"{PREFIX_CHECKPOINT_DIR}-*"
 
 
-def record_run(folder: str | Path, config: Mapping[str, Any]) -> None:
-    """Write config.yaml and versions.json; every process calls it, the main one writes."""
+def record_run(
+    folder: str | Path, config: Mapping[str, Any], inputs: Mapping[str, Any] | None = None
+) -> None:
+    """Write config.yaml and versions.json; every process calls it, the main one writes.
+
+    Args:
+        inputs: what identifies the rows and the teacher; see ``resuming.INPUTS``.
+    """
     folder = Path(folder)
-    versions = run_versions(config)
+    versions = {**run_versions(config), "inputs": dict(inputs or {})}
     _wait_for_everyone()  # all have checked the folder before anything is in it
     if not _is_main_process():
         return

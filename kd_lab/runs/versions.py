@@ -27,8 +27,13 @@ def run_versions(config: Mapping[str, Any]) -> dict[str, Any]:
         "git_dirty": dirty,
         "seed": config.get("seed"),
         "devices": _devices(),
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "processes": process_count(),
     }
+
+
+def process_count() -> int:
+    """The processes of this training, as its launcher says."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def _version(package: str) -> str | None:

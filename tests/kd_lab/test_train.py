@@ -1,6 +1,7 @@
 """``kd-lab train`` as a user runs it: what it refuses, what it leaves, and a kill -9 on the way."""
 
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Tokenizer
 from kd_lab.cli import main
 from kd_lab.data.conversations import DataArguments
 from kd_lab.data.toy_language import conversations
+from kd_lab.runs.marker import mark_whole
 from kd_lab.runs.run_files import read_metrics
 from kd_lab.student import StudentArguments
 from kd_lab.teacher.of_training import TrainTeacherArguments
@@ -309,3 +311,35 @@ def test_the_two_vocabularies_are_compared_once(teacher, tmp_path, monkeypatch):
     words = ["--teacher_model_name_or_path", teacher, "--output_dir", str(tmp_path / "run")]
     assert main(["train", *STUDENT, *QUICK, *words]) == 0
     assert len(compared) == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [("rows", "its training rows are others"), ("teacher", "its teacher is another model")],
+)
+def test_a_run_does_not_go_on_with_other_rows_or_another_teacher(
+    changed, said, tmp_path, capsys, monkeypatch
+):
+    data, teacher = tmp_path / "data", tmp_path / "teacher"
+    words = [
+        "--model_shape", SHAPE, "--dataset", str(data), "--num_conversations", "null", *QUICK,
+        "--teacher_model_name_or_path", str(teacher), "--save_steps", "2", "--output_dir",
+        str(tmp_path / "run"),
+    ]  # fmt: skip
+
+    def prepare(data_seed: int, teacher_seed: int) -> None:
+        shutil.rmtree(data, ignore_errors=True)
+        few = ["--num_conversations", "40", "--conversation_seed", str(data_seed)]
+        assert main(["data", "--dataset", "toy", *few, "--output_dir", str(data)]) == 0
+        saved_toy_model(teacher, 64, 2, seed=teacher_seed)
+        mark_whole(teacher)
+
+    prepare(0, 2)
+    assert main(["train", *words]) == 0
+    again = ["--max_steps", "4", "--resume_from_checkpoint", "true"]
+    prepare(*{"rows": (1, 2), "teacher": (0, 3)}[changed])
+    with monkeypatch.context() as patch:
+        patch.setattr(AutoModelForCausalLM, "from_pretrained", None)  # no model loads
+        assert said in refusal(capsys, "train", *words, *again)
+    prepare(0, 2)
+    assert main(["train", *words, *again]) == 0

@@ -8,10 +8,12 @@ import yaml
 from kd_lab.runs.marker import mark_whole
 from kd_lab.runs.resuming import (
     check_no_other_model,
+    check_same_inputs,
     has_trained,
     last_whole_checkpoint,
     start_run,
 )
+from kd_lab.runs.run_folder import record_run
 
 ASKED = {"learning_rate": 1e-3, "divergence": "reverse_kl", "max_steps": 8, "save_steps": 2}
 
@@ -69,6 +71,47 @@ def test_another_run_is_refused_by_the_names_of_its_keys(run, change):
 def test_how_far_it_goes_and_what_it_saves_may_change(run):
     changed = ASKED | {"max_steps": 16, "save_steps": 4, "logging_steps": 1}
     assert start_run(run, "true", changed) == run / "checkpoint-4"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dataloader_drop_last": True},
+        {"dataloader_in_order": False},
+        {"student_share_step": 0.1, "eval_steps": 4},
+        {"student_share_step": 0.1, "test_dataset": "other"},
+        {"student_share_step": 0.1, "num_test_conversations": 9},
+    ],
+    ids=lambda change: list(change)[-1],
+)
+def test_what_changes_the_training_by_another_name_is_refused(run, change):
+    share = {name: change[name] for name in ("student_share_step",) if name in change}
+    others = {
+        "dataloader_drop_last": False, "dataloader_in_order": True, "eval_steps": 2,
+        "test_dataset": None, "num_test_conversations": 8, "student_share_step": 0.0,
+    }  # fmt: skip
+    (run / "config.yaml").write_text(yaml.safe_dump(ASKED | others | share))
+    key = list(change)[-1]
+    with pytest.raises(ValueError, match=f"as another run: {key} was"):
+        start_run(run, "true", ASKED | others | change)
+    if share:  # without a step the evaluations only measure
+        (run / "config.yaml").write_text(yaml.safe_dump(ASKED | others))
+        without = ASKED | others | {key: change[key]}
+        assert start_run(run, "true", without) == run / "checkpoint-4"
+
+
+def test_another_number_of_processes_is_another_run(run, monkeypatch):
+    record_run(run, ASKED, {"rows": "abc"})
+    check_same_inputs(run, {"rows": "abc"})
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="another number of processes"):
+        check_same_inputs(run, {"rows": "abc"})
+
+
+def test_a_run_from_before_inputs_were_recorded_goes_on(run):
+    check_same_inputs(run, {"rows": "abc"})  # there is no versions.json
+    record_run(run, ASKED)
+    check_same_inputs(run, {"rows": "abc", "teacher": {"name": "p"}})
 
 
 def test_a_run_that_failed_before_its_first_step_does_not_own_its_folder(tmp_path):
