@@ -26,6 +26,8 @@ Rule = Callable[..., tuple[Tensor, Tensor]]
 
 # exp() of a larger log-ratio overflows float32; beyond it one of p and q is 0 for all purposes.
 MAX_LOG_RATIO = 80.0
+# float32 takes 1 - share for 1 where a share is small, and a word of p ≪ q has that share alone.
+SMALL_SHARE = 1e-3
 
 
 def closed_form(divergence: Divergence) -> Rule | None:
@@ -35,9 +37,17 @@ def closed_form(divergence: Divergence) -> Rule | None:
         divergence: a function of ``kd_lab.divergences``, or what ``get_divergence`` returns.
     """
     if isinstance(divergence, partial) and not divergence.args:
-        rule = RULES.get(divergence.func)
-        return rule and partial(rule, **divergence.keywords)
+        rule, settings = RULES.get(divergence.func), divergence.keywords
+        share = settings.get(SHARES.get(divergence.func, ""), 0.5)
+        if rule and 0 < min(share, 1 - share) < SMALL_SHARE:
+            return partial(_in_float64, partial(rule, **settings))
+        return rule and partial(rule, **settings)
     return RULES.get(divergence)
+
+
+def _in_float64(rule: Rule, log_ratio: Tensor, p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+    value, gradient = rule(log_ratio.double(), p.double(), q.double())
+    return value.to(q), gradient.to(q)
 
 
 def _forward_kl(log_ratio: Tensor, p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,4 +174,9 @@ RULES: dict[Divergence, Rule] = {
     divergences.total_variation: _total_variation,
     divergences.alpha_beta: _alpha_beta,
     divergences.entropy_aware_kl: _entropy_aware_kl,
+}
+SHARES: dict[Divergence, str] = {  # what a mixture of the two distributions is shared by
+    divergences.jensen_shannon: "beta",
+    divergences.skew_forward_kl: "alpha",
+    divergences.skew_reverse_kl: "alpha",
 }

@@ -27,6 +27,11 @@ BLOCK = 2048  # words of a row at a time
 WARPS = 8
 # Of adaptive_kernel.py: levels a pass, tokens that are kept, and warps that share so many numbers.
 WAYS, CAPACITY, HEAD_WARPS = 16, 1024, 16
+# What a skewed KL is where its alpha is 0; its own terms cut log-ratios off.
+WITHOUT_MIXING: dict[Any, Any] = {
+    divergences.skew_forward_kl: divergences.forward_kl,
+    divergences.skew_reverse_kl: divergences.reverse_kl,
+}
 
 
 def terms_of(divergence: Divergence) -> tuple[Terms, dict[str, Any]] | None:
@@ -38,7 +43,10 @@ def terms_of(divergence: Divergence) -> tuple[Terms, dict[str, Any]] | None:
     if function not in TERMS:
         return None
     known = list(inspect.signature(function).parameters.values())[2:]
-    return TERMS[function], {setting.name: setting.default for setting in known} | given
+    settings = {setting.name: setting.default for setting in known} | given
+    if function in WITHOUT_MIXING and settings["alpha"] == 0:
+        return TERMS[WITHOUT_MIXING[function]], {}
+    return TERMS[function], settings
 
 
 class Sums(NamedTuple):

@@ -97,26 +97,33 @@ def _reverse_kl(log_ratio, p, q, share):
 
 
 @triton.jit
+def mixture(log_ratio, share):
+    """share + (1 - share)·exp(log_ratio), and its log: precise near 1, and for shares near 0."""
+    log_ratio = tl.clamp(log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO)
+    mixed = share + (1 - share) * tl.exp(log_ratio)
+    near = log1p((1 - share) * expm1(log_ratio))
+    return mixed, tl.where(log_ratio < -1, tl.log(mixed), near)
+
+
+@triton.jit
 def _jensen_shannon(log_ratio, p, q, beta):
     log_ratio = tl.clamp(log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO)
-    over_q = log1p(beta * expm1(log_ratio))  # log(m/q)
+    _, over_q = mixture(log_ratio, 1 - beta)  # log(m/q)
     pull = -(1 - beta) * q * over_q
     return beta * p * (log_ratio - over_q) + pull, pull
 
 
 @triton.jit
 def _skew_forward_kl(log_ratio, p, q, alpha):
-    # m/p - 1, with m = αp + (1-α)q
-    excess = (1 - alpha) * expm1(tl.clamp(-log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO))
-    return (1 - alpha) * (q - p) - p * log1p(excess), (alpha - 1) * q / (1 + excess)
+    over_p, log_over_p = mixture(-log_ratio, alpha)  # m/p, with m = αp + (1-α)q
+    return (1 - alpha) * (q - p) - p * log_over_p, (alpha - 1) * q / over_p
 
 
 @triton.jit
 def _skew_reverse_kl(log_ratio, p, q, alpha):
-    # m/q - 1, with m = (1-α)p + αq
-    excess = (1 - alpha) * expm1(tl.clamp(log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO))
-    value = -q * log1p(excess)
-    return value + (1 - alpha) * (p - q), value - alpha * q / (1 + excess)
+    over_q, log_over_q = mixture(log_ratio, alpha)  # m/q, with m = (1-α)p + αq
+    value = -q * log_over_q
+    return value + (1 - alpha) * (p - q), value - alpha * q / over_q
 
 
 @triton.jit

@@ -86,6 +86,16 @@ def test_all_shares_of_a_mixture(name, setting, share):
         check(tensors, 2e-5, divergence, 1, 1.0)
 
 
+@pytest.mark.parametrize("share", [1e-4, 1e-9])
+@pytest.mark.parametrize("name", ["skew_forward_kl", "skew_reverse_kl"])
+def test_small_shares_where_one_model_hardly_says_a_word(name, share):
+    """Log-ratios beyond 17: in float32 the share is then all that is left of the mixture."""
+    student_hidden, student_head, teacher_hidden, teacher_head, labels = problem()
+    far = [student_hidden * 8, student_head, teacher_hidden * 8, teacher_head]
+    tensors = [part.detach().requires_grad_(n < 2) for n, part in enumerate(far)]
+    check((*tensors, labels), 2e-5, get_divergence(name, alpha=share), 1, 1.0)
+
+
 def test_a_divergence_that_the_loss_has_never_heard_of():
     def squared_hellinger(teacher_logp: Tensor, student_logp: Tensor) -> Tensor:
         return 1 - (0.5 * (teacher_logp + student_logp)).exp().sum(-1)
