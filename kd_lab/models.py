@@ -1,5 +1,6 @@
 """A model by its name: identity, tokenizer, vocabulary, dtype; its weights when they are needed."""
 
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +9,7 @@ import torch
 from kd_lab.hub import check_model_at_hand
 from kd_lab.model_check import check_loadable
 from kd_lab.model_identity import model_files, model_identity
-from kd_lab.model_loading import load_causal_lm, load_config, load_tokenizer
+from kd_lab.model_loading import load_causal_lm, load_config, load_tokenizer, lora_base
 from kd_lab.vocabulary import shared_vocabulary_size
 
 if TYPE_CHECKING:  # importing transformers takes seconds
@@ -78,6 +79,18 @@ class Model:
     @cached_property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         return load_tokenizer(self.name, self.revision)
+
+    @cached_property
+    def end_tokens(self) -> list[int]:
+        """The tokens that end its answers: the tokenizer's, and those of generation_config.json."""
+        from transformers import GenerationConfig
+
+        name, revision = lora_base(self.name) or (self.name, self.revision)
+        ends = {self.tokenizer.eos_token_id}
+        with suppress(OSError):  # it has no such file
+            also = GenerationConfig.from_pretrained(name, revision=revision or "main").eos_token_id
+            ends |= {also} if isinstance(also, int) else {*(also or ())}
+        return sorted(ends)
 
     @property
     def head_rows(self) -> int:

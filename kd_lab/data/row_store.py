@@ -44,7 +44,8 @@ if TYPE_CHECKING:  # importing transformers takes seconds, and only its type is 
     from transformers import PreTrainedTokenizerBase
 
 KEPT_UNUSED = 30 * 24 * 3600.0  # seconds
-LIBRARIES = ("transformers", "tokenizers", "jinja2")  # their versions can change the rows
+# Their versions can change the rows; of TRL are the forms of some chat templates.
+LIBRARIES = ("transformers", "trl", "tokenizers", "jinja2")
 
 
 class RowStore:

@@ -35,7 +35,7 @@ class AnswerRequest:
     answers_per_prompt: int
     sampling: Sampling
     seed: int
-    eos_token_id: int
+    eos_token_ids: list[int]  # any of these ends an answer
     vocab_size: int  # only tokens below it are drawn
 
     def settings(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def stored_or_written(
             model,
             [rows[i] for i in shard.rows],
             request.sampling,
-            eos_token_ids=[request.eos_token_id],
+            eos_token_ids=request.eos_token_ids,
             seed=request.seed,
             batch_size=batch_size,
             vocab_size=request.vocab_size,

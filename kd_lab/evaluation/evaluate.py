@@ -168,10 +168,10 @@ class _Evaluation:
         args, prompts = self.args, self.test.prompts
         if generated is not None:
             return generated_answers(generated, writer.identity, prompts)
-        eos = writer.tokenizer.eos_token_id
         request = AnswerRequest(
-            prompts, args.answers_per_prompt, sampling, args.seed, eos, self.vocab_size
-        )
+            prompts, args.answers_per_prompt, sampling, args.seed, writer.end_tokens,
+            self.vocab_size,
+        )  # fmt: skip
         folder = Path(args.answers_dir or output_folder(args) / "answers")
         total = len(prompts) * args.answers_per_prompt
         with self.step(f"answers of {writer.identity['name']}", total) as advance:

@@ -21,7 +21,6 @@ A teacher too large for this machine answers from a vLLM server (served_teacher.
 import json
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -195,8 +194,6 @@ def generate(args: GenerateArguments, data: DataArguments) -> ShardStore:
 
 
 def _describe(args: GenerateArguments, data: DataArguments, sampling: Sampling) -> Assignment:
-    from transformers import GenerationConfig
-
     name, revision = args.teacher_model_name_or_path, args.teacher_revision
     is_served = args.engine == "server"
     teacher = (
@@ -213,19 +210,13 @@ def _describe(args: GenerateArguments, data: DataArguments, sampling: Sampling) 
         teacher.name, teacher.config, "the longest prompt", longest,
         "max_new_tokens or max_prompt_length", args.max_new_tokens,
     )  # fmt: skip
-    ends = {tokenizer.eos_token_id}
-    with suppress(OSError):  # it has no such file
-        also = GenerationConfig.from_pretrained(
-            teacher.name, revision=teacher.revision or "main"
-        ).eos_token_id
-        ends |= {also} if isinstance(also, int) else {*(also or ())}
     settings = {
         "teacher": teacher.identity,
         "dtype": teacher.dtype_name,
         "tokenizer_sha256": tokenizer_hash(tokenizer),
         "chat_template_sha256": template_hash(tokenizer),
         "vocab_size": teacher.vocab_size,
-        "eos_token_ids": sorted(ends),
+        "eos_token_ids": teacher.end_tokens,
         "engine": args.engine,
         "sampling": asdict(sampling),
         "generation_seed": args.generation_seed,

@@ -172,7 +172,7 @@ def _ask(args: QuestionArguments, teacher: Model, sampling: Sampling) -> tuple[l
         while len(found) < wanted:
             before = len(found)
             for tokens, finished in write_answers(
-                teacher.model, [prompt] * batch, sampling, eos_token_ids=[tokenizer.eos_token_id],
+                teacher.model, [prompt] * batch, sampling, eos_token_ids=teacher.end_tokens,
                 seed=args.question_seed, batch_size=batch, vocab_size=len(tokenizer),
                 first_row=written, compiled=args.compile_decode,
             ):  # fmt: skip

@@ -1,6 +1,7 @@
 """A model by its name; nothing is read before it is needed."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -29,6 +30,19 @@ def test_a_model_is_what_its_folder_holds(folder):
         torch.testing.assert_close(weight.cpu(), loaded[name], rtol=0, atol=0)
     assert not model.model.training
     assert not any(weight.requires_grad for weight in model.model.parameters())
+
+
+def test_answers_end_with_the_tokenizer_s_token_and_those_of_the_generation_config(
+    folder, tmp_path
+):
+    own = toy_tokenizer().eos_token_id
+    shutil.copytree(folder, tmp_path / "copy")
+    config = tmp_path / "copy" / "generation_config.json"
+    for said, ends in ((None, [own]), (5, sorted({5, own})), ([7, own, 3], sorted({3, 7, own}))):
+        config.write_text(json.dumps({} if said is None else {"eos_token_id": said}))
+        assert Model(str(tmp_path / "copy")).end_tokens == ends
+    config.unlink()
+    assert Model(str(tmp_path / "copy")).end_tokens == [own]
 
 
 def test_a_model_is_loaded_in_its_dtype(folder):

@@ -1,6 +1,7 @@
 """``kd-lab evaluate`` from models on disk to evaluation.json, on a toy pair with random weights."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -108,23 +109,34 @@ def test_answers_are_reused_and_a_lost_shard_is_written_again(result, args):
 
 
 def test_generated_answers_are_taken_and_are_what_would_be_written(args, folders, tmp_path):
-    data = replace(DATA, num_test_conversations=5)
+    data, models = replace(DATA, num_test_conversations=5), tmp_path / "models"
+    shutil.copytree(folders, models)
+    ends = [TOKENIZER.eos_token_id, *range(200, 300)]  # as Qwen2.5, more than its tokenizer's
     for name in ("student", "teacher"):
+        (models / name / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
         asked = GenerateArguments(
             output_dir=str(tmp_path / name),
-            teacher_model_name_or_path=str(folders / name),
+            teacher_model_name_or_path=str(models / name),
             split="test",
             max_new_tokens=12,
         )
         generate(asked, data)
-    alone = replace(args, answers_per_prompt=1, output_dir=str(tmp_path / "a"))
+    alone = replace(
+        args,
+        model_name_or_path=str(models / "student"),
+        teacher_model_name_or_path=str(models / "teacher"),
+        answers_per_prompt=1,
+        output_dir=str(tmp_path / "a"),
+    )
     stored = replace(
         alone,
         output_dir=str(tmp_path / "b"),
         answers=str(tmp_path / "student"),
         teacher_answers=str(tmp_path / "teacher"),
     )
-    assert evaluate(stored, data)["metrics"] == evaluate(alone, data)["metrics"]
+    metrics = evaluate(alone, data)["metrics"]
+    assert evaluate(stored, data)["metrics"] == metrics
+    assert metrics["finished"]["mean"] > 0.5
     assert not (tmp_path / "b").exists()
     with pytest.raises(ValueError, match="what is stored comes from the teacher teacher"):
         evaluate(replace(stored, answers=stored.teacher_answers), data)
