@@ -21,6 +21,7 @@ SAYS_FULL = (
 )  # fmt: skip
 SEAL = "sha256"  # the key of a JSON file's own digest
 LOCK = ".lock"
+IS_WINDOWS = os.name == "nt"
 
 
 class DiskFull(OSError):
@@ -201,7 +202,9 @@ def sha256_of(*parts: str | bytes) -> str:
 
 def force_to_disk(path: Path) -> None:
     """Wait until a file, or a folder's list of files, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    if IS_WINDOWS and path.is_dir():
+        return  # it opens none
+    descriptor = os.open(path, os.O_RDWR if IS_WINDOWS else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -181,8 +181,8 @@ def _of_batches(loss: Loss, at: Situations, known: list[Candidate], seed: int) -
         named = min(named, again, key=_complexity)
     words = (
         "a token's gradient depends on the other tokens of its batch: its name is by sampling, "
-        f"{SIZE * BATCHES:,} tokens in each situation, and a right one is refused in "
-        f"{100 * LEVEL:.0f}% of cases"
+        f"{SIZE * BATCHES:,} tokens in each situation; a draw refuses a right one in "
+        f"{100 * LEVEL:.0f}% of cases, and a second draw is asked before one is refused"
     )
     findings = [Finding("batch", words), *of_name(named)]
     return Verdict(loss.form, loss.prefixes, loss, seed, named, None, "unknown", findings, {}, None)

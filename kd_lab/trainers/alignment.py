@@ -7,7 +7,7 @@ a projection to the teacher's width, where the widths differ. It trains with the
 in checkpoints, to go on from; the student itself is saved without it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,9 +143,9 @@ def attach_alignment(
     return alignment
 
 
-def without_alignment(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A student's weights alone."""
-    return {name: x for name, x in state_dict.items() if not name.startswith(f"{NAME}.")}
+def without_alignment(weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    """A student's weights alone, by their names."""
+    return ((name, weight) for name, weight in weights if not name.startswith(f"{NAME}."))
 
 
 def save_alignment(alignment: HiddenAlignment, checkpoint: Path) -> None:

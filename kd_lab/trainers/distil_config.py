@@ -96,7 +96,11 @@ class DistilConfig(
         default=None, metadata={"help": "Policy gradient: keep rewards within ± this many nats."}
     )
     updates_per_rollout: int = field(
-        default=1, metadata={"help": "Policy gradient: steps that train on the same answers."}
+        default=1,
+        metadata={
+            "help": "Policy gradient: steps that train on the same answers. The prompts of the "
+            "steps between two rollouts are passed over."
+        },
     )
     ratio_clip: float = field(
         default=0.2,

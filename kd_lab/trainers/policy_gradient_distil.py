@@ -24,8 +24,9 @@ class PolicyGradientDistilTrainer(SeqDistilTrainer):
     · cross-entropy: at alpha = 0 the plain SFT that MiniLLM adds to its policy gradient.
 
     With ``updates_per_rollout`` = k answers are written at every k-th step; the steps between train
-    on them again. A run resumed between two rollouts writes new answers. So it is the same run only
-    from a checkpoint at a multiple of k.
+    on them again. Their own prompts are passed over: an epoch trains on 1/k of all prompts. A run
+    resumed between two rollouts writes new answers. So it is the same run only from a checkpoint
+    at a multiple of k.
 
     The gradient of ``loss`` is the policy gradient; its value has no meaning. Watch ``divergence``
     instead: the reverse KL per token at the written prefixes should fall.

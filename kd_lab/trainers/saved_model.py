@@ -74,7 +74,8 @@ class SavingTrainer(SFTTrainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         if self.alignment is not None:
             model: Any = self.model
-            state_dict = without_alignment(state_dict or model.state_dict())
+            weights = (state_dict or model.state_dict()).items()
+            state_dict = dict(without_alignment(weights))
         super()._save(output_dir, state_dict)
         # A pickle of the settings, which the run's config.yaml has in plain text.
         (Path(output_dir or self.args.output_dir or "") / "training_args.bin").unlink(

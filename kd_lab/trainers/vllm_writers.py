@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from kd_lab.rollout import handshake, vllm_engine, vllm_server
 from kd_lab.rollout.sampling import Completion, Sampling
 from kd_lab.rollout.whole_weights import whole_weights
+from kd_lab.trainers.alignment import without_alignment
 from kd_lab.trainers.given import causal_lm
 
 if TYPE_CHECKING:  # they take seconds to import
@@ -77,7 +78,7 @@ class ColocatedWriter:
         )
 
     def take(self, model: "PreTrainedModel") -> None:
-        vllm_engine.take_weights(self._llm, whole_weights(model))
+        vllm_engine.take_weights(self._llm, without_alignment(whole_weights(model)))
         if self._rows:
             own = handshake.row_logprobs(model, self._rows)
             found = vllm_engine.row_logprobs(self._llm, self._rows)
@@ -124,7 +125,8 @@ class ServedWriter:
 
     def take(self, model: "PreTrainedModel") -> None:
         if self._accelerator.is_main_process:
-            vllm_server.take_weights(self._server, whole_weights(model), self._outbox)
+            weights = without_alignment(whole_weights(model))
+            vllm_server.take_weights(self._server, weights, self._outbox)
         else:
             for _ in whole_weights(model):  # FSDP2 gathers each of them by all processes
                 pass

@@ -1,11 +1,13 @@
 """A file is there whole or as it was before; a folder likewise; hashes are the textbook's."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from kd_lab import files
 from kd_lab.files import (
     check_replaceable,
     delete_parts,
@@ -121,3 +123,20 @@ def test_a_disk_s_place_is_no_place_for_a_new_folder(tmp_path):
     check_replaceable(tmp_path)
     with pytest.raises(ValueError, match=r"output_dir: / is where a disk is mounted"):
         check_replaceable(Path("/"))
+
+
+def test_a_file_is_written_where_a_folder_cannot_be_opened(tmp_path, monkeypatch):
+    """As on Windows, where a folder has no descriptor, and fsync needs the right to write."""
+
+    def opened(path: str, flags: int, *others: int) -> int:
+        if Path(path).is_dir():
+            raise PermissionError(13, "Permission denied", path)
+        assert flags & os.O_RDWR
+        return os_open(path, flags, *others)
+
+    os_open = os.open
+    monkeypatch.setattr(files, "IS_WINDOWS", True)
+    monkeypatch.setattr(files.os, "open", opened)
+    with whole_file(tmp_path / "a") as part:
+        part.write_text("whole")
+    assert (tmp_path / "a").read_text() == "whole"

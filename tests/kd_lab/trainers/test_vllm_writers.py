@@ -30,8 +30,9 @@ def trained(tmp_path, name, trainer_class=SeqDistilTrainer, student=None, **sett
         "prefixes": "student", "alpha": 1.0, "divergence": "reverse_kl", "logging_steps": 1,
         "learning_rate": 1e-2, "sampling_temperature": 0.0, "report_to": [], **settings,
     })  # fmt: skip
+    width = 64 if config.alignment_weight else 32  # aligned, the student has a projection
     trainer = trainer_class(
-        student or toy_model(seed=1), toy_model(seed=2), config, train_dataset=toy_rows(8),
+        student or toy_model(seed=1), toy_model(width, seed=2), config, train_dataset=toy_rows(8),
         processing_class=TOKENIZER,
     )  # fmt: skip
     written = kept_answers(trainer)
@@ -63,6 +64,7 @@ def losses(trainer):
         {},
         {"prefixes": "dataset", "student_share": 0.5},
         {"prefixes": "teacher", "divergence": "forward_kl"},
+        {"alignment_weight": 0.5},
     ],
 )
 def test_the_answers_and_losses_are_those_of_transformers(point, little, tmp_path):
