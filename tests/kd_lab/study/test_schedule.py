@@ -1,13 +1,13 @@
 """A study that is stopped goes on where it was; and how long it says that it will take."""
 
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import psutil
 import pytest
@@ -16,19 +16,8 @@ from kd_lab.demo import DemoArguments, run
 from kd_lab.study.schedule import Schedule, Task
 from kd_lab.study.toy import SECONDS, toy_study
 from kd_lab.study.workers import run_study
+from tests.helpers.forked_processes import one_process
 
-MINI = """
-import sys
-from pathlib import Path
-from kd_lab.study.toy import toy_study
-from kd_lab.study.workers import run_study
-
-if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    runs = "teacher", "start", "token_fkl-1"
-    tasks = [task for task in toy_study(folder, seeds=1, quick=True) if task.name.endswith(runs)]
-    run_study(folder, tasks, workers=int(sys.argv[2]))
-"""
 DONE = [
     "evaluate-start", "evaluate-teacher", "evaluate-token_fkl-1",
     "train-start", "train-teacher", "train-token_fkl-1",
@@ -119,25 +108,32 @@ def test_wrong_arguments_are_refused(wrong, tmp_path):
     assert not (tmp_path / "demo").exists()
 
 
+def run_mini_study(folder: Path, workers: int) -> None:
+    """Of the toy study a teacher, a start and one student; its workers are forked, as it is.
+
+    A study's own workers import torch and TRL anew (``test_a_run_that_fails_is_named_with_its_log``
+    starts one).
+    """
+    os.setsid()  # a terminal's group of processes, which Ctrl-C reaches
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    runs = "teacher", "start", "token_fkl-1"
+    tasks = [task for task in toy_study(folder, seeds=1, quick=True) if task.name.endswith(runs)]
+    fork = multiprocessing.get_context("fork")
+    with mock.patch.object(multiprocessing, "get_context", return_value=fork):
+        run_study(folder, tasks, workers)
+
+
 class Process:
     """A study in a process of its own, and the workers that it starts."""
 
-    def __init__(self, script: Path, folder: Path, workers: int) -> None:
-        command = [sys.executable, "-W", "ignore", str(script), str(folder), str(workers)]
-        self.folder = folder
-        self.process = subprocess.Popen(
-            command,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            # A job in the background is deaf to Ctrl-C, and so would be what it starts.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
+    def __init__(self, folder: Path, workers: int) -> None:
+        self.log = folder.with_suffix(".log")
+        self.process = one_process(run_mini_study, folder, workers, log=self.log)
 
     def wait_until(self, there: Callable[[], object]) -> None:
         until = time.monotonic() + 300
         while not there():
-            assert self.process.poll() is None, self.process.stderr.read()
+            assert self.process.exitcode is None, self.log.read_text()
             assert time.monotonic() < until
             time.sleep(0.05)
 
@@ -146,25 +142,25 @@ class Process:
         workers = psutil.Process(self.process.pid).children(recursive=True)
         assert workers
         send(self.process.pid, number)
-        assert self.process.wait(60) != 0
+        self.process.join(60)
+        assert self.process.exitcode not in (None, 0)
         assert psutil.wait_procs(workers, timeout=20)[1] == []
 
 
 @pytest.mark.slow
 def test_a_study_that_is_stopped_goes_on_where_it_was(tmp_path):
-    script, folder = tmp_path / "mini.py", tmp_path / "study"
-    script.write_text(MINI)
+    folder = tmp_path / "study"
 
     def done() -> dict[str, bytes]:
         records = {path.stem: path.read_bytes() for path in folder.glob("tasks/*.json")}
         return {name: text for name, text in records.items() if json.loads(text)["seconds"]}
 
-    study = Process(script, folder, workers=2)
+    study = Process(folder, workers=2)
     study.wait_until((folder / "logs/train-teacher.log").exists)
     study.stop(os.killpg, signal.SIGINT)  # as Ctrl-C does: everyone hears it
     assert done() == {}
 
-    study = Process(script, folder, workers=1)  # two would import torch and TRL twice
+    study = Process(folder, workers=1)
     study.wait_until(lambda: "train-teacher" in done() and "train-start" in done())
     study.stop(os.kill, signal.SIGKILL)
     finished = done()
@@ -173,9 +169,9 @@ def test_a_study_that_is_stopped_goes_on_where_it_was(tmp_path):
     }
     assert len(finished) < len(DONE)
 
-    study = Process(script, folder, workers=1)
-    _, said = study.process.communicate(timeout=300)
-    assert study.process.returncode == 0, said
+    study = Process(folder, workers=1)
+    study.process.join(300)
+    assert study.process.exitcode == 0, study.log.read_text()
     assert sorted(done()) == DONE
     took = json.loads((folder / "took.json").read_text())
     assert took["commands"] == len(DONE) - len(finished)  # those of this time only
