@@ -8,14 +8,21 @@ import gc
 import multiprocessing
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import torch
+import torch.distributed.run as torchrun
+from accelerate.commands.launch import launch_command, launch_command_parser
 from accelerate.utils import imports
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from kd_lab.cli import main
 
 # At each step accelerate asks whether DeepSpeed is there, and parses its metadata: 1.3 ms.
 imports._is_package_available = functools.cache(imports._is_package_available)
@@ -73,6 +80,41 @@ def two_processes(function: Callable, *arguments: object, logs: Path) -> str:
     elastic_launch(config, _with_threads)(torch.get_num_threads(), function, *arguments)
     (first,) = logs.rglob("0/stdout.log")
     return first.read_text()
+
+
+def accelerate_launch(config_file: Path, words: list[str], *, folder: Path, logs: Path) -> None:
+    """``accelerate launch --config_file FILE --num_processes 2 -m kd_lab WORDS``, forked.
+
+    accelerate reads the file, sets the environment and calls torchrun, as ever; torchrun forks two
+    processes in place of two commands.
+
+    Args:
+        folder: in which the processes run.
+        logs: a folder; gets what they print.
+    Raises:
+        ChildFailedError: a process failed.
+    """
+    config_of = torchrun.config_from_args
+
+    def config_and_function(args: Namespace) -> tuple[LaunchConfig, Callable, list[Any]]:
+        config, _, _ = config_of(args)
+        config.start_method = SERVER.get_start_method()
+        config.logs_specs = DefaultLogsSpecs(str(logs), redirects=Std.ALL)
+        environment = dict(os.environ)  # which accelerate has just set
+        return config, _with_threads, [
+            torch.get_num_threads(), _kd_lab, folder, environment, words
+        ]  # fmt: skip
+
+    with mock.patch.object(torchrun, "config_from_args", config_and_function):
+        launcher = ["--config_file", str(config_file), "--num_processes", "2", "-m", "kd_lab"]
+        launch_command(launch_command_parser().parse_args([*launcher, *words]))
+
+
+def _kd_lab(folder: Path, environment: dict[str, str], words: list[str]) -> None:
+    os.chdir(folder)
+    os.environ.update(environment)
+    if code := main(words):
+        raise RuntimeError(f"exit code {code}")
 
 
 def _logged(log: Path, function: Callable, *arguments: object) -> None:

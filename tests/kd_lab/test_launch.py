@@ -1,6 +1,7 @@
 """A tiny recipe as `accelerate launch` runs it: two processes, ZeRO-2 and ZeRO-3, one result."""
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -8,10 +9,12 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from kd_lab.cli import main
 from kd_lab.recipe import find_recipe
 from kd_lab.runs.run_files import read_metrics
+from tests.helpers.forked_processes import accelerate_launch
 from tests.helpers.toy_pair import TOKENIZER, toy_model
 
 STEPS = ["--max_steps", "4", "--logging_steps", "2", "--num_conversations", "256"]
@@ -22,9 +25,10 @@ def words(out: str, batch: int) -> list[str]:
     return ["train", "--config", "tiny/token_fkl", *STEPS, *batches, "--output_dir", out]
 
 
-def launch(folder: Path, out: str, *launcher: str) -> None:
+def as_a_user(config: Path, folder: Path, out: str) -> None:
+    launcher = ["accelerate.commands.launch", "--config_file", str(config), "--num_processes", "2"]
     done = subprocess.run(
-        [sys.executable, "-m", *launcher, "kd_lab", *words(out, batch=8)],
+        [sys.executable, "-m", *launcher, "-m", "kd_lab", *words(out, batch=8)],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -33,6 +37,14 @@ def launch(folder: Path, out: str, *launcher: str) -> None:
     )
     # Gloo may abort a process that is already done, so that what was written counts.
     assert (folder / out / "complete").exists(), done.stderr[-3000:]
+
+
+def forked(config: Path, folder: Path, out: str) -> None:
+    logs = folder / f"{out}-logs"
+    with contextlib.suppress(ChildFailedError):
+        accelerate_launch(config, words(out, batch=8), folder=folder, logs=logs)
+    said = [file.read_text()[-3000:] for file in logs.rglob("stderr.log")]
+    assert (folder / out / "complete").exists(), said
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +60,12 @@ def alone(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("config", ["cpu2", "zero2", "zero3"])
-def test_two_processes_end_where_one_does(config, alone):
-    path = str(find_recipe(f"accelerate/{config}"))
-    launcher = ["accelerate.commands.launch", "--config_file", path, "--num_processes", "2", "-m"]
-    launch(alone, f"runs/{config}", *launcher)
+@pytest.mark.parametrize(
+    ("config", "launch"), [("cpu2", as_a_user), ("zero2", forked), ("zero3", forked)]
+)
+def test_two_processes_end_where_one_does(config, launch, alone):
+    launch(find_recipe(f"accelerate/{config}"), alone, f"runs/{config}")
+    assert json.loads((alone / f"runs/{config}/versions.json").read_text())["processes"] == 2
     ours, theirs = (read_metrics(alone / "runs" / name) for name in (config, "alone"))
     for name in ("loss", "grad_norm", "divergence"):
         for line, other in zip(ours[:2], theirs[:2], strict=True):
