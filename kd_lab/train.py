@@ -177,6 +177,10 @@ def check_arguments(
     if student.merge_lora and config.push_to_hub:
         raise ValueError("push_to_hub uploads no merged model: say --merge_lora false, or push it")
     has_model = teacher.teacher_model_name_or_path is not None
+    if config.policy_gradient and not has_model:  # also where alpha is 0
+        raise ValueError(
+            "policy_gradient is true, so a live teacher is needed: give teacher_model_name_or_path"
+        )
     if config.alpha > 0 and not has_model and teacher.teacher_cache is None:
         raise ValueError(
             f"alpha is {config.alpha}, so a teacher is needed: give teacher_model_name_or_path or "
@@ -293,7 +297,7 @@ def load_teacher(
     teacher: TrainTeacherArguments, config: DistilConfig, teacher_model: Model | None
 ) -> PreTrainedModel | None:
     """The teacher in its own dtype; None if there is none, or only its answers are needed."""
-    only_answers = config.alpha == 0 and teacher.answers is not None
+    only_answers = not config.point.has_divergence and teacher.answers is not None
     if teacher_model is None or (only_answers and config.eval_strategy == "no"):
         return None
     return teacher_model.load()

@@ -134,7 +134,7 @@ def _memory_lines(job: Job) -> list[str]:
     less = [name for name in memory.turns if name != largest and memory.of_turn(name)]
     sizes = (f"{name} {memory.of_turn(name) / size_of:.2f}" for name in less)
     lines.append(f"  in place of {largest}, at other times: {', '.join(sizes)}")
-    if job.config.alpha > 0 and job.teacher is None:
+    if job.point.has_divergence and job.teacher is None:
         lines.append(
             "  The stored teacher is counted as its likeliest tokens: hidden states add its head"
             "\n  and half a chunk of logits."

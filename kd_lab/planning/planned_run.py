@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from kd_lab.methods import PREFIX_SOURCES
+from kd_lab.methods import Point
 from kd_lab.model_shapes import ModelShape, model_shape, summed_shape, untrained
 from kd_lab.planning.cards import CARDS, DEFAULT_CARD, find_card
 
@@ -119,9 +119,14 @@ class Job(NamedTuple):
         return self.student.lora_parameters(arguments.lora_r, lora_targets(arguments))
 
     @property
+    def point(self) -> Point:
+        """Where it lies on the map."""
+        return self.config.point
+
+    @property
     def has_divergence(self) -> bool:
         """Whether a teacher's logits are made; a stored teacher has them in a few numbers."""
-        return self.teacher is not None and self.config.alpha > 0
+        return self.teacher is not None and self.point.has_divergence
 
     @property
     def loaded(self) -> int:
@@ -226,7 +231,8 @@ def make_job(
         assert isinstance(student.model_shape, dict)
         own = summed_shape(untrained(student.model_shape))
     live = None if teacher.teacher_cache else teacher.teacher_model_name_or_path
-    if config.alpha == 0 and teacher.answers is not None and config.eval_strategy == "no":
+    point = config.point
+    if not point.has_divergence and teacher.answers is not None and config.eval_strategy == "no":
         live = None
     return Job(
         plan,
@@ -236,7 +242,7 @@ def make_job(
         own,
         None if live is None else model_shape(live),
         WIDTHS.get(teacher.teacher_dtype, 4 if config.on_cpu else 2),
-        teacher_writes=PREFIX_SOURCES[config.prefixes].writer == "teacher"
+        teacher_writes=point.source.writer == "teacher"
         and teacher.answers is None
         and teacher.teacher_cache is None,
     )

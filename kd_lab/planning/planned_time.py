@@ -48,7 +48,7 @@ def plan_time(job: Job) -> Time:
     training = passes * student.forward_flops(tokens, length, trained)
     if config.gradient_checkpointing:
         training += student.again_flops(tokens, length)
-    if teacher is not None and config.alpha > 0:
+    if teacher is not None and job.has_divergence:
         training += teacher.forward_flops(tokens, length, trained)
     if teacher is not None and config.policy_gradient:  # the written tokens' log-probabilities
         training += 2 * trained * (student.head + teacher.head)
@@ -69,7 +69,7 @@ def plan_time(job: Job) -> Time:
 
 def bytes_per_cell(job: Job) -> float:
     """Bytes that the loss's passes move for each trained token and word of the vocabulary."""
-    if job.config.alpha == 0:
+    if not job.point.has_divergence:
         return SFT_BYTES
     if job.teacher is None:
         return STORED_BYTES

@@ -11,7 +11,7 @@ import textwrap
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
-from kd_lab.methods import PREFIX_SOURCES
+from kd_lab.methods import Point
 from kd_lab.model_shapes import model_shape
 from kd_lab.next_step import Step, hub_models, needs, steps
 from kd_lab.planning.planned_run import Job, PlanArguments, make_job
@@ -30,7 +30,8 @@ DEFAULTS: dict[str, Any] = {
     "model_name_or_path": None, "model_shape": None, "keep_every": 1, "use_peft": False,
     "teacher_model_name_or_path": None, "teacher_dtype": "auto", "teacher_cache": None,
     "answers": None, "dataset": "toy", "num_conversations": 20_000, "num_test_conversations": 1000,
-    "alpha": 0.5, "prefixes": "dataset", "student_share": 0.0, "student_share_step": 0.0,
+    "divergence": "forward_kl", "alpha": 0.5, "distil_temperature": 1.0,
+    "prefixes": "dataset", "student_share": 0.0, "student_share_step": 0.0,
     "max_new_tokens": 256, "rollout_batch_size": 64, "policy_gradient": False,
     "compile_decode": False, "teacher_mix": 0.2, "max_length": 1024,
     "max_steps": -1, "num_train_epochs": 3.0, "per_device_train_batch_size": 8,
@@ -105,10 +106,8 @@ def cost(step: Step, num_cores: int | None = None) -> Cost:
 def job_of(step: Step) -> Job:
     """The run as ``kd-lab plan`` would count it, made without importing a trainer."""
     settings = {**DEFAULTS, **step.settings}
-    by_student = PREFIX_SOURCES[settings["prefixes"]].writer == "student"
-    settings["written_share"] = (
-        1.0 if by_student else max(settings["student_share"], settings["student_share_step"])
-    )
+    settings["point"] = point = Point.of(settings)
+    settings["written_share"] = max(point.student_share, point.share_step)
     settings["gradient_checkpointing"] = settings["activation_checkpointing"]
     settings["on_cpu"] = settings["use_cpu"]
     of_all = cast(Any, SimpleNamespace(**settings))

@@ -42,6 +42,10 @@ def teacher(tmp_path_factory) -> str:
         (["--divergence_settings", "{bata: 0.3}"], "bata"),
         (["--alpha", "0.5"], "alpha is 0.5, so a teacher is needed"),
         (
+            ["--policy_gradient", "true", "--divergence", "reverse_kl", "--student_share", "0.5"],
+            "policy_gradient is true, so a live teacher is needed",
+        ),
+        (
             ["--teacher_model_name_or_path", "runs/none/teacher"],
             "teacher_model_name_or_path: there is no folder runs/none/teacher",
         ),

@@ -117,6 +117,24 @@ def test_the_hours_of_the_readme_by_hand():
     assert time.hours == pytest.approx(hours + passes, rel=1e-3)
 
 
+def test_a_policy_gradient_beside_sft_takes_what_it_takes_beside_a_divergence():
+    """Its teacher and its loss do the same at alpha 0, where its other rows are plain SFT."""
+    words = ("qwen2.5/minillm", "--prefixes", "dataset", "--student_share", "0.5", "--alpha")
+    alone, beside = planned(*words, "0"), planned(*words, "1")
+    assert plan_time(alone) == plan_time(beside)
+    assert plan_memory(alone) == plan_memory(beside)
+
+
+def test_a_teacher_whose_answers_are_stored_is_in_memory_for_a_divergence_alone():
+    teacher = ("--teacher_model_name_or_path", "Qwen/Qwen2.5-7B-Instruct")
+    words = ("--answers", "x", "--eval_strategy", "no", *teacher)
+    assert planned("qwen2.5/seqkd", *words).teacher is None
+    assert planned("qwen2.5/seq_fkl", *words).teacher is not None
+    gradient = ("--policy_gradient", "true", "--divergence", "reverse_kl", "--alpha", "0")
+    mixed = planned("qwen2.5/seqkd", *words, *gradient, "--student_share", "0.5")
+    assert mixed.teacher is not None
+
+
 def test_the_loss_s_bytes_are_those_that_were_counted():
     counted = json.loads((RESULTS / "traffic.json").read_text("utf-8"))
     others = counted["other_bytes_per_cell"]
