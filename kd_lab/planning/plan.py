@@ -10,6 +10,9 @@ result prints them. ``planned_memory.py`` has the arithmetic of bytes, and a tes
 the tensors of a training step; ``planned_time.py`` has that of hours; ``cards.py`` has the cards.
 """
 
+import re
+import textwrap
+
 from kd_lab.data.conversations import DataArguments, check_data_numbers
 from kd_lab.models import check_attention, check_dtype
 from kd_lab.planning.advice import CACHE, FITS, fits, what_would_fit
@@ -20,6 +23,7 @@ from kd_lab.planning.planned_time import plan_time
 from kd_lab.student import StudentArguments
 from kd_lab.teacher.of_training import TrainTeacherArguments
 
+WIDTH = 100
 ARGUMENTS = (PlanArguments, StudentArguments, TrainTeacherArguments, DataArguments, PlannedConfig)
 
 
@@ -92,7 +96,9 @@ def _advice(job: Job) -> list[str]:
     lines = [f"What would fit, by the same estimate ({FITS:.0%} of a GPU's memory at the most):"]
     for fit in fitting:
         lines.append(f"  {fit.peak / GB:6.1f} GB {fit.hours:9.2f} hours  {fit.what}")
-        lines.append(f"{'':27}{fit.options}")
+        pairs = re.sub(r"(--\S+) ", "\\1\xa0", fit.options)  # a line breaks before an option alone
+        wrapped = textwrap.wrap(pairs, WIDTH - 27, break_on_hyphens=False)
+        lines += [" " * 27 + line.replace("\xa0", " ") for line in wrapped]
     if not fitting:
         lines.append("  nothing tried here fits: take a smaller student or teacher, or")
     lines.append(f"  a GPU of {peak / FITS:.0f} GB or more, without any change")

@@ -12,7 +12,7 @@ from transformers import LlamaConfig, Qwen2Config, Qwen2ForCausalLM
 from kd_lab.cli import main
 from kd_lab.loss import fused_linear_distillation_loss
 from kd_lab.model_shapes import model_shape, shape_of, summed_shape
-from kd_lab.planning.advice import changed, changes, fits, what_would_fit
+from kd_lab.planning.advice import Change, changed, changes, fits, what_would_fit
 from kd_lab.planning.cards import CARDS
 from kd_lab.planning.plan import describe
 from kd_lab.planning.planned_memory import plan_memory
@@ -243,9 +243,45 @@ def test_what_would_fit_does_and_less_would_not(words):
         asked = planned(*words, *fit.options.split())  # as a person types it
         assert plan_memory(asked).peak == fit.peak <= 0.9e9 * job.plan.gpu_memory_gb
         assert plan_time(asked).hours == fit.hours
+        batch = asked.rows_per_step * asked.plan.gpus
+        assert batch == fit.new_batch or batch == job.rows_per_step * job.plan.gpus
+        assert fit.new_batch is not None or plan_time(asked).steps == plan_time(job).steps
         for left_out in fit.changes:
             fewer = tuple(change for change in fit.changes if change is not left_out)
             assert not fits(changed(job, fewer))
+
+
+@pytest.mark.parametrize(
+    ("gpus", "rows", "steps", "of_each"),
+    [
+        (1, 2, 4, (1, 1)),
+        (1, 1, 8, (1, 1)),
+        (1, 2, 32, (2, 4)),
+        (2, 2, 32, (2, 8)),
+        (3, 4, 4, (3, 2)),  # 48 conversations: 6 of each GPU, of which it takes 3
+        (1, 3, 1, (3, 1)),  # three conversations have no eighth part
+    ],
+)
+def test_eight_gpus_share_the_conversations_of_a_step(gpus, rows, steps, of_each):
+    words = ("--per_device_train_batch_size", str(rows), "--gradient_accumulation_steps")
+    job = planned("qwen2.5/ultra_7b", *words, str(steps), "--gpus", str(gpus))
+    config = changed(job, (Change("gpus", "8 GPUs, ZeRO-2", {"gpus": 8, "zero_stage": 2}),)).config
+    assert (config.per_device_train_batch_size, config.gradient_accumulation_steps) == of_each
+
+
+def test_a_batch_that_the_gpus_cannot_share_is_named():
+    words = ("--per_device_train_batch_size", "3", "--gradient_accumulation_steps", "1")
+    fitting = {fit.new_batch: fit for fit in what_would_fit(planned("qwen2.5/ultra_7b", *words))}
+    assert fitting[24].what == "8 GPUs, ZeRO-3, a batch of 24"
+    assert fitting[24].options == "--gpus 8 --zero_stage 3"
+
+
+def test_the_lines_of_an_advice_break_before_an_option():
+    told = describe(planned("qwen2.5/token_fkl", "--gpu_memory_gb", "24")).splitlines()
+    assert max(map(len, told)) <= 100
+    options = [line.split() for line in told if line.startswith(" " * 27)]
+    assert any(len(words) > 4 for words in options)
+    assert all(word.startswith("--") for words in options for word in words[::2])
 
 
 def test_a_teacher_that_answers_anew_cannot_be_stored():
@@ -279,7 +315,7 @@ def test_the_command_says_what_it_is(capsys):
     told = capsys.readouterr().out
     assert "does not fit in 80" in told
     assert "  LoRA of rank 16\n" in told
-    assert "  --gpus 8 --zero_stage 2\n" in told
+    assert "  --gpus 8 --zero_stage 2 --per_device_train_batch_size 1\n" in told
     assert max(map(len, told.splitlines())) <= 100
 
 
