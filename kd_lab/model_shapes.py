@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kd_lab.next_step import steps
+from kd_lab.next_step import absolute, steps
 from kd_lab.readable import readable
 from kd_lab.smollm2 import FOLDER
 
@@ -146,12 +146,15 @@ def model_shape(name: str, keep_every: int = 1) -> ModelShape:
     known = re.fullmatch(r"(?:Qwen/)?Qwen2\.5-([\d.]+B)(?:-Instruct)?", name)
     if known and known[1] in QWEN25:
         return summed_shape(qwen25(known[1]), keep_every)
-    if Path(name) == FOLDER:
+    wanted = absolute(name)
+    if wanted == absolute(FOLDER):
         return summed_shape(SMOLLM2, keep_every)
     for step in steps():
-        if step.folder == name and "model_shape" in step.settings:
+        if absolute(step.folder) != wanted:
+            continue
+        if "model_shape" in step.settings:
             return summed_shape(untrained(step.settings["model_shape"]), keep_every)
-        if step.folder == name and "model_name_or_path" in step.settings:
+        if "model_name_or_path" in step.settings:
             every = step.settings.get("keep_every", 1)
             return model_shape(step.settings["model_name_or_path"], every)
     raise ValueError(

@@ -121,9 +121,9 @@ def commands_for(path: str | Path) -> list[Step]:
 
     Finished steps are left out, except the step that writes the path itself.
     """
-    wanted = _absolute(path)
+    wanted = absolute(path)
     for step in steps():
-        folder = _absolute(step.folder)
+        folder = absolute(step.folder)
         if wanted == folder or (folder in wanted.parents and not step.is_done):
             return [*_undone(needs(step.settings)), step]
     return []
@@ -132,11 +132,11 @@ def commands_for(path: str | Path) -> list[Step]:
 def needs(settings: dict[str, Any]) -> list[Step]:
     """The steps whose folders a recipe names, without itself."""
     named = {
-        _absolute(value)
+        absolute(value)
         for key, value in settings.items()
         if isinstance(value, str) and key != WRITES
     }
-    return [step for step in steps() if _absolute(step.folder) in named]
+    return [step for step in steps() if absolute(step.folder) in named]
 
 
 def hub_models(settings: dict[str, Any]) -> list[str]:
@@ -193,5 +193,6 @@ def _make_does_it(chain: Sequence[Step]) -> str:
     return ""
 
 
-def _absolute(path: str | Path) -> Path:
+def absolute(path: str | Path) -> Path:
+    """The same path for all spellings of a file or folder, as ``d``, ``./d`` and ``d/``."""
     return Path(path).expanduser().resolve()

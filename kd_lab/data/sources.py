@@ -18,7 +18,7 @@ from kd_lab.data.hub_dataset import (
 )
 from kd_lab.data.manifest import check_manifest
 from kd_lab.files import sha256_of_file
-from kd_lab.next_step import written_by
+from kd_lab.next_step import absolute, written_by
 
 ULTRACHAT = "HuggingFaceH4/ultrachat_200k"
 ULTRACHAT_REVISION = "8049631c405ae6576f93f445c6b8166f76f5505a"
@@ -48,6 +48,12 @@ class Source(NamedTuple):
     def path(self) -> Path:
         """The file or folder of that name."""
         return Path(self.name).expanduser()
+
+    @property
+    def place(self) -> str | Path:
+        """Equal for two names of one source: a folder has several spellings, a hub's name one."""
+        is_name = self.name in NAMED or self.hub is not None
+        return self.name if is_name else absolute(self.name)
 
 
 class Pools(NamedTuple):

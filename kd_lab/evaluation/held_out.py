@@ -10,7 +10,7 @@ from kd_lab.data.held_out import HELD_OUT
 from kd_lab.data.packed_rows import PackedRows
 from kd_lab.data.row_kinds import NO_REFERENCE, TRAINING_ROW
 from kd_lab.data.row_store import RowStore
-from kd_lab.data.sources import NAMED, has_test_split
+from kd_lab.data.sources import NAMED, Source, has_test_split
 from kd_lab.runs.evaluations import read_yaml
 from kd_lab.runs.run_files import CONFIG
 from kd_lab.teacher.stored import stored_source
@@ -39,10 +39,11 @@ def check_not_trained(model: str, data: DataArguments) -> None:
         return
     trained = read_yaml(config)
     if isinstance(trained, dict) and trained_and_tested(_source_of(trained), data):
+        another = "" if data.test_dataset is None else "another "
         raise ValueError(
-            f"{model} was trained on conversations of {data.dataset} that this would test on, "
-            "since it did not hold them out: give --test_dataset, or train with the --test_share "
-            "and --conversation_seed of this evaluation"
+            f"{model} was trained on conversations of {data.test_dataset or data.dataset} that "
+            f"this would test on, since it did not hold them out: give {another}--test_dataset, "
+            "or train with the --test_share and --conversation_seed of this evaluation"
         )
 
 
@@ -55,7 +56,8 @@ def trained_and_tested(trained: Mapping[str, Any], tested: DataArguments) -> boo
     """Whether a run trained on conversations that these arguments would test on.
 
     It did if both take one source without a test split, and the run held out less of it or another
-    part. A run that evaluates nothing holds out nothing unless ``test_share`` says so.
+    part. A run that evaluates nothing holds out nothing unless ``test_share`` says so. As a
+    ``test_dataset``, such a source is tested whole.
 
     Args:
         trained: the run's settings, as in its config.yaml; or those of a folder of stored answers,
@@ -63,14 +65,18 @@ def trained_and_tested(trained: Mapping[str, Any], tested: DataArguments) -> boo
     Raises:
         ValueError: as ``load_conversations``, for a missing source.
     """
-    if tested.test_dataset is not None or tested.dataset in NAMED:
+    has_own = tested.test_dataset is not None
+    source = Source(tested.test_dataset) if tested.test_dataset is not None else source_of(tested)
+    if source.name in NAMED or Source(str(trained.get("dataset"))).place != source.place:
         return False
-    if trained.get("dataset") != tested.dataset:
+    if has_own and trained.get("dataset_config") is not None:  # test_dataset has the default one
         return False
     if trained.get("split") == "test":
         return True
-    if has_test_split(source_of(tested)):
+    if has_test_split(source):
         return False
+    if has_own:
+        return True
     evaluates = trained.get("eval_strategy", "no") != "no"
     if trained.get("test_dataset") is not None:
         held_out = 0.0

@@ -118,6 +118,21 @@ def test_a_run_is_not_evaluated_on_what_it_trained_on(tmp_path, capsys):
     assert "--test_share" in said
 
 
+@pytest.mark.parametrize("given", ["d", "./d", "d/", "../{name}/d", "{folder}/d", "linked"])
+@pytest.mark.parametrize("recorded", ["d", "{folder}/d/"])
+def test_a_folder_is_the_same_in_each_of_its_spellings(tmp_path, monkeypatch, recorded, given):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d").mkdir()
+    (tmp_path / "linked").symlink_to("d")
+    write(tmp_path / "d" / "mine.jsonl", [messages(*talk) for talk in TALKS])
+    trained, tested = (
+        path.format(name=tmp_path.name, folder=tmp_path) for path in (recorded, given)
+    )
+    config = {"dataset": trained, "conversation_seed": 0}
+    assert trained_and_tested(config, DataArguments(tested))
+    assert not trained_and_tested(config | {"dataset": "e"}, DataArguments(tested))
+
+
 @pytest.mark.parametrize(
     ("trained", "tested", "both"),
     [
@@ -138,6 +153,9 @@ def test_what_was_not_held_out_is_known_to_be_trained(tmp_path, trained, tested,
     write(tmp_path / "mine.jsonl", [messages(*talk) for talk in TALKS])
     config = {"dataset": mine, "conversation_seed": 0} | trained
     assert trained_and_tested(config, DataArguments(mine, **tested)) is both
+    if not tested.get("test_dataset"):  # which is another source, or not even there
+        whole = DataArguments("toy", test_dataset=mine)
+        assert trained_and_tested(config, whole) is (config["dataset"] == mine)
     (named := tmp_path / "named").mkdir()
     for split in ("train", "test"):
         write(named / f"{split}.jsonl", [messages(*talk) for talk in TALKS])

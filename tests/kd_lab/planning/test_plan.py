@@ -66,6 +66,9 @@ def test_a_model_that_is_still_to_be_trained_is_known_by_its_recipe(monkeypatch,
     monkeypatch.chdir(tmp_path)  # where runs/ holds nothing
     assert model_shape("runs/qwen2.5/ultra_1.5b") == model_shape("Qwen/Qwen2.5-1.5B")
     assert model_shape("runs/tiny/teacher").layers == 2
+    for spelling in ("./runs/tiny/teacher", "runs/tiny/teacher/", f"{tmp_path}/runs/tiny/teacher"):
+        assert model_shape(spelling) == model_shape("runs/tiny/teacher")
+    assert model_shape("./models/SmolLM2-135M-Instruct/").parameters == 134_515_008
 
 
 # ---- operations
