@@ -216,24 +216,38 @@ def lora_config(student: StudentArguments) -> "PeftConfig | None":
     return config
 
 
+def loaded_dtype(student: StudentArguments) -> torch.dtype:
+    """The dtype of its weights as they are loaded; no weights are read.
+
+    ``auto`` is the dtype in which a model was saved, as its config.json has it. A shape was never
+    saved, and is made in float32.
+    """
+    if student.dtype not in (None, "auto"):
+        return getattr(torch, student.dtype)
+    if student.dtype is None or student.model_name_or_path is None:
+        return torch.float32
+    return getattr(torch, Model(student.model_name_or_path, student.model_revision).dtype_name)
+
+
 def load_student(student: StudentArguments, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     """The student before training. Random weights come from torch's seed."""
-    dtype = getattr(torch, student.dtype) if student.dtype not in (None, "auto") else student.dtype
-    loading = {"dtype": dtype or torch.float32, "attn_implementation": student.attn_implementation}
+    loading: dict[str, Any] = {"attn_implementation": student.attn_implementation}
     if student.model_name_or_path is None:
         config = _shape_config(student, tokenizer)
-        return AutoModelForCausalLM.from_config(config, **loading)
+        return AutoModelForCausalLM.from_config(config, dtype=loaded_dtype(student), **loading)
     revision, path = student.model_revision, student.model_name_or_path
+    # Where config.json does not name the dtype, transformers looks at the weights themselves.
+    dtype = "auto" if student.dtype == "auto" else loaded_dtype(student)
     if student.keep_every == 1:
-        return load_causal_lm(path, revision, **loading)
+        return load_causal_lm(path, revision, dtype=dtype, **loading)
     with unsharded():
-        whole = load_causal_lm(path, revision, **loading)
+        whole = load_causal_lm(path, revision, dtype=dtype, **loading)
         config = load_config(path, revision)
         kept = range(0, config.num_hidden_layers, student.keep_every)
         config.num_hidden_layers = len(kept)
         if getattr(config, "layer_types", None):
             config.layer_types = [config.layer_types[i] for i in kept]
-        shallow = AutoModelForCausalLM.from_config(config, **loading)
+        shallow = AutoModelForCausalLM.from_config(config, dtype=whole.dtype, **loading)
         shallow.get_decoder().load_state_dict(_kept_layers(whole.get_decoder(), list(kept)))
         shallow.get_output_embeddings().load_state_dict(whole.get_output_embeddings().state_dict())
         shallow.generation_config = whole.generation_config

@@ -39,6 +39,7 @@ from kd_lab.student import (
     head_rows,
     load_student,
     load_tokenizer,
+    loaded_dtype,
     lora_config,
     student_config,
 )
@@ -98,7 +99,8 @@ def _train(
     tokenizer = load_tokenizer(student, config.eos_token, config.pad_token)
     size = check_student(student, tokenizer)
     if not student.use_peft:
-        check_room(folder, least_bytes(config, size, student.dtype), "the trained model")
+        dtype = str(loaded_dtype(student)).removeprefix("torch.")
+        check_room(folder, least_bytes(config, size, dtype), "the trained model")
     teacher_model = teacher_of(teacher)
     if teacher_model is not None:
         teacher_model.check()

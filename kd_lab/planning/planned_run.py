@@ -131,7 +131,9 @@ class Job(NamedTuple):
     @property
     def loaded(self) -> int:
         """Bytes of one of the student's weights as they are loaded."""
-        return WIDTHS.get(self.student_arguments.dtype or "float32", 2)
+        dtype = self.student_arguments.dtype or "float32"
+        is_new = self.student_arguments.model_name_or_path is None  # auto: made in float32
+        return WIDTHS.get(dtype, 4 if is_new else 2)
 
     @property
     def held(self) -> int:
