@@ -193,10 +193,23 @@ class Job(NamedTuple):
 
     @property
     def steps(self) -> int:
-        if self.config.max_steps > 0:
-            return self.config.max_steps
-        batch = self.rows_per_step * self.plan.gpus
-        return math.ceil(self.conversations / batch * self.config.num_train_epochs)
+        """Steps of the optimizer, as transformers counts them: the rest of an epoch is one too."""
+        config = self.config
+        if config.max_steps > 0:
+            return config.max_steps
+        dealt = self.conversations / (config.per_device_train_batch_size * self.plan.gpus)
+        batches = math.floor(dealt) if config.dataloader_drop_last else math.ceil(dealt)
+        of_epoch = max(math.ceil(batches / config.gradient_accumulation_steps), 1)
+        return math.ceil(config.num_train_epochs * of_epoch)
+
+    @property
+    def trained_conversations(self) -> int:
+        """Conversations of all steps, rounded up to a whole step once, not once an epoch."""
+        batch, steps = self.rows_per_step * self.plan.gpus, self.steps
+        if self.config.max_steps <= 0:
+            whole = math.ceil(self.conversations / batch * self.config.num_train_epochs)
+            steps = min(steps, whole)
+        return steps * batch
 
 
 def make_job(

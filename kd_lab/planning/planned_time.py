@@ -41,8 +41,7 @@ def plan_time(job: Job) -> Time:
     """The arithmetic, and the hours by the clock."""
     plan, config, student, teacher = job.plan, job.config, job.student, job.teacher
     length = min(plan.conversation_tokens, job.longest)
-    rows = job.steps * job.rows_per_step * plan.gpus
-    tokens = rows * float(length)
+    tokens = job.trained_conversations * float(length)
     trained = tokens * plan.trained_share
     passes = 2 if job.lora else 3  # of frozen weights no gradient is made
     training = passes * student.forward_flops(tokens, length, trained)
@@ -97,7 +96,10 @@ def _evaluations(job: Job) -> int:
 
 
 def _writing_seconds(job: Job) -> float:
-    """Seconds of the writing models, one token at a time, to the longest answer of each batch."""
+    """Seconds of the writing models, one token at a time, to the longest answer of each batch.
+
+    The steps of a rollout beside its first train on answers that are there.
+    """
     config, plan, rows = job.config, job.plan, job.rows_per_step
     batches = 1 if job.engine == "vllm" else math.ceil(rows / config.rollout_batch_size)
     each = 0.0  # a token of a batch
@@ -110,7 +112,8 @@ def _writing_seconds(job: Job) -> float:
             each += _read_seconds(job, model, min(rows, config.rollout_batch_size), width)
         else:
             each += model.layers * plan.layer_ms / 1000
-    return job.steps * batches * config.max_new_tokens * each
+    updates = config.updates_per_rollout if config.policy_gradient else 1
+    return math.ceil(job.steps / updates) * batches * config.max_new_tokens * each
 
 
 def _read_seconds(job: Job, model: ModelShape, rows: int, width: int) -> float:

@@ -33,6 +33,7 @@ DEFAULTS: dict[str, Any] = {
     "divergence": "forward_kl", "alpha": 0.5, "distil_temperature": 1.0,
     "prefixes": "dataset", "student_share": 0.0, "student_share_step": 0.0,
     "max_new_tokens": 256, "rollout_batch_size": 64, "policy_gradient": False,
+    "updates_per_rollout": 1, "dataloader_drop_last": False,
     "compile_decode": False, "teacher_mix": 0.2, "max_length": 1024,
     "max_steps": -1, "num_train_epochs": 3.0, "per_device_train_batch_size": 8,
     "gradient_accumulation_steps": 1, "activation_checkpointing": False, "eval_strategy": "no",

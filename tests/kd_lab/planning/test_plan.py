@@ -1,13 +1,17 @@
 """The plan of a run: parameters, bytes and operations against what is known or measured."""
 
 import json
+import math
 from copy import copy
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
+from accelerate.data_loader import prepare_data_loader
+from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import LlamaConfig, Qwen2Config, Qwen2ForCausalLM
+from transformers import LlamaConfig, Qwen2Config, Qwen2ForCausalLM, Trainer
 
 from kd_lab.cli import main
 from kd_lab.loss import fused_linear_distillation_loss
@@ -166,6 +170,42 @@ def test_written_answers_take_their_time():
     mixed = plan_time(planned("qwen2.5/minillm", *words))  # both models at each token
     assert mixed.writing_hours == pytest.approx(2 * on_policy.writing_hours)
     assert plan_time(planned("qwen2.5/seqkd", *words)).writing_hours == 0
+
+
+@pytest.mark.parametrize(("updates", "rollouts"), [(1, 2500), (4, 625), (3, 834)])
+def test_steps_that_share_a_rollout_wait_for_it_once(updates, rollouts):
+    job = planned("qwen2.5/minillm", "--updates_per_rollout", str(updates), "--save_steps", "12")
+    assert job.steps == 2500
+    assert plan_time(job).writing_hours == pytest.approx(rollouts * 512 * 2 * 28e-3 / 3600)
+    config = copy(job.config)
+    config.policy_gradient = False  # where every step writes its own
+    assert plan_time(job._replace(config=config)).writing_hours == pytest.approx(
+        2500 * 512 * 28e-3 / 3600
+    )
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("epochs", [0.5, 1, 2.5, 3])
+@pytest.mark.parametrize(
+    ("conversations", "rows", "accumulation", "gpus"),
+    [(100, 32, 1, 1), (100, 8, 4, 1), (100, 4, 2, 4), (100, 3, 5, 8), (97, 7, 3, 2), (9, 4, 2, 2)],
+)
+def test_steps_are_those_that_transformers_counts(
+    conversations, rows, accumulation, gpus, epochs, drop_last
+):
+    options = {
+        "per_device_train_batch_size": rows, "gradient_accumulation_steps": accumulation,
+        "num_train_epochs": epochs, "dataloader_drop_last": drop_last, "gpus": gpus,
+        "num_conversations": conversations,
+    }  # fmt: skip
+    job = planned("qwen2.5/sft", *(str(of) for key in options for of in (f"--{key}", options[key])))
+    loader = DataLoader(range(conversations), rows, drop_last=drop_last)
+    loader = prepare_data_loader(loader, num_processes=gpus, process_index=0)
+    trainer = Mock(get_sp_size=lambda: 1, num_examples=len)
+    *_, counted = Trainer.set_initial_training_values(trainer, job.config, loader)
+    assert job.steps == counted
+    batch = rows * accumulation * gpus
+    assert job.trained_conversations <= math.ceil(conversations * epochs / batch) * batch
 
 
 def test_vllm_writes_as_fast_as_memory_is_read():
