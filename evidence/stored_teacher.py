@@ -16,6 +16,7 @@ import torch
 from kd_lab.data.conversations import DataArguments
 from kd_lab.runs.versions import run_versions
 from kd_lab.teacher.cache import CacheArguments, cache_teacher
+from kd_lab.teacher.signals import topk_bytes
 
 CONVERSATIONS = 640
 TOPK = 64
@@ -69,10 +70,9 @@ def counted(hidden: int, vocab_size: int) -> dict[str, Any]:
         ``bytes`` and ``gigabytes`` of each store: ``answers`` (a token's id), ``topk`` (64
         tokens), ``hidden`` (bfloat16) and ``distribution`` (all log-probabilities in float16).
     """
-    token = 2 if vocab_size <= 2**16 else 4
     sizes = {
         "answers": 4,
-        "topk": (2 + token) * TOPK + 4,  # float16 log-probabilities, tokens, the tail's mass
+        "topk": topk_bytes(TOPK, vocab_size),
         "hidden": 2 * hidden,
         "distribution": 2 * vocab_size,
     }

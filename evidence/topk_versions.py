@@ -29,6 +29,7 @@ from kd_lab.divergences import Divergence, forward_kl, reverse_kl
 from kd_lab.evaluation.intervals import bootstrap_interval
 from kd_lab.loss.tiles import by_autograd
 from kd_lab.states import TOKENS_PER_BATCH, both_distributions
+from kd_lab.teacher.signals import topk_bytes
 
 if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedModel
@@ -242,12 +243,8 @@ def compare_distributions(
 
 
 def bytes_per_token(k: int, vocab_size: int) -> int:
-    """Bytes that a cache of ``teacher_signal: topk`` adds for each trained token.
-
-    A log-probability takes two bytes and the tail four. A token takes two bytes in a vocabulary of
-    up to 65,536, else four.
-    """
-    return k * (2 + (2 if vocab_size <= 2**16 else 4)) + 4
+    """Bytes that a cache of ``teacher_signal: topk`` adds for each trained token."""
+    return topk_bytes(k, vocab_size)
 
 
 def _topk(teacher_logp: Tensor, k: int) -> Tensor:

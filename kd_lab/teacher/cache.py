@@ -51,7 +51,7 @@ from kd_lab.next_step import check_folder
 from kd_lab.positions import check_positions
 from kd_lab.states import trained_hidden_states
 from kd_lab.teacher.arguments import TeacherArguments, check_teacher_arguments
-from kd_lab.teacher.signals import topk_distribution
+from kd_lab.teacher.signals import topk_bytes, topk_distribution
 from kd_lab.teacher.stored import HEAD, SIGNALS, stored_answers
 
 if TYPE_CHECKING:  # importing transformers takes seconds, and only its types are needed
@@ -242,8 +242,9 @@ def _describe(
 
 def _bytes(args: CacheArguments, teacher: Model, rows: PackedRows) -> int:
     """The size of the shards that are still to be written, about."""
-    hidden = teacher.config.get_text_config().hidden_size
-    each = 2 * hidden if args.teacher_signal == "hidden" else 4 * args.topk + 4
+    each = topk_bytes(args.topk, teacher.vocab_size)
+    if args.teacher_signal == "hidden":
+        each = 2 * teacher.config.get_text_config().hidden_size
     there = sum(path.stat().st_size for path in Path(args.output_dir).glob("shard-*.safetensors"))
     return int(rows.positions_per_row().sum()) * each - there
 

@@ -6,6 +6,16 @@ from torch import Tensor
 from kd_lab.loss.chunks import LiveDistribution, Projection
 
 
+def token_dtype(vocab_size: int) -> torch.dtype:
+    """The dtype of stored tokens: uint16 in a vocabulary of up to 65,536, else int32."""
+    return torch.uint16 if vocab_size <= 2**16 else torch.int32
+
+
+def topk_bytes(k: int, vocab_size: int) -> int:
+    """Bytes of one position's k log-probabilities, in float16, its k tokens, and its tail."""
+    return k * (2 + token_dtype(vocab_size).itemsize) + 4
+
+
 @torch.inference_mode()
 def topk_distribution(
     hidden: Tensor,
@@ -26,10 +36,10 @@ def topk_distribution(
     Returns:
         on the CPU, in nats:
         - ``topk_logp``: float16 [n, k].
-        - ``topk_tokens``: [n, k], uint16 where it suffices, else int32.
+        - ``topk_tokens``: [n, k], of ``token_dtype``.
         - ``topk_tail``: float32 [n], -inf at k = V.
     """
-    narrow = torch.uint16 if len(head) <= 2**16 else torch.int32
+    narrow = token_dtype(len(head))
     parts = []
     projection = Projection(LiveDistribution(hidden, head, bias), len(head))
     for start in range(0, len(hidden), chunk_size):

@@ -12,7 +12,6 @@ from evidence.topk_versions import (
     VERSIONS,
     Kept,
     bucket,
-    bytes_per_token,
     compare_distributions,
     compare_topk,
     cut,
@@ -22,7 +21,6 @@ from evidence.topk_versions import (
 from kd_lab.data.packed_rows import PackedRows
 from kd_lab.divergences import forward_kl, reverse_kl
 from kd_lab.loss import fused_linear_topk_distillation_loss
-from kd_lab.teacher.signals import topk_distribution
 from tests.helpers.loss_problem import problem
 from tests.helpers.toy_pair import TOKENIZER, toy_model, toy_rows
 
@@ -122,13 +120,6 @@ def test_a_k_out_of_range(distributions):
     for version in (bucket, cut, renormalised):
         with pytest.raises(ValueError, match=r"k must lie in 1 ... 31, not 32"):
             version(*distributions, 32)
-
-
-@pytest.mark.parametrize(("rows", "k"), [(500, 7), (65_536, 3), (65_537, 3)])
-def test_bytes_are_those_of_the_cache(rows, k):
-    hidden, head = torch.randn(5, 4), torch.randn(rows, 4)
-    kept = topk_distribution(hidden, head, None, k=k, temperature=1.0, chunk_size=5)
-    assert sum(part.nbytes for part in kept.values()) == 5 * bytes_per_token(k, rows)
 
 
 def test_comparison_of_two_models_against_their_whole_logits():
