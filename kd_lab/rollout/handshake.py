@@ -61,7 +61,8 @@ def check_takes_weights(server: Server) -> None:
         server.post("/collective_rpc", method="check_health")
     except ValueError as error:
         raise ValueError(
-            f"{server.base_url} takes no weights: start it with VLLM_SERVER_DEV_MODE=1 ({error})"
+            f"{server.base_url} takes no weights: start it with VLLM_SERVER_DEV_MODE=1, and --host "
+            f"127.0.0.1, since it then obeys all who reach its port ({error})"
         ) from error
 
 

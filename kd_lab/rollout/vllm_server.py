@@ -4,9 +4,14 @@ The server is vLLM's own, unchanged, of the protocol of OpenAI's completions. To
 come back, so neither side splits text. Each answer is a request with its own seed, as vllm_engine
 draws it. For a training it also takes weights, from a file that both sides see:
 
-    VLLM_SERVER_DEV_MODE=1 vllm serve STUDENT --max-model-len 2048    # in vLLM's environment
+    VLLM_SERVER_DEV_MODE=1 vllm serve STUDENT --max-model-len 2048 \\
+        --host 127.0.0.1                                              # in vLLM's environment
     kd-lab train ... --rollout_engine vllm --vllm_mode server \\
         --vllm_server_base_url http://127.0.0.1:8000                  # in any other
+
+Without --host vLLM listens on every interface, and in this mode it obeys all who reach its port.
+From another machine, ``ssh -L 8000:127.0.0.1:8000 SERVER`` reaches it at the same address. An
+address of a private network, as --host, does so without ssh.
 
 Before its first answer a server is compared with what the run expects (handshake.py).
 """

@@ -1,6 +1,8 @@
 """A served model that is not what the run expects is refused by the name of the difference."""
 
 import copy
+import re
+from pathlib import Path
 
 import pytest
 from tokenizers.normalizers import Lowercase
@@ -51,8 +53,23 @@ def test_another_version_or_a_server_that_takes_no_weights(little):
     with pytest.raises(ValueError, match=r"is vLLM 0.33.0, and KD Lab sends weights as vLLM 0.32"):
         handshake.check_takes_weights(Server(little.address))
     little.version, little.takes_weights = "0.32.0", False
-    with pytest.raises(ValueError, match=r"takes no weights: .*VLLM_SERVER_DEV_MODE=1 .*404"):
+    with pytest.raises(
+        ValueError, match=r"takes no weights: .*DEV_MODE=1, and --host 127.0.0.1.*404"
+    ):
         handshake.check_takes_weights(Server(little.address))
+
+
+def test_a_server_is_told_to_listen_to_its_own_machine_alone():
+    """In the mode that takes weights it obeys whoever reaches it, and vLLM's default is all."""
+    root = Path(__file__).parents[3]
+    texts = [*root.glob("kd_lab/**/*.py"), *root.glob("site/*.md"), *root.glob("*.md")]
+    stated = [
+        command
+        for path in texts
+        for command in re.findall(r"vllm serve (?:[^\n]*\\\n)*[^\n]*", path.read_text("utf-8"))
+    ]
+    assert stated
+    assert all("--host 127.0.0.1" in command for command in stated)
 
 
 def test_another_tokenizer_is_named_by_an_id(little):
