@@ -1,6 +1,7 @@
 """FIELD.md: what is known of the field's losses by hand, and the page as it is written."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,35 @@ def test_each_family_and_at_least_fourteen_losses_are_there():
     assert {one.form for one in IMPLEMENTATIONS} == {"logits", "topk", "tokens", "advantage"}
     assert len(IMPLEMENTATIONS) >= 14
     assert len({one.function for one in IMPLEMENTATIONS}) >= 14
+
+
+def test_an_end_near_the_teacher_is_not_called_the_teacher():
+    """A bucket and an even share leave the tail's shape open: a small KL there is chance."""
+    page = write_page(ROOT / "assets/results")
+    found = json.loads((ROOT / "assets/results/field.json").read_text())["implementations"]
+    nats = {
+        one["what"]: max(max(end["forward_kl"], end["reverse_kl"]) for end in one["ends"])
+        for one in found
+    }
+    open_tails = {
+        "SDFT and SDPO, student's top k with a tail",
+        "ServerDistillationTrainer, β 0",
+        "missing_probability_handling: uniform",
+    }
+    for what, most in nats.items():
+        (row,) = re.findall(rf"^\|[^|]*\| {re.escape(what)}(?:; `| \().*$", page, flags=re.M)
+        assert ("| yes |" in row) == (most < 1e-3), row
+        assert (f"| but for the tail's shape, up to {most:.2g} " in row) == (what in open_tails)
+
+
+def test_k3_lies_between_the_two_kls():
+    losses = json.loads((ROOT / "assets/results/field_students.json").read_text())["losses"]
+    of = {loss["key"]: loss["measures"] for loss in losses if loss["prefixes"] == "student"}
+    for measure in "coverage", "forward_kl", "reverse_kl":
+        ends = sorted(of[key][measure]["mean"] for key in ("forward_kl", "reverse_kl"))
+        assert ends[0] < of["k3"][measure]["mean"] < ends[1]
+    k3, forward = (of[key]["precision"] for key in ("k3", "forward_kl"))
+    assert k3["low"] < forward["mean"] < k3["high"]
 
 
 def test_the_page_is_what_the_results_say():
