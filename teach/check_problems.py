@@ -85,8 +85,15 @@ def test_3_loss_at_temperature(of):
 
 def test_4_mean_over_trained_tokens(of):
     values = logits(4, 6)
-    labels = torch.tensor([[1] * n + [-100] * (6 - n) for n in (6, 1, 3, 0)])
-    expected = torch.cat([values[0], values[1, :1], values[2, :3]]).mean()
+    labels = torch.tensor(  # token ids begin at 0; prompts come before answers, padding after
+        [
+            [0, 1, 2, 3, 4, 5],
+            [-100, -100, 0, -100, -100, -100],
+            [-100, 7, 0, 2, -100, -100],
+            [-100, -100, -100, -100, -100, -100],
+        ]
+    )
+    expected = torch.cat([values[0], values[1, 2:3], values[2, 1:4]]).mean()
     for cut in ([4], [1, 3], [2, 2], [1, 1, 1, 1]):
         found = of.mean_over_trained_tokens([*values.split(cut)], [*labels.split(cut)])
         torch.testing.assert_close(found, expected, msg=f"micro-batches of {cut} rows")
@@ -101,6 +108,9 @@ def test_5_estimates(of):
     torch.testing.assert_close((q * k1).sum(), reverse, msg="the mean of k1 is D(q‖p)")
     torch.testing.assert_close((q * k3).sum(), reverse, msg="the mean of k3 is D(q‖p)")
     assert (k3 >= 0).all(), "k3 is never negative"
+    log_ratio = q_logp - p.log()
+    torch.testing.assert_close(k1, log_ratio, msg="k1 of each token")
+    torch.testing.assert_close(k2, log_ratio**2 / 2, msg="k2 of each token")
     of_kl = q * (q_logp.detach() - p.log() - reverse)
     for name, value, expected in (("k1", k1, 0 * q), ("k2", k2, of_kl), ("k3", k3, q - p)):
         (mean,) = torch.autograd.grad((q * value).sum(), z, retain_graph=True)

@@ -38,11 +38,15 @@ def test_our_answers_pass_and_a_sheet_without_answers_is_skipped():
         ("q * (log_ratio - (q * log_ratio).sum())", "q * log_ratio", 2),
         ("temperature**2 * ", "", 3),
         ("total.sum() / sum(int(mask.sum()) for mask in trained)", "total.mean()", 4),
+        ("[label != -100 for label in labels]", "[label > 0 for label in labels]", 4),
         ("r.exp() - 1 - r", "(-r).exp() - 1 + r", 5),
+        ("r**2 / 2", "(-r).detach() * q_logp + 7", 5),
+        ("return -r,", "return -r - (-r).detach() + (-r * q_logp.exp()).sum().detach(),", 5),
         ("q_top = q[ids]", "q_top = q[: len(ids)]", 6),
         ("z[..., :vocabulary].log_softmax(-1)", "z.log_softmax(-1)[..., :vocabulary]", 7),
         ("(p_first * second)", "(q_first * second)", 8),
         (" - mean**2", "", 9),
+        ("weights * (widths**2 + means**2)", "weights * (widths.mean() ** 2 + means**2)", 9),
     ],
 )
 def test_a_wrong_answer_fails(tmp_path, right, wrong, problem):

@@ -63,9 +63,16 @@ def test_what_is_not_written_is_no_mistake(exercise):
         ),
         ("02.1", lambda w, m, s: (torch.tensor(0.0), (w * s).sum()), r"\(that is the width of one"),
         ("02.1", lambda w, m, s: ((w * m).sum(), (w * (s**2 + m**2)).sum() ** 0.5), r"square is"),
+        (
+            "02.1",
+            lambda w, m, s: (w @ m, (s.mean() ** 2 + w @ m**2 - (w @ m) ** 2) ** 0.5),
+            r"widths 0\.5 and 1\.5, the width: .*take the mean of their squares\)",
+        ),
         ("02.2", lambda d, sigma: (sigma**2 + d**2) ** 0.5, r"\(that is its standard deviation\)"),
         ("02.3", (74, 75), r"adaptive_kl: expected 125, got 75"),
         ("02.4", 75, r"the two means are 0 apart, at 1\.112 nats: expected inf, got 75"),
+        ("02.4", math.nan, r"expected inf, got nan"),
+        ("02.4", -math.inf, r"expected inf, got -inf"),
         ("03.2", lambda rank: 64 * rank, r"\(r, where its root belongs\)"),
         ("04.1", lambda p1, p2, q1, q2: (p1 * (p1 / q1).log()).sum(), r"the first word's alone\)"),
         ("04.4", (0, 0.604), r"of the sum: expected 0\.3017, got 0\.604"),
@@ -86,6 +93,11 @@ def test_what_is_not_written_is_no_mistake(exercise):
         ("08.2", (72, 10), r"times the hours: expected \d\.\d+, got 10"),
         ("08.3", (16, 9.3), r"\(all tokens are counted there, not the trained ones\)"),
         ("09.3", lambda p, q: (p * (p / q).log()).sum(), r"\(the tail is empty there\)"),
+        (
+            "09.3",
+            lambda p, q: (p - q).square().sum(),
+            r"\(there is no truncated forward KL in it\)",
+        ),
         ("05.3", lambda t, s: t[99], r"It raises IndexError: index 99"),
     ],
 )
@@ -93,6 +105,15 @@ def test_a_wrong_answer_is_told_how_it_is_wrong(exercise, wrong, how):
     found = verdict(exercise, wrong)
     assert found.startswith("not right. ")
     assert re.search(how, found), found
+
+
+@pytest.mark.parametrize(
+    "term",
+    [lambda p, q: -(1 - p.sum()) * (1 - q.sum()).log(), lambda p, q: (q**2 / p).sum() / 2],
+    ids=["a bucket", "half of chi-squared"],
+)
+def test_another_term_that_mends_the_truncation_is_right_too(term):
+    assert verdict("09.3", lambda p, q: (p * (p / q).log()).sum() + term(p, q)) == "right"
 
 
 def test_every_check_has_a_solution_and_refuses_some_answer():
