@@ -19,7 +19,8 @@ from kd_lab import model_loading
 from kd_lab.data.toy_tokenizer import toy_tokenizer
 from kd_lab.honoured_options import check_honoured
 from kd_lab.model_check import check_loadable, unsharded, without_weights
-from kd_lab.model_loading import load_causal_lm, load_config
+from kd_lab.model_identity import model_files
+from kd_lab.model_loading import load_causal_lm, load_config, lora_base
 from kd_lab.model_shapes import TOY_HEAD_ROWS
 from kd_lab.models import Model
 from kd_lab.readable import reason_of
@@ -154,6 +155,13 @@ def check_student(student: StudentArguments, tokenizer: PreTrainedTokenizerBase)
             )
         model = without_weights("model_shape", config, student.attn_implementation)
     else:
+        model_files(student.model_name_or_path)  # refuses a run that was cut off
+        if student.use_peft and lora_base(student.model_name_or_path) is not None:
+            raise ValueError(
+                f"model_name_or_path: {student.model_name_or_path} holds LoRA weights, and new "
+                "ones would be saved without them: set use_peft to false, which trains the model "
+                "whole, or train the first ones with merge_lora"
+            )
         model = check_loadable(
             student.model_name_or_path, student.model_revision, student.attn_implementation
         )
@@ -238,8 +246,8 @@ def load_student(student: StudentArguments, tokenizer: PreTrainedTokenizerBase) 
     revision, path = student.model_revision, student.model_name_or_path
     # Where config.json does not name the dtype, transformers looks at the weights themselves.
     dtype = "auto" if student.dtype == "auto" else loaded_dtype(student)
-    if student.keep_every == 1:
-        return load_causal_lm(path, revision, dtype=dtype, **loading)
+    if student.keep_every == 1:  # a model that LoRA was merged into comes frozen
+        return load_causal_lm(path, revision, dtype=dtype, **loading).requires_grad_(True)
     with unsharded():
         whole = load_causal_lm(path, revision, dtype=dtype, **loading)
         config = load_config(path, revision)

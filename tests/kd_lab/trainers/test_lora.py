@@ -121,3 +121,15 @@ def test_a_merged_model_is_not_uploaded_as_an_adapter(base, tmp_path, capsys):
     words = ["--model_name_or_path", base, *QUICK, *LORA, "--merge_lora", "true"]
     words += ["--push_to_hub", "true", "--output_dir", str(tmp_path / "run")]
     assert "push_to_hub uploads no merged model" in refusal(capsys, "train", *words)
+
+
+def test_training_goes_on_from_lora_weights_with_what_they_have_learnt(base, tmp_path, capsys):
+    first, second = tmp_path / "first", tmp_path / "second"
+    words = ["train", *QUICK, "--eos_token", "<|im_end|>"]
+    assert main([*words, "--model_name_or_path", base, *LORA, "--output_dir", str(first)]) == 0
+    again = [*words[1:], "--model_name_or_path", str(first), "--learning_rate", "0"]
+    said = refusal(capsys, "train", *again, *LORA, "--output_dir", str(second))
+    assert "holds LoRA weights, and new ones would be saved without them" in said
+    assert main(["train", *again, "--output_dir", str(second)]) == 0
+    torch.testing.assert_close(logits_of(second), logits_of(first), rtol=1e-5, atol=1e-5)
+    assert (logits_of(second) - logits_of(base)).abs().max() > 0.1
