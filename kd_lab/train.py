@@ -30,7 +30,12 @@ from kd_lab.hub import check_model_at_hand
 from kd_lab.model_identity import model_identity, recorded_identity
 from kd_lab.models import Model
 from kd_lab.next_step import check_folder, check_model_path
-from kd_lab.runs.resuming import check_no_other_model, check_same_inputs, start_run
+from kd_lab.runs.resuming import (
+    check_no_other_files,
+    check_same_inputs,
+    is_finished,
+    start_run,
+)
 from kd_lab.runs.run_files import resolved_config
 from kd_lab.runs.run_folder import MarkWholeCheckpoints, MetricsWriter, finish_run, record_run
 from kd_lab.student import (
@@ -72,7 +77,8 @@ def run(
 
     Raises:
         ValueError, OSError: a fault of the arguments, in one line; nothing was trained.
-        FloatingPointError: the loss or a gradient was not finite; the checkpoints are kept.
+        FloatingPointError: the loss, a gradient or a weight was not finite; the checkpoints are
+            kept.
     """
     check_one_gpu(config.n_gpu)
     check_arguments(student, teacher, data, config)
@@ -82,7 +88,7 @@ def run(
     )
     check_at_hand(config)
     folder = Path(config.output_dir or "")
-    check_no_other_model(folder)
+    check_no_other_files(folder)
     with only_one_at_work(folder):
         _train(student, teacher, data, config, folder)
 
@@ -119,9 +125,14 @@ def _train(
         verify=config.local_process_index == 0,
     )
     train_rows, test_rows = load_rows(teacher, data, config, tokenizer, stored)
-    inputs = inputs_of(train_rows, teacher_model, stored)
-    if resume_from is not None:
-        check_same_inputs(resume_from.parent, inputs)
+    check_a_step_is_made(train_rows, config)
+    inputs = inputs_of(student, train_rows, teacher_model, stored)
+    if str(config.resume_from_checkpoint or "false").lower() != "false":
+        check_same_inputs(folder if resume_from is None else resume_from.parent, inputs)
+        if resume_from is None and is_finished(folder, settings):
+            print(f"{folder} is finished: there is nothing to do")
+            _leave_together()
+            return
     readers = {student.model_name_or_path or "model_shape": student_config(student)}
     if teacher_model is not None and stored is None:
         readers[teacher_model.name] = teacher_model.config
@@ -143,6 +154,11 @@ def _train(
     record_run(folder, settings, inputs)
     try:
         trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
+        if trainer.state.global_step == 0:
+            raise ValueError(
+                f"{folder}: no step was made, so nothing is saved: are there any rows?"
+            )
+        trainer.check_weights()
         if student.merge_lora:
             save_merged(trainer, folder)
         else:
@@ -153,8 +169,13 @@ def _train(
         raise
     if trainer.accelerator.is_main_process:
         print(f"wrote {folder}: the student, metrics.jsonl, config.yaml, README.md")
-    if trainer.accelerator.num_processes > 1:  # a peer that still talks must not find it gone
-        trainer.accelerator.wait_for_everyone()
+    _leave_together()
+
+
+def _leave_together() -> None:
+    """A peer that still talks must not find this process gone."""
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
         torch.distributed.destroy_process_group()
 
 
@@ -271,23 +292,42 @@ def load_rows(
     return train, test
 
 
-def inputs_of(
-    train_rows: Dataset, teacher_model: Model | None, stored: StoredTeacher | None
-) -> dict[str, Any]:
-    """What identifies the rows and the teacher, so that a resumed run has the same.
+def check_a_step_is_made(train_rows: Dataset, config: DistilConfig) -> None:
+    """Refuse a batch that ``dataloader_drop_last`` drops, as larger than all rows.
 
-    No weights are read. So a teacher's folder that has no marker is known by its name alone.
+    Raises:
+        ValueError: names both.
+    """
+    batch = config.per_device_train_batch_size * config.world_size
+    if config.dataloader_drop_last and len(train_rows) < batch:
+        raise ValueError(
+            f"dataloader_drop_last leaves out all of {len(train_rows):,} rows, since a batch of "
+            f"all processes has {batch:,}: lower per_device_train_batch_size, or leave it out"
+        )
+
+
+def inputs_of(
+    student: StudentArguments,
+    train_rows: Dataset,
+    teacher_model: Model | None,
+    stored: StoredTeacher | None,
+) -> dict[str, Any]:
+    """What identifies the rows and the models, so that a resumed run has the same.
+
+    No weights are read. So a folder that has no marker is known by its name alone.
     """
     inputs: dict[str, Any] = {"rows": PackedRows.of(train_rows).sha256()}
+    if student.model_name_or_path is not None:
+        inputs["start"] = _known_identity(student.model_name_or_path, student.model_revision)
     if teacher_model is not None:
-        name, revision = teacher_model.name, teacher_model.revision
-        is_local = Path(name).is_dir()
-        inputs["teacher"] = (
-            recorded_identity(Path(name)) if is_local else model_identity(name, revision)
-        )
+        inputs["teacher"] = _known_identity(teacher_model.name, teacher_model.revision)
     if stored is not None:
         inputs["teacher_cache"] = sha256_of_file(stored.store.folder / MANIFEST)
     return inputs
+
+
+def _known_identity(name: str, revision: str | None) -> dict[str, str]:
+    return recorded_identity(Path(name)) if Path(name).is_dir() else model_identity(name, revision)
 
 
 def all_answers_are_written(config: DistilConfig) -> bool:

@@ -28,19 +28,29 @@ MAY_CHANGE = frozenset(
         "local_rank", "debug", "skip_memory_metrics", "include_num_input_tokens_seen",
         "dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers",
         "dataloader_prefetch_factor", "dataloader_multiprocessing_context",
+        "model_revision", "teacher_revision",  # what they name is compared
         "vllm_server_base_url", "vllm_gpu_memory_utilization",
     }
 )  # fmt: skip
 BEGINNINGS_THAT_MAY_CHANGE = ("save_", "logging_", "log_", "hub_", "push_to_hub", "trackio_")
 # The student's share follows the evaluations where it has a step.
 OF_EVALUATION = ("eval_", "num_test_conversations", "test_dataset")
+HOW_FAR = ("max_steps", "num_train_epochs")
 INPUTS = {  # of versions.json -> what has changed, where it differs
     "rows": "its training rows are others (the data, tokenizer or chat template has changed)",
+    "start": "its start is another model",
     "teacher": "its teacher is another model",
     "teacher_cache": "its teacher_cache was written anew",
     "processes": "it has another number of processes, and so another batch",
 }
+REVISIONS = {"start": "model_revision", "teacher": "teacher_revision"}
 STATE = "trainer_state.json"  # of every checkpoint
+# What training writes into its folder, and the manifest of the folders of other commands.
+_WRITTEN = re.compile(
+    r"README\.md|.*\.safetensors|.*\.bin|(config|generation_config|tokenizer.*|special_tokens_map"
+    r"|vocab|adapter_config|manifest|versions|trainer_state)\.json|merges\.txt|.*\.jinja"
+    r"|config\.yaml|metrics\.jsonl"
+)
 NUMBERED = re.compile(PREFIX_CHECKPOINT_DIR + r"-\d+")
 
 
@@ -61,14 +71,16 @@ def start_run(
     resume = str(resume_from_checkpoint or "false")
     if resume.lower() == "false":
         if has_trained(folder):
-            what = "a finished run" if (folder / COMPLETE).exists() else "a run"
-            raise ValueError(
-                f"{folder} already holds {what}: give another --output_dir, or go on with "
-                "--resume_from_checkpoint true"
-            )
+            what, go_on = "a run", ", or go on with --resume_from_checkpoint true"
+            if (folder / COMPLETE).exists():
+                what = "a finished run"
+                go_on = go_on if marked_checkpoints(folder) else ""
+            raise ValueError(f"{folder} already holds {what}: give another --output_dir{go_on}")
         return None
     if resume.lower() == "true":
         checkpoint = last_whole_checkpoint(folder)
+        if checkpoint is None and has_trained(folder):
+            check_same_run(folder, settings)
     else:
         checkpoint = Path(resume)
         if not checkpoint.is_dir():
@@ -85,7 +97,31 @@ def start_run(
         check_whole(checkpoint.parent, only=(CONFIG, VERSIONS, METRICS))
         check_same_run(checkpoint.parent, settings)
         _check_not_beyond(checkpoint, settings)
+        if not any((*checkpoint.glob("optimizer*"), *checkpoint.glob("global_step*"))):
+            raise ValueError(
+                f"{checkpoint} holds a model without its optimizer (save_only_model), from which "
+                "no run goes on: train anew in another --output_dir"
+            )
     return checkpoint
+
+
+def is_finished(folder: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether a run to be resumed has ended as asked, and kept no checkpoint to go on from.
+
+    Raises:
+        ValueError: it is to go further, or a file of it is damaged.
+    """
+    if not (folder / COMPLETE).exists() or marked_checkpoints(folder):
+        return False
+    check_whole(folder)
+    further = {key: change for key, change in changes(folder, settings).items() if key in HOW_FAR}
+    if further:
+        [(key, (before, now)), *_] = further.items()
+        raise ValueError(
+            f"{folder} is finished with {key} {before}, and has no checkpoint to go on from to "
+            f"{now}: train anew in another --output_dir, with save_strategy steps"
+        )
+    return True
 
 
 def _check_not_beyond(checkpoint: Path, settings: Mapping[str, Any]) -> None:
@@ -99,17 +135,34 @@ def _check_not_beyond(checkpoint: Path, settings: Mapping[str, Any]) -> None:
         )
 
 
-def check_no_other_model(folder: Path) -> None:
-    """Refuse to train over a model that no run wrote.
+def check_no_other_files(folder: Path) -> None:
+    """Refuse to train where files would be written over, or lie beside, that no run wrote.
 
     Raises:
-        ValueError: names the folder; or the run's settings, where they are missing.
+        ValueError: names the folder and a file; or the run's settings, where they are missing.
     """
     check_whole(folder, only=(CONFIG,))
-    if (folder / "config.json").is_file() and not (folder / CONFIG).is_file():
+    if not folder.is_dir() or _is_of_a_run(folder):
+        return
+    others = sorted(path.name for path in folder.iterdir() if _WRITTEN.fullmatch(path.name))
+    if others:
         raise ValueError(
-            f"output_dir: {folder} holds a model that no run wrote there: give another folder"
+            f"output_dir: {folder} holds {others[0]}, which no run wrote there: give another folder"
         )
+
+
+def _is_of_a_run(folder: Path) -> bool:
+    """Whether kd-lab train has begun there: it writes versions.json and then config.yaml."""
+    path = folder / VERSIONS
+    if not path.is_file():
+        return (folder / COMPLETE).is_file() or (
+            (folder / CONFIG).is_file() and (folder / METRICS).is_file()
+        )
+    try:
+        versions = json.loads(path.read_bytes())
+    except ValueError:
+        return True  # damaged, which is told where it is read
+    return isinstance(versions, dict) and "libraries" in versions
 
 
 def has_trained(folder: Path) -> bool:
@@ -199,13 +252,16 @@ def check_same_inputs(folder: Path, inputs: Mapping[str, Any]) -> None:
     versions = read_sealed(path)
     before = {"processes": versions.get("processes"), **versions.get("inputs", {})}
     now = {"processes": process_count(), **inputs}
-    changed = [
-        what
+    changed = {
+        what: f" (--{REVISIONS[name]} {before[name]['commit']} is the one it began with)"
+        if name in REVISIONS and "commit" in before[name]
+        else ""
         for name, what in INPUTS.items()
         if before.get(name) is not None and before[name] != now.get(name)
-    ]
+    }
     if changed:
+        listed = "; ".join(what + mend for what, mend in changed.items())
         raise ValueError(
-            f"{folder} would go on as another run: {'; '.join(changed)}. Resume it with what it "
-            "began with, or train anew in another --output_dir"
+            f"{folder} would go on as another run: {listed}. Resume it with what it began with, or "
+            "train anew in another --output_dir"
         )

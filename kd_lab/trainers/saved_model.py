@@ -5,6 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import SFTTrainer
 
@@ -24,6 +27,12 @@ WEIGHTS = ("model*.safetensors", "adapter_model*.safetensors", "*model*.bin")
 def has_weights(folder: Path) -> bool:
     """Whether a folder holds a model's or an adapter's weights, in one file or several."""
     return any(path.stat().st_size for pattern in WEIGHTS for path in folder.glob(pattern))
+
+
+def _own_part(weight: Tensor) -> Tensor:
+    """What this process has of a weight: all of it, or its shard under ZeRO-3 or FSDP2."""
+    part = getattr(weight, "ds_tensor", weight).detach()
+    return part.to_local() if isinstance(part, DTensor) else part
 
 
 @contextlib.contextmanager
@@ -54,6 +63,23 @@ class SavingTrainer(SFTTrainer):
             return
         super()._run_epoch(*args, **kwargs)
 
+    def check_weights(self) -> None:
+        """Refuse weights that the last step has made infinite or NaN; the next would have seen it.
+
+        Raises:
+            FloatingPointError: names the step and a weight; it is not saved.
+        """
+        model: Any = self.model
+        trained = {name: _own_part(w) for name, w in model.named_parameters() if w.requires_grad}
+        finite = torch.stack([part.isfinite().all() for part in trained.values()]).tolist()
+        broken = [name for name, is_finite in zip(trained, finite, strict=True) if not is_finite]
+        if broken:
+            raise FloatingPointError(
+                f"step {self.state.global_step}: {broken[0]} is infinite or NaN after it; the run "
+                "is stopped, and its checkpoints are as they were: try a lower learning_rate or "
+                "max_grad_norm, or the optimizer's own numbers, and resume"
+            )
+
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """The whole model, also where FSDP's own checkpoints are sharded.
 
@@ -83,6 +109,7 @@ class SavingTrainer(SFTTrainer):
         )
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self.check_weights()
         super()._save_checkpoint(model, trial)
         if self.alignment is not None and self.args.should_save and not self.is_deepspeed_enabled:
             folder = Path(self._get_output_dir(trial=trial))

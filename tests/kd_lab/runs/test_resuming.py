@@ -1,15 +1,17 @@
 """A run goes on from a whole checkpoint, as itself; a run that never trained owns nothing."""
 
 import json
+import shutil
 
 import pytest
 import yaml
 
 from kd_lab.runs.marker import mark_whole
 from kd_lab.runs.resuming import (
-    check_no_other_model,
+    check_no_other_files,
     check_same_inputs,
     has_trained,
+    is_finished,
     last_whole_checkpoint,
     start_run,
 )
@@ -100,6 +102,75 @@ def test_what_changes_the_training_by_another_name_is_refused(run, change):
         assert start_run(run, "true", without) == run / "checkpoint-4"
 
 
+@pytest.fixture
+def finished(run):
+    """A run that has ended, and kept no checkpoint."""
+    for checkpoint in run.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    (run / "model.safetensors").write_text("the final model")
+    (run / "metrics.jsonl").write_text(json.dumps({"step": 8, "loss": 2.0}) + "\n")
+    mark_whole(run)
+    return run
+
+
+def test_a_finished_run_without_checkpoints_is_not_trained_over(finished):
+    with pytest.raises(
+        ValueError, match=r"already holds a finished run: give another --output_dir$"
+    ):
+        start_run(finished, None, ASKED)
+    with pytest.raises(ValueError, match="as another run: divergence was"):
+        start_run(finished, "true", ASKED | {"divergence": "forward_kl"})
+    assert start_run(finished, "true", ASKED) is None
+    assert is_finished(finished, ASKED)
+    with pytest.raises(ValueError, match="finished with max_steps 8, and has no checkpoint"):
+        is_finished(finished, ASKED | {"max_steps": 16})
+    (finished / "model.safetensors").write_text("another model")
+    with pytest.raises(ValueError, match=r"model.safetensors is damaged"):
+        is_finished(finished, ASKED)
+
+
+def test_a_run_that_goes_on_is_not_finished(run):
+    assert not is_finished(run, ASKED)
+    mark_whole(run)  # with checkpoints it goes on from the last one
+    assert not is_finished(run, ASKED)
+
+
+def test_a_checkpoint_without_an_optimizer_is_refused(run):
+    for folder in run.glob("checkpoint-*"):
+        (folder / "optimizer.pt").unlink()
+        mark_whole(folder)
+    with pytest.raises(ValueError, match="checkpoint-4 holds a model without its optimizer"):
+        start_run(run, "true", ASKED)
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "config.yaml", "tokenizer_config.json", "manifest.json", "versions.json"]
+)
+def test_files_that_no_run_wrote_are_not_written_over(name, tmp_path):
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(ValueError, match=f"holds {name}, which no run wrote there"):
+        check_no_other_files(tmp_path)
+
+
+def test_other_files_do_not_matter_and_a_run_s_own_neither(tmp_path):
+    check_no_other_files(tmp_path / "new")
+    for name in ("notes.txt", "train.py", ".lock"):
+        (tmp_path / name).write_text("mine")
+    check_no_other_files(tmp_path)
+    record_run(tmp_path, ASKED)  # killed right after
+    check_no_other_files(tmp_path)
+
+
+def test_a_hub_model_that_has_moved_on_is_asked_for_by_its_revision(run):
+    then, now = ({"name": "a/b", "commit": commit} for commit in ("c0ffee", "decaf"))
+    record_run(run, ASKED, {"teacher": then})
+    with pytest.raises(ValueError, match=r"another model \(--teacher_revision c0ffee is the one"):
+        check_same_inputs(run, {"teacher": now})
+    (run / "config.yaml").write_text(yaml.safe_dump(ASKED | {"teacher_revision": None}))
+    pinned = ASKED | {"teacher_revision": "c0ffee"}
+    assert start_run(run, "true", pinned) == run / "checkpoint-4"
+
+
 def test_another_number_of_processes_is_another_run(run, monkeypatch):
     record_run(run, ASKED, {"rows": "abc"})
     check_same_inputs(run, {"rows": "abc"})
@@ -129,4 +200,4 @@ def test_missing_settings_of_a_finished_run_are_named(run):
     mark_whole(run)
     (run / "config.yaml").unlink()
     with pytest.raises(ValueError, match=r"config\.yaml is missing"):
-        check_no_other_model(run)
+        check_no_other_files(run)
