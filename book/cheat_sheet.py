@@ -149,7 +149,7 @@ ROWS = {
         r"- \frac{\beta}{s} q^s\right], \; s = \alpha + \beta",
         r"h_i - q_i \sum_j h_j, \; h = \frac{1}{\alpha}\left(q^s - p^\alpha q^\beta\right)",
         _alpha_beta,
-        "(1, 0) is forward KL, (0, 1) reverse KL, (½, ½) Hellinger",
+        "(1, 0) is forward KL, (0, 1) reverse KL, (½, ½) four times the squared Hellinger distance",
         "A smaller α looks at the largest differences, a larger β at the student's own words.",
         "ABKD",
     ),
@@ -169,7 +169,13 @@ ROWS = {
 ESTIMATORS = (
     ("k1", r"-r", "reverse KL", "zero: it trains nothing", "as a reward, −k1 gives reverse KL"),
     ("k2", r"\frac{1}{2} r^2", "no KL, close to one near the teacher", "reverse KL", "as a loss"),
-    ("k3", r"e^{r} - 1 - r", "reverse KL, with less noise", "forward KL", "as a value"),
+    (
+        "k3",
+        r"e^{r} - 1 - r",
+        "reverse KL; less noise near the teacher, more where p/q is large",
+        "forward KL",
+        "as a value",
+    ),
 )
 
 

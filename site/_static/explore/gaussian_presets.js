@@ -10,7 +10,8 @@ export const PRESETS = {
     ...onPostTarget([5], [5]),
     says:
       "One broad Gaussian, far to the right of both modes. Forward KL and JSD spread over both " +
-      "modes, reverse KL takes the right one; adaptive KL leans on it and stays half-way.",
+      "modes, reverse KL takes the right one; adaptive KL leans on it and stays half-way. " +
+      "(The post starts reverse KL at σ = 1.)",
   },
   figure2: {
     name: "Figure 2",
