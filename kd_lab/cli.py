@@ -31,6 +31,8 @@ from kd_lab.option_values import (
     finite,
     mapping_of,
     takes_mapping,
+    takes_null,
+    text_or_null,
 )
 from kd_lab.recipe import check_recipe, did_you_mean, find_recipe, kinds, read_recipe
 from kd_lab.refusals import TRACEBACK, refusal, stopped
@@ -219,6 +221,8 @@ def _parser(types: Sequence[type], hints: dict[str, Any]) -> "TrlParser":
     for action in parser._actions:
         if takes_mapping(hints[action.dest]):
             action.type = mapping_of
+        elif takes_null(hints[action.dest]):
+            action.type = text_or_null
         elif float in kinds(hints[action.dest]):
             assert callable(action.type)
             action.type = finite(action.type)

@@ -54,6 +54,16 @@ def _check_json(path: str) -> None:
         raise argparse.ArgumentTypeError(f"{path} holds no mapping")
 
 
+def text_or_null(text: str) -> str | None:
+    """A text; ``null`` is no value, as in a recipe."""
+    return None if text == "null" else text
+
+
+def takes_null(hint: Any) -> bool:
+    """Whether an option of this type is a text, or no value."""
+    return {*kinds(hint)} == {str, type(None)}
+
+
 def takes_mapping(hint: Any) -> bool:
     """Whether an option of this type may be a mapping."""
     return any(kind is dict or get_origin(kind) is dict for kind in kinds(hint))

@@ -8,7 +8,7 @@ from typing import Any
 from evidence.field.students_section import students_section
 from evidence.field.trust_section import trust_section
 from evidence.field.words import sum_in_words
-from kd_lab.check.fixed_point import TOP, WORDS
+from kd_lab.check.fixed_point import IS_TEACHER, TOP, WORDS
 
 INTRODUCTION = (Path(__file__).parent / "introduction.md").read_text(encoding="utf-8")
 FAMILIES = {
@@ -22,7 +22,6 @@ COMMANDS = {
     "field_students": "field_students runs/field_students",
     "check_alarms": "check_alarms runs/check_alarms",
 }
-AT_THE_TEACHER = 1e-3  # nats in either direction: a student below is its teacher
 # What a finding is called beside a name that is right.
 BESIDES = {"padded rows": "rows that the student's head lacks get a logit of 0 there"}
 
@@ -43,7 +42,7 @@ def write_page(results: Path) -> str:
         INTRODUCTION.format(
             count=len(entries), right=right, other=len(entries) - right - zero, zero=zero, run=run,
             anew=len(entries) - run, trl=libraries["trl"], torch=libraries["torch"],
-            words=WORDS, top=TOP, nats=f"{AT_THE_TEACHER:g}",
+            words=WORDS, top=TOP, nats=f"{IS_TEACHER:g}",
         ).strip()
     ]  # fmt: skip
     for form, title in FAMILIES.items():
@@ -107,7 +106,7 @@ def _ends(entry: Mapping[str, Any]) -> str:
     """Where the flow on one softmax ends, from a flat and from a collapsed student."""
     ends = entry["ends"]
     nats = max(max(end["forward_kl"], end["reverse_kl"]) for end in ends)
-    if nats < AT_THE_TEACHER:
+    if nats < IS_TEACHER:
         return "yes"
     if all(abs(end["tail"] / end["teacher_tail"] - 1) < 1e-2 for end in ends):
         return f"but for the tail's shape, up to {nats:.2g} nats off"

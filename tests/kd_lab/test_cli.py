@@ -55,6 +55,14 @@ def test_a_home_that_no_shell_has_read_is_found(recipe):
     assert data.test_dataset == str(Path.home() / "talks.jsonl")
 
 
+def test_null_is_no_value_on_the_command_line_too():
+    words = ["--model_name_or_path", "x", "--bart_model", "null", "--num_conversations", "null"]
+    arguments, data = parse("evaluate", words)
+    assert arguments.bart_model is None
+    assert data.num_conversations is None
+    assert arguments.model_name_or_path == "x"
+
+
 def test_environment_variables_of_a_recipe_are_set(recipe, monkeypatch):
     monkeypatch.setenv("KD_LAB_TEST_VARIABLE", "before")
     parse("train", ["--config", recipe("", "env: {KD_LAB_TEST_VARIABLE: 7}\n")])
