@@ -6,6 +6,7 @@ With a usable GPU it counts the memory of the Qwen2.5 recipes, as ``kd-lab plan`
 
 import importlib.metadata
 import importlib.util
+import math
 import os
 import platform
 import shutil
@@ -18,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kd_lab.machine import memory
 from kd_lab.machine.nvidia import Gpu, TorchBuild, nvidia_gpus, torch_build, why_unused
 
 ARGUMENTS = ()
@@ -132,15 +134,18 @@ def _computer() -> Iterator[tuple[str, str]]:
 
 
 def _memory() -> str:
-    if importlib.util.find_spec("psutil") is not None:
-        import psutil
+    total = memory()
+    if math.isinf(total):
+        return "not known without psutil, which make demo installs"
+    told = f"{total / GB:,.0f} GB"
+    if importlib.util.find_spec("psutil") is None:
+        return told
+    import psutil
 
-        memory = psutil.virtual_memory()
-        return f"{memory.total / GB:,.0f} GB, {memory.available / GB:,.0f} GB of it free"
-    if hasattr(os, "sysconf"):
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return f"{total / GB:,.0f} GB"
-    return "not known without psutil, which make demo installs"
+    machine = psutil.virtual_memory()
+    if total < machine.total:
+        return f"{told}, the limit of a container or job; the machine has {machine.total / GB:,.0f}"
+    return f"{told}, {machine.available / GB:,.0f} GB of it free"
 
 
 def _software(torch: TorchBuild | None, gpus: Sequence[Gpu], why: str) -> Iterator[tuple[str, str]]:

@@ -1,8 +1,6 @@
 """The student to start from: a model, every k-th layer of one, or a shape without weights."""
 
 import json
-import math
-import os
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +16,7 @@ from trl import ModelConfig, get_peft_config
 from kd_lab import model_loading
 from kd_lab.data.toy_tokenizer import toy_tokenizer
 from kd_lab.honoured_options import check_honoured
+from kd_lab.machine import memory
 from kd_lab.model_check import check_loadable, unsharded, without_weights
 from kd_lab.model_identity import model_files
 from kd_lab.model_loading import load_causal_lm, load_config, lora_base
@@ -176,20 +175,14 @@ def check_student(student: StudentArguments, tokenizer: PreTrainedTokenizerBase)
             raise ValueError(
                 f"LoRA (lora_target_modules, lora_modules_to_save): {reason_of(error)}"
             ) from error
-    if size * 4 > (memory := _memory()):
+    dtype = loaded_dtype(student)
+    if (weights := size * dtype.itemsize) > (room := memory()):
         raise ValueError(
             f"{student.model_name_or_path or 'model_shape'}: a student of {size:,} parameters has "
-            f"{size * 4 / 1e9:,.0f} GB of weights, and this machine {memory / 1e9:,.0f} GB of "
-            "memory"
+            f"{weights / 1e9:,.0f} GB of weights in {str(dtype).removeprefix('torch.')}, and this "
+            f"process {room / 1e9:,.0f} GB of memory"
         )
     return size
-
-
-def _memory() -> float:
-    """Bytes of this machine's memory; no limit where the system does not say."""
-    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
-        return math.inf
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _shape_config(student: StudentArguments, tokenizer: PreTrainedTokenizerBase) -> Qwen2Config:

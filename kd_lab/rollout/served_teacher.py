@@ -5,7 +5,7 @@ its first answer the server is compared with them, and with the model itself whe
 weights that this machine can load.
 """
 
-import os
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 from datasets import Dataset
 
 from kd_lab.data.messages import json_row
+from kd_lab.machine import memory
 from kd_lab.model_identity import WEIGHTS
 from kd_lab.models import Model
 from kd_lab.rollout import handshake, vllm_server
@@ -79,8 +80,6 @@ def connect(base_url: str, teacher: ServedModel, prompts: Dataset, sampling: Sam
 
 
 def _fits(folder: Path) -> bool:
-    """Whether half of this machine's memory holds the weights."""
-    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", ()):
-        return False
+    """Whether half of the memory, where it is known, holds the weights."""
     size = sum(path.stat().st_size for pattern in WEIGHTS for path in folder.glob(pattern))
-    return 2 * size < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 2 * size < memory() < math.inf

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from kd_lab.student import StudentArguments, load_student, loaded_dtype
+from kd_lab import student as of_student
+from kd_lab.student import StudentArguments, check_student, load_student, loaded_dtype
 from tests.helpers.toy_pair import TOKENIZER, toy_model
 
 
@@ -46,3 +47,12 @@ def test_auto_is_the_dtype_of_the_saved_weights(tmp_path, saved, keep_every):
     loaded = load_student(student, TOKENIZER)
     assert {weight.dtype for weight in loaded.parameters()} == {saved}
     assert len(loaded.get_decoder().layers) == 2 // keep_every
+
+
+def test_weights_are_compared_with_the_memory_in_their_own_dtype(monkeypatch):
+    size = check_student(StudentArguments(model_shape=SHAPE), TOKENIZER)
+    monkeypatch.setattr(of_student, "memory", lambda: 3.0 * size)
+    assert check_student(StudentArguments(model_shape=SHAPE, dtype="bfloat16"), TOKENIZER) == size
+    for dtype in ("float32", "auto"):  # a shape is made in float32
+        with pytest.raises(ValueError, match=r"model_shape: a student .* weights in float32, and"):
+            check_student(StudentArguments(model_shape=SHAPE, dtype=dtype), TOKENIZER)
