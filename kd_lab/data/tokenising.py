@@ -23,6 +23,7 @@ from rich.progress import Progress
 
 from kd_lab.data.messages import Conversation
 from kd_lab.data.row_kinds import RowKind, RowWriter
+from kd_lab.machine import cores
 
 if TYPE_CHECKING:  # importing transformers takes seconds, and only its type is needed
     from transformers import PreTrainedTokenizerBase
@@ -67,13 +68,6 @@ def tokenised(
         for batch in _batches(tables, total, tokenizer, kind, schema, processes):
             progress.advance(task, batch.conversations)
             yield batch
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _batches(

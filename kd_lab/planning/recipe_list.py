@@ -6,11 +6,11 @@ the arithmetic of ``kd-lab plan``. Nothing here imports torch, so the list appea
 
 import importlib.util
 import math
-import os
 import textwrap
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
+from kd_lab.machine import cores
 from kd_lab.methods import Point
 from kd_lab.model_shapes import model_shape
 from kd_lab.next_step import Step, hub_models, needs, steps
@@ -113,13 +113,6 @@ def job_of(step: Step) -> Job:
     settings["on_cpu"] = settings["use_cpu"]
     of_all = cast(Any, SimpleNamespace(**settings))
     return make_job(_plan(step), of_all, of_all, of_all, of_all)
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _needed(step: Step) -> str:

@@ -32,6 +32,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from kd_lab.files import only_one_at_work
+from kd_lab.machine import cores
 from kd_lab.machine.peak_memory import largest_child_peak
 from kd_lab.study.schedule import Schedule, Task
 
@@ -52,16 +53,16 @@ def run_study(folder: str | Path, tasks: Sequence[Task], workers: int | None = N
         KeyboardInterrupt: Ctrl-C; by then the workers have ended.
     """
     schedule = Schedule(Path(folder), tasks)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    workers = workers or cores()
     with only_one_at_work(schedule.folder):
         schedule.look()
         if schedule.waiting:
             done_before, started = len(schedule.seconds), time.perf_counter()
-            _work_off(schedule, workers or cores or 1)
+            _work_off(schedule, workers)
             peak = largest_child_peak()
             took = {
                 "commands": len(schedule.tasks) - done_before,
-                "workers": workers or cores or 1,
+                "workers": workers,
                 "wall_seconds": round(time.perf_counter() - started, 1),
                 "largest_process_gib": peak and round(peak / 2**30, 2),
             }
