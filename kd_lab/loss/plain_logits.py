@@ -64,7 +64,7 @@ def check_plain_logits(model: "PreTrainedModel", input_ids: Tensor) -> None:
         lambda module, inputs, output: states.append(output[0])
     )
     try:
-        with _eval_mode(model):
+        with eval_mode(model):
             ids = torch.stack([first, other])  # [2, T]
             logits = model.forward(input_ids=ids, use_cache=False).logits
             own = model.get_output_embeddings()(states[-1]) if states else logits * torch.nan
@@ -96,9 +96,11 @@ def _name(model: "PreTrainedModel") -> str:
 
 
 @contextlib.contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+def eval_mode(*models: nn.Module) -> Iterator[None]:
+    """Turn off dropout, and gradient checkpointing, which would switch a cache off, for a while."""
+    modes = [(module, module.training) for model in models for module in model.modules()]
+    for model in models:
+        model.eval()
     try:
         yield
     finally:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from kd_lab.loss.plain_logits import eval_mode
 from kd_lab.rollout.sampling import Sampling
-from kd_lab.rollout.transformers_engine import eval_mode
 from kd_lab.rollout.vllm_server import Server
 
 if TYPE_CHECKING:  # importing transformers takes seconds
@@ -187,7 +187,7 @@ def row_logprobs(model: "PreTrainedModel", rows: Sequence[Sequence[int]]) -> lis
         rows: token ids, at least two each.
     """
     found = []
-    with eval_mode([model]):
+    with eval_mode(model):
         for row in rows:
             ids = torch.tensor([list(row)], device=model.device)
             logp = model(input_ids=ids, use_cache=False).logits[0, :-1].float().log_softmax(-1)

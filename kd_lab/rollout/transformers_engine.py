@@ -11,8 +11,7 @@ is never wider than the rows that stay:
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from kd_lab.loss.plain_logits import eval_mode
 from kd_lab.rollout.compiled_decode import CompiledDecode, check_attention, compiled_decode
 from kd_lab.rollout.right_aligned_cache import RightAlignedCache
 from kd_lab.rollout.sampling import Completion, Sampling, next_tokens, row_uniforms
@@ -80,7 +80,7 @@ def write_answers(
     ]
     waiting = deque(sorted(rows, key=lambda row: -len(row.prompt)))
     batch = _Batch(models, shares, sampling, vocab_size, frozenset(eos_token_ids), compiled)
-    with torch.no_grad(), eval_mode(models):
+    with torch.no_grad(), eval_mode(*models):
         while waiting or batch.is_writing():
             if batch.is_worth_refilling(bool(waiting)):
                 written = batch.refill(waiting, batch_size)
@@ -273,16 +273,3 @@ def _check(
                 f"a {config.model_type} model has layers of another kind than attention over keys "
                 f"and values ({', '.join(sorted(others))}): let vllm write its answers"
             )
-
-
-@contextmanager
-def eval_mode(models: Sequence[PreTrainedModel]) -> Iterator[None]:
-    """Turn off dropout, and gradient checkpointing, which would switch the cache off."""
-    modes = [(module, module.training) for model in models for module in model.modules()]
-    for model in models:
-        model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
