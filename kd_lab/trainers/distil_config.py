@@ -68,7 +68,7 @@ class DistilConfig(
         },
     )
     chunk_size: int = field(
-        default=1024,
+        default=1024,  # twice CHUNK_SIZE, where the reason stands
         metadata={"help": "Tokens with logits in memory at a time; memory grows with it."},
     )
     prefixes: str = field(
