@@ -20,7 +20,7 @@ class Task:
 
     name: str  # "train token_fkl-1"
     words: tuple[str, ...]  # of the command line, after kd-lab
-    result: Path  # exists once the command has ended well
+    result: Path  # a file it leaves, maybe before its end; that it ended well is in the record
     after: tuple[str, ...] = ()  # tasks that must be done before
     kind: str = ""  # tasks of one kind take about the same time: all seeds of a recipe
     seconds: float = 10.0  # an estimate, until a task of its kind was measured
