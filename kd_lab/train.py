@@ -17,19 +17,12 @@ from kd_lab.data.conversations import DataArguments, check_data_arguments
 from kd_lab.data.examples import NoRows, say_rows_without_end
 from kd_lab.data.packed_rows import PackedRows
 from kd_lab.data.row_store import RowStore
-from kd_lab.data.shards import MANIFEST
 from kd_lab.data.trained_turns import NO_ANSWER
-from kd_lab.files import (
-    being_written,
-    check_room,
-    only_one_at_work,
-    raise_if_full,
-    sha256_of_file,
-)
+from kd_lab.files import being_written, check_room, only_one_at_work, raise_if_full
 from kd_lab.hub import check_model_at_hand
-from kd_lab.model_identity import model_identity, recorded_identity
 from kd_lab.models import Model
 from kd_lab.next_step import check_folder, check_model_path
+from kd_lab.run_inputs import inputs_of
 from kd_lab.runs.resuming import (
     check_no_other_files,
     check_same_inputs,
@@ -304,30 +297,6 @@ def check_a_step_is_made(train_rows: Dataset, config: DistilConfig) -> None:
             f"dataloader_drop_last leaves out all of {len(train_rows):,} rows, since a batch of "
             f"all processes has {batch:,}: lower per_device_train_batch_size, or leave it out"
         )
-
-
-def inputs_of(
-    student: StudentArguments,
-    train_rows: Dataset,
-    teacher_model: Model | None,
-    stored: StoredTeacher | None,
-) -> dict[str, Any]:
-    """What identifies the rows and the models, so that a resumed run has the same.
-
-    No weights are read. So a folder that has no marker is known by its name alone.
-    """
-    inputs: dict[str, Any] = {"rows": PackedRows.of(train_rows).sha256()}
-    if student.model_name_or_path is not None:
-        inputs["start"] = _known_identity(student.model_name_or_path, student.model_revision)
-    if teacher_model is not None:
-        inputs["teacher"] = _known_identity(teacher_model.name, teacher_model.revision)
-    if stored is not None:
-        inputs["teacher_cache"] = sha256_of_file(stored.store.folder / MANIFEST)
-    return inputs
-
-
-def _known_identity(name: str, revision: str | None) -> dict[str, str]:
-    return recorded_identity(Path(name)) if Path(name).is_dir() else model_identity(name, revision)
 
 
 def all_answers_are_written(config: DistilConfig) -> bool:

@@ -21,7 +21,7 @@ FLOORS = (
     "models states",
     "student teacher",
     "rollout",
-    "trainers evaluation check",
+    "trainers evaluation check run_inputs",
     "train report",
     "planning",
     "cli",
