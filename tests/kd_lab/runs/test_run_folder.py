@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM, Tr
 from transformers.trainer_utils import set_seed
 
 from kd_lab.cli import parse
+from kd_lab.runs.model_card import model_card
 from kd_lab.runs.resuming import last_whole_checkpoint, start_run
 from kd_lab.runs.run_files import read_metrics, resolved_config
 from kd_lab.runs.run_folder import (
@@ -203,3 +204,17 @@ def test_the_card_tells_how_the_model_was_made(whole_run):
         assert "an untrained Qwen2 (hidden_size 32, num_hidden_layers 1)" in card
     assert "| Steps | 6 |" in (whole_run / "README.md").read_text()
     assert "| Steps | 2 |" in (whole_run / "checkpoint-2" / "README.md").read_text()
+
+
+def test_the_card_of_a_policy_gradient_beside_sft_names_its_divergence(tmp_path):
+    mixed = {
+        "alpha": 0, "prefixes": "dataset", "student_share": 0.5, "policy_gradient": True,
+        "divergence": "reverse_kl", "teacher_model_name_or_path": "p",
+    }  # fmt: skip
+    config = resolved_config(*arguments(tmp_path, **mixed))
+    versions = {"python": "3", "libraries": {}, "processes": 1}
+    card = model_card(config, versions, [])
+    assert "| Divergence | reverse KL" in card
+    assert "| Temperature | 1 |" in card
+    plain = model_card(resolved_config(*arguments(tmp_path)), versions, [])
+    assert "| Divergence |" not in plain
