@@ -8,6 +8,7 @@ All of it comes from the recipes: one recipe writes the folder that another name
 has its own command.
 """
 
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -195,4 +196,4 @@ def _make_does_it(chain: Sequence[Step]) -> str:
 
 def absolute(path: str | Path) -> Path:
     """The same path for all spellings of a file or folder, as ``d``, ``./d`` and ``d/``."""
-    return Path(path).expanduser().resolve()
+    return Path(os.path.realpath(Path(path).expanduser()))  # resolve() raises on a loop of links

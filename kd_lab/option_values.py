@@ -6,12 +6,12 @@ text where a mapping should be is the path of a JSON file or a slip.
 
 import argparse
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_origin
 
+from kd_lab.json_text import GivenTwice, from_json
 from kd_lab.recipe import Recipe, kinds, yaml_of
 
 
@@ -45,7 +45,9 @@ def mapping_of(text: str) -> Any:
 def _check_json(path: str) -> None:
     """Refuse what is neither a mapping nor a file that holds one."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = from_json(Path(path).read_text(encoding="utf-8"))
+    except GivenTwice as error:
+        raise argparse.ArgumentTypeError(f"{path}: {error}") from error
     except (OSError, ValueError) as error:
         raise argparse.ArgumentTypeError(
             f"expected a mapping such as {{key: value}}, or a JSON file, not {path!r}"

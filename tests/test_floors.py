@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FLOORS = (
-    "head_mask named_divergence",
+    "head_mask named_divergence json_text",
     "divergences vocabulary files recipe methods hub terminal house_style machine honoured_options "
     "refusals readable interrupts positions",
     "option_values",

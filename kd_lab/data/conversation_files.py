@@ -25,8 +25,14 @@ from kd_lab.data.forms import FormReader, without_filled_nulls
 from kd_lab.data.manifest import MANIFEST
 from kd_lab.data.messages import Conversation
 from kd_lab.data.splits import sort_by_split
+from kd_lab.json_text import GivenTwice, from_json, item_given_twice
 
 KINDS = (".jsonl", ".json", ".parquet")
+# What may hold conversations as well, and is not read.
+OTHER_KINDS = (
+    ".csv", ".tsv", ".txt", ".ndjson", ".arrow", ".xlsx", ".zst", ".bz2", ".xz", ".zip", ".tar",
+    ".tgz",
+)  # fmt: skip
 # JSON files that lie beside data and hold none.
 ABOUT_DATA = (MANIFEST, "dataset_info.json", "dataset_infos.json", "metadata.json", "config.json")
 
@@ -60,11 +66,7 @@ def find_files(path: Path) -> dict[str, list[Path]]:
             raise ValueError(f"{path}: conversations come in {', '.join(KINDS)} files or their .gz")
         files = [path]
     else:
-        files = [
-            file
-            for file in sorted(path.rglob("*"))
-            if kind_of(file) is not None and "/." not in f"/{file.relative_to(path).as_posix()}"
-        ]
+        files = [file for file in _seen(path) if kind_of(file) is not None]
         files = [file for file in files if file.name.lower() not in ABOUT_DATA]
     if not files:
         raise ValueError(f"{path}: no {', '.join(KINDS)} file (or .gz of one) in this folder")
@@ -75,10 +77,26 @@ def find_files(path: Path) -> dict[str, list[Path]]:
     return {split: [root / name for name in names] for split, names in found.items()}
 
 
+def unread_files(path: Path) -> list[Path]:
+    """The files under a folder that may hold conversations, and are of no kind that is read."""
+    return [
+        file for file in _seen(path) if file.name.lower().removesuffix(".gz").endswith(OTHER_KINDS)
+    ]
+
+
 def kind_of(file: Path) -> str | None:
     """The suffix that decides how a file is read, such as ".jsonl" of ``a.JSONL.gz``; else None."""
     name = file.name.lower().removesuffix(".gz")
     return next((kind for kind in KINDS if name.endswith(kind)), None)
+
+
+def _seen(folder: Path) -> list[Path]:
+    """Everything under a folder that is not hidden."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if "/." not in f"/{path.relative_to(folder).as_posix()}"
+    ]
 
 
 def read_conversations(files: list[Path], forms: FormReader | None = None) -> Dataset:
@@ -146,7 +164,7 @@ def _read_lines(file: Path, lines: Iterable[bytes]) -> Iterator[Row]:
         if line.isspace():
             continue
         try:
-            yield Row(json.loads(line), f"{file}:{number}")
+            yield Row(from_json(line), f"{file}:{number}")
         except json.JSONDecodeError as error:
             what = f"not JSON: {error.msg}, at column {error.colno}"
             if kind_of(file) == ".json":
@@ -158,7 +176,10 @@ def _read_lines(file: Path, lines: Iterable[bytes]) -> Iterator[Row]:
 
 def _read_array(file: Path, content: BinaryIO) -> Iterator[Row]:
     try:
-        values = json.loads(content.read())
+        text = content.read()
+        values = from_json(text)
+    except GivenTwice as error:
+        raise ValueError(f"{file}:{item_given_twice(text)}: {error}") from error
     except json.JSONDecodeError as error:
         what = f"not JSON: {error.msg}, at column {error.colno}"
         raise ValueError(f"{file}:{error.lineno}: {what}") from error
@@ -178,6 +199,9 @@ def _first_byte(content: BinaryIO) -> bytes:
 def _read_parquet(file: Path, content: BinaryIO) -> Iterator[Row]:
     try:
         table = pq.ParquetFile(io.BytesIO(content.read()))
+        names = table.schema_arrow.names
+        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise ValueError(f"{file}: it has two columns {twice[0]!r}: keep one")
         number = 0
         for batch in table.iter_batches(_rows_at_a_time(table.metadata)):
             for value in batch.to_pylist():

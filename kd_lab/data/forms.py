@@ -173,7 +173,9 @@ def _spoken(value: Any, key: str, role: str, ignore_keys: Collection[str]) -> li
 def _instruction(row: dict[str, Any]) -> list[Message]:
     """Alpaca's form; ``history`` is LLaMA-Factory's list of earlier [question, answer] pairs."""
     messages = []
-    for i, pair in enumerate(row.get("history") or ()):
+    if not isinstance(history := row.get("history") or [], list):
+        raise ValueError(f"history must be a list, not {described(history)}")
+    for i, pair in enumerate(history):
         if not isinstance(pair, list) or len(pair) != 2:
             raise ValueError(f"history[{i}] must be [question, answer], not {described(pair)}")
         for role, text in zip(("user", "assistant"), pair, strict=True):

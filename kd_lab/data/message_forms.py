@@ -13,6 +13,7 @@ from collections.abc import Collection
 from typing import Any
 
 from kd_lab.data.messages import ROLES, Message
+from kd_lab.json_text import from_json
 
 SYNONYMS = {
     **dict.fromkeys(("system", "developer"), "system"),
@@ -29,6 +30,7 @@ WEIGHTS = ("weight", "train", "trainable", "training", "loss")  # 0 or false: co
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 PASSED_ON = ("name", "tool_call_id")  # the chat template may write them
 HARMLESS = ("id", "message_id", "timestamp")
+OF_A_CALL = ("id", "type", "index", "function", "name", "arguments")
 READ = ("role", "from", "content", "value", "tool_calls", "function_call", *WEIGHTS, *THOUGHTS)
 
 
@@ -81,14 +83,14 @@ def tool_schemas(key: str, value: Any) -> str:
     """
     if isinstance(value, str):
         try:
-            value = json.loads(value)
+            value = from_json(value)
         except ValueError as error:
             raise ValueError(f"{key} must be a list, or one in JSON text: {error}") from error
     if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
         raise ValueError(f"{key} must be a list of objects, not {described(value)}")
     if key == "functions":
         value = [{"type": "function", "function": tool} for tool in value]
-    return json.dumps(value, ensure_ascii=False)
+    return _encodable(json.dumps(value, ensure_ascii=False))
 
 
 def described(value: Any) -> str:
@@ -98,11 +100,19 @@ def described(value: Any) -> str:
 
 
 def _either(turn: dict[str, Any], key: str, synonym: str, where: str) -> str:
-    """The one of two keys that a turn has; content may be missing beside tool calls."""
-    if key in turn:
-        return key
-    if synonym in turn:
-        return synonym
+    """The one of two keys that a turn fills; content may be missing beside tool calls.
+
+    Raises:
+        ValueError: it has neither, or both with different meanings.
+    """
+    given = [name for name in (key, synonym) if name in turn]
+    filled = [name for name in given if turn[name] is not None] or given
+    roles = SYNONYMS if key == "role" else {}
+    means = [roles.get(str(turn[name]).lower(), turn[name]) for name in filled]
+    if means and means[0] != means[-1]:
+        raise ValueError(f"{where} has {key!r} and {synonym!r}, which differ: keep one")
+    if filled:
+        return filled[0]
     if key == "content" and (turn.get("tool_calls") or turn.get("function_call")):
         turn[key] = None
         return key
@@ -164,10 +174,15 @@ def _call(call: Any, where: str) -> dict[str, Any]:
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise ValueError(f"{where} must have a function with a name")
+    for key, value in {**call, **function}.items():
+        if key not in OF_A_CALL and value not in (None, "", [], {}):
+            raise ValueError(
+                f"{where} has {key!r}, which is not known: its keys are name, arguments"
+            )
     arguments = function.get("arguments")
     if isinstance(arguments, str):
         try:
-            arguments = json.loads(arguments or "{}")
+            arguments = from_json(arguments or "{}")
         except ValueError as error:
             raise ValueError(f"{where}: its arguments are not JSON: {error}") from error
     if not isinstance(arguments, dict | None):
@@ -179,7 +194,7 @@ def _call(call: Any, where: str) -> dict[str, Any]:
 def _calls_in_text(text: Any, where: str) -> list[dict[str, Any]]:
     """The calls of a ShareGPT turn, whose value is a call or a list of them in JSON."""
     try:
-        calls = json.loads(text) if isinstance(text, str) else text
+        calls = from_json(text) if isinstance(text, str) else text
     except ValueError as error:
         raise ValueError(f"{where} must be a call in JSON text: {error}") from error
     return [
@@ -200,12 +215,13 @@ def _thoughts(turn: dict[str, Any], where: str) -> str | None:
 def _is_context(turn: dict[str, Any], role: str, where: str) -> bool:
     """Whether a turn is marked as not to be trained."""
     context = False
-    for key in WEIGHTS:
-        if (weight := turn.get(key)) is None:
-            continue
+    weights = {key: turn[key] for key in WEIGHTS if turn.get(key) is not None}
+    for key, weight in weights.items():
         if weight not in (0, 1):
             raise ValueError(f"{where}.{key} must be 0 or 1 (or false or true), not {weight!r}")
         if weight and role != "assistant":
             raise ValueError(f"{where}.{key} is {weight!r}, but only answers are trained")
         context |= not weight and role == "assistant"
+    if len({bool(weight) for weight in weights.values()}) > 1:
+        raise ValueError(f"{where} has {' and '.join(map(repr, weights))}, which differ: keep one")
     return context

@@ -6,7 +6,13 @@ from typing import NamedTuple
 
 from datasets import Dataset
 
-from kd_lab.data.conversation_files import as_conversations, find_files, read_conversations
+from kd_lab.data.conversation_files import (
+    KINDS,
+    as_conversations,
+    find_files,
+    read_conversations,
+    unread_files,
+)
 from kd_lab.data.forms import FormReader
 from kd_lab.data.hub_dataset import (
     HubDataset,
@@ -122,6 +128,12 @@ def read_source(source: Source, *, train: bool, test: bool) -> Pools:
         if files["left_out"]:
             some = ", ".join(file.name for file in files["left_out"][:3])
             notes.append(f"left out {len(files['left_out']):,} files, of another split ({some})")
+        if unread := unread_files(source.path):
+            some = ", ".join(file.name for file in unread[:3])
+            notes.append(
+                f"did not read {len(unread):,} files ({some}): conversations come in "
+                f"{', '.join(KINDS)} files or their .gz"
+            )
     if source.name != "ultrachat":  # whose rows repeat their first message under `prompt`
         notes += forms.notes()
     return Pools(rows.get("train"), rows.get("test"), [f"{source.name}: {note}" for note in notes])

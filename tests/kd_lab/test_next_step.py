@@ -160,3 +160,10 @@ def test_an_evaluation_is_of_the_run_s_own_data():
         "kd-lab evaluate --model_name_or_path runs/x --teacher_model_name_or_path 'runs/a b' "
         "--dataset mine.jsonl"
     )
+
+
+def test_a_loop_of_links_is_a_missing_folder(tmp_path, capsys):
+    (tmp_path / "loop").symlink_to("loop")
+    assert written_by("loop") == ""
+    words = ["data", "--dataset", "loop", "--output_dir", "new"]
+    assert "no such file or folder: loop" in refusal(capsys, *words)

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kd_lab.data.conversation_files import find_files, read_conversations
+from kd_lab.data.conversation_files import find_files, read_conversations, unread_files
 
 
 def talk(question):
@@ -43,6 +43,11 @@ GOOD = '{"prompt": "Hi", "messages": [{"role": "user", "content": "Hi \\u00e9", 
         ('{"messages": [{"role": "usr", "content": "Hi"}]}', "is 'usr', not system, user, assis"),
         ('{"messages": [{"role": "user", "content": "\\ud83d"}]}', "surrogates not allowed"),
         (b'{"messages": "\xff"}', "codec can't decode"),
+        (
+            '{"prompt": "x", "completion": "good", "completion": "bad"}',
+            r"the key 'completion' is given twice \(\"good\" and \"bad\"\): keep one",
+        ),
+        ('{"messages": [{"role": "user", "content": "a", "content": "b"}]}', "'content' is given"),
     ],
 )
 def test_a_broken_line_is_named(tmp_path, line, message):
@@ -143,6 +148,11 @@ def test_gzipped_parquet_is_read(tmp_path):
         ),
         ("a.json", b'{\n"messages": []}', ":1: not JSON: .*one array, or an object on each line"),
         ("a.json", b'[{"messages": []}, 3]', ":2: expected .*, found 3"),
+        (
+            "a.json",
+            b'\xef\xbb\xbf [{"a": 1}\n , {"a": 1, "a": 2}]',
+            ":2: the key 'a' is given twice",
+        ),
         ("a.json", b'["\xff"]', ": .*codec can't decode"),
         ("a.jsonl.gz", gzip.compress(LINES, mtime=0)[:40], ": a damaged gzip file"),
         ("a.jsonl.gz", LINES, ": a damaged gzip file"),
@@ -153,6 +163,22 @@ def test_a_damaged_file_is_named(tmp_path, name, content, message):
     (file := tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=f"^{file}{message}"):
         read_conversations([file])
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    columns = [pa.array(["Hi"]), pa.array(["Hello"]), pa.array(["Bye"])]
+    file = tmp_path / "a.parquet"
+    pq.write_table(pa.table(columns, names=["prompt", "completion", "completion"]), file)
+    with pytest.raises(ValueError, match=f"^{file}: it has two columns 'completion'"):
+        read_conversations([file])
+
+
+def test_files_of_other_kinds_are_known(tmp_path):
+    for name in ("a.jsonl", "b.csv", "c/d.jsonl.zst", "e.csv.gz", "README.md", ".f.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    unread = [file.relative_to(tmp_path).as_posix() for file in unread_files(tmp_path)]
+    assert unread == ["b.csv", "c/d.jsonl.zst", "e.csv.gz"]
 
 
 def test_a_damaged_page_of_parquet_names_its_file(tmp_path):

@@ -256,8 +256,11 @@ def test_the_form_and_what_was_left_alone_are_noted(tmp_path):
     (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
     write_jsonl(tmp_path / "test.jsonl", *numbered(3, 100))
     write_jsonl(tmp_path / "val.jsonl", *numbered(3, 200))
+    (tmp_path / "more.csv").write_text("prompt,completion\nHi,Hello\n")
     assert draw_conversations(DataArguments(str(tmp_path))).notes == [
         f"{tmp_path}: left out 1 files, of another split (val.jsonl)",
+        f"{tmp_path}: did not read 1 files (more.csv): conversations come in .jsonl, .json, "
+        ".parquet files or their .gz",
         f"{tmp_path}: took the form prompt and completion: 40 rows; messages: 3 rows",
         f"{tmp_path}: did not use the keys 'source' (40 rows)",
     ]

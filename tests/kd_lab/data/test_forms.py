@@ -175,6 +175,9 @@ def test_tools_of_a_row_are_kept_as_json():
         ({"messages": TALK, "tools": "look"}, "tools must be a list, or one in JSON text"),
         ({"prompt": "Hi", "completion": "A", "response": "B"}, "which differ: keep one"),
         ({"instruction": "Hi", "output": 3}, "output.content must be a string, not 3"),
+        ({"instruction": "Hi", "history": 5}, "history must be a list, not 5"),
+        ({"messages": TALK, "tools": [{"name": "\ud83d"}]}, "surrogates not allowed"),
+        ({"messages": TALK, "tools": '[{"name": "a", "name": "b"}]'}, "'name' is given twice"),
     ],
 )
 def test_a_row_that_cannot_be_followed_is_refused(row, message):
@@ -206,12 +209,38 @@ def test_a_row_that_cannot_be_followed_is_refused(row, message):
             r"tool_calls\[0\]: its arguments are not JSON",
         ),
         ({"from": "function_call", "value": "look"}, "must be a call in JSON text"),
+        (
+            {**TALK[0], "from": "gpt"},
+            r"messages\[1\] has 'role' and 'from', which differ: keep one",
+        ),
+        ({**TALK[0], "value": "other"}, r"has 'content' and 'value', which differ: keep one"),
+        ({**CALLING, "value": "Hello"}, r"has 'content' and 'value', which differ: keep one"),
+        ({**TALK[1], "weight": 1, "loss": 0}, r"has 'weight' and 'loss', which differ: keep one"),
+        (
+            {**CALLING, "tool_calls": [{"name": "look", "parameters": {"at": "door"}}]},
+            r"tool_calls\[0\] has 'parameters', which is not known",
+        ),
+        (
+            {**CALLING, "tool_calls": [{"name": "look", "arguments": '{"at": 1, "at": 2}'}]},
+            r"its arguments are not JSON: the key 'at' is given twice \(1 and 2\)",
+        ),
         ({"role": "narrator", "content": "Hi"}, "is 'narrator', not system, user, assistant, tool"),
     ],
 )
 def test_a_message_that_cannot_be_followed_is_refused(turn, message):
     with pytest.raises(ValueError, match=message):
         read({"messages": [TALK[0], turn]})
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"role": "user", "from": "human", "content": "Hi", "value": "Hi"},
+        {"role": None, "from": "human", "content": None, "value": "Hi"},  # a table's empty columns
+    ],
+)
+def test_both_spellings_of_one_field_may_say_the_same(asked):
+    assert rendered({"messages": [asked, TALK[1]]}) == TALK
 
 
 def test_keys_that_change_nothing_can_be_left_alone():
