@@ -149,8 +149,8 @@ def _say_cut(answers: list[Completion], writer: str, max_new_tokens: int) -> Non
 
 
 def _completions(store: ShardStore) -> list[Completion]:
-    lines = [line for path in store.paths() for line in path.read_text("utf-8").splitlines()]
-    rows = map(json.loads, lines)
+    # As bytes: of text, lines would end at U+2028 as well.
+    rows = (json.loads(line) for path in store.paths() for line in path.read_bytes().splitlines())
     return [Completion(row["completion_ids"], row["finished"]) for row in rows]
 
 

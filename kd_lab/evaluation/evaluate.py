@@ -103,7 +103,7 @@ def evaluate(args: EvaluateArguments, data: DataArguments) -> dict[str, Any]:
     settings = resolved_config(args, data)
     with _progress() as step:
         evaluation = _Evaluation(args, student, teacher, vocab_size, test, step)
-        evaluation.measure(sampling)
+        settings |= evaluation.measure(sampling)
         with step("speed", 1):
             speed = measure_speed(
                 student, teacher, test.prompts, args.rollout_batch_size, vocab_size
@@ -151,8 +151,12 @@ class _Evaluation:
     measurements: Measurements = field(default_factory=Measurements)
     whole: dict[str, Any] = field(default_factory=dict)  # figures without a value an example
 
-    def measure(self, sampling: Sampling) -> None:
-        """Write or find the answers, and measure all metrics that are possible."""
+    def measure(self, sampling: Sampling) -> dict[str, Any]:
+        """Write or find the answers, and measure all metrics that are possible.
+
+        Returns:
+            the settings of the answers, which are stored answers' own where they were given.
+        """
         answers, sampling = self._answers(self.student, self.args.answers, sampling)
         measure_answers(self.measurements, answers)
         self._measure_texts(answers)
@@ -160,6 +164,13 @@ class _Evaluation:
             self._measure_fidelity(self.teacher, answers, sampling)
         if {*toy_questions("train"), *toy_questions("test")}.issuperset(self.test.last_messages):
             self._measure_modes(answers)
+        return {
+            "sampling_temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k,
+            "max_new_tokens": sampling.max_new_tokens,
+            "answers_per_prompt": len(answers[0]),
+        }
 
     def _answers(
         self, writer: Model, generated: str | None, sampling: Sampling

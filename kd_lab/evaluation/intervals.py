@@ -97,7 +97,9 @@ def paired_difference(
     """Mean of a - b, where a[i] and b[i] belong to the same example, by paired bootstrap.
 
     The p-value inverts the interval: it is one minus the largest level at which the interval leaves
-    out 0. It is never below 2 / (resamples + 1), the resolution of the resampling.
+    out 0. It is never below 2 / (resamples + 1), the resolution of the resampling; nor below
+    2^(1-n), at which n differences have one sign by chance. With fewer than about 15 examples the
+    interval is too narrow all the same. A difference that is rounding alone counts as 0.
 
     Args:
         a, b: [n] each.
@@ -109,14 +111,18 @@ def paired_difference(
     if a.shape != b.shape:
         raise ValueError(f"paired values must be as many: a is {a.shape}, b is {b.shape}")
     x, w = _checked(a - b, weights)
+    x = np.where(np.abs(x) <= 1e-12 * np.maximum(np.abs(a), np.abs(b)), 0.0, x)
     means = _means(x, w, resamples, seed)
-    mean, low, high, n, _ = _interval(x, w, means, level)
-    if np.ptp(x[w > 0]) == 0:
-        # One and the same difference everywhere: as likely as n signs that agree by chance.
-        return Difference(mean, low, high, 1.0 if mean == 0 else 2.0 ** (1 - n))
+    mean, low, high, _, _ = _interval(x, w, means, level)
+    counted = x[w > 0]
+    one_sign = 2.0 ** (1 - len(counted))
+    if np.ptp(counted) == 0:  # one and the same difference everywhere
+        return Difference(mean, low, high, 1.0 if mean == 0 else one_sign)
     slack = 1e-12 * np.abs(means).max()  # a sum of equal differences may miss 0 by rounding
     tail = min((means <= slack).mean(), (means >= -slack).mean())
-    return Difference(mean, low, high, float(np.clip(2 * tail, 2 / (resamples + 1), 1)))
+    return Difference(
+        mean, low, high, float(np.clip(2 * tail, max(2 / (resamples + 1), one_sign), 1))
+    )
 
 
 def t_interval(values: ArrayLike, *, level: float = 0.95) -> tuple[Any, Any]:

@@ -71,7 +71,8 @@ def repetition(answer: str, n: int = 4) -> float:
 
 
 def self_bleu(answers: Sequence[str]) -> Floats:
-    """BLEU-4 of each answer with all the others as its references: 1 if all are the same.
+    """BLEU-4 of each answer with all the others as its references: 1 if all are
+    the same, and have four words or more.
 
     A match of n-grams is clipped at the largest count in any other answer. The two largest counts
     of each n-gram give this clip for every answer at once. So the time is linear in the text;

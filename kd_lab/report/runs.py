@@ -145,6 +145,8 @@ def read_rows(folders: Sequence[str | Path]) -> list[Row]:
                 f"{twin.folder} and {run.folder} are one recipe and one seed: give one of them, or "
                 "train with another --seed"
             )
+        if group:
+            _check_one_row(group[0], run)
         group.append(run)
     rows = []
     for group in groups.values():
@@ -222,6 +224,24 @@ def _check_comparable(runs: Sequence[Run]) -> None:
                     f"{metric.name} of {first.folder} and of {run.folder} has different weights: "
                     "evaluate them on the same references"
                 )
+
+
+def _check_one_row(run: Run, other: Run) -> None:
+    """Refuse seeds of one row that were measured differently: their mean would be of nothing."""
+    teachers = [each.evaluation["teacher"] for each in (run, other)]
+    if None not in teachers and _identity(teachers[0]) != _identity(teachers[1]):
+        names = " and ".join(teacher["name"] for teacher in teachers)
+        raise ValueError(
+            f"{run.folder} and {other.folder} are seeds of one row, and were evaluated with "
+            f"different teachers ({names}): evaluate them with one"
+        )
+    for key in ("dtype", "teacher_dtype"):
+        first, second = (evaluation_settings(each.evaluation).get(key) for each in (run, other))
+        if first != second:
+            raise ValueError(
+                f"{run.folder} and {other.folder} are seeds of one row, and were evaluated with "
+                f"{key} {first} and {second}: evaluate them alike"
+            )
 
 
 def _is_teacher_of(run: Run, other: Run) -> bool:

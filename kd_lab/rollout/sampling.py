@@ -81,9 +81,11 @@ def next_tokens(
     if sampling.top_k == 0 and sampling.top_p == 1:
         return _invert(mixture, uniforms)
     weights, candidates = _likeliest(mixture, sampling)  # [B, K] both
-    places = _invert(weights, uniforms)
-    tokens = candidates.gather(-1, places.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-    return torch.where(places < 0, -1, tokens)
+    # Of NaN no token is likeliest, so that all weights are 0 and no place is right.
+    is_finite = mixture.sum(-1).isfinite()
+    places = _invert(weights, uniforms).clamp(0, weights.shape[-1] - 1)
+    tokens = candidates.gather(-1, places.unsqueeze(-1)).squeeze(-1)
+    return torch.where(is_finite, tokens, -1)
 
 
 def _mixture(logits: Sequence[Tensor], shares: Sequence[float], temperature: float) -> Tensor:

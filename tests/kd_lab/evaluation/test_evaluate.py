@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,12 @@ import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
 from kd_lab.data.conversations import DataArguments, load_conversations
+from kd_lab.data.shards import ShardStore
+from kd_lab.evaluation.answers import _completions
 from kd_lab.evaluation.arguments import EvaluateArguments
 from kd_lab.evaluation.evaluate import evaluate, run
 from kd_lab.rollout.generate import GenerateArguments, generate
+from kd_lab.rollout.sampling import Completion
 from tests.helpers.toy_pair import TOKENIZER, toy_model
 
 DATA = DataArguments(num_conversations=20, num_test_conversations=12, two_turn_share=0.5)
@@ -138,6 +142,16 @@ def test_generated_answers_are_taken_and_are_what_would_be_written(args, folders
     assert evaluate(stored, data)["metrics"] == metrics
     assert metrics["finished"]["mean"] > 0.5
     assert not (tmp_path / "b").exists()
+    greedy = replace(
+        asked, output_dir=str(tmp_path / "greedy"), sampling_temperature=0.0, max_new_tokens=4,
+        teacher_model_name_or_path=str(models / "student"),
+    )  # fmt: skip
+    generate(greedy, data)
+    several = replace(stored, answers=greedy.output_dir, answers_per_prompt=3)
+    settings = evaluate(several, data)["settings"]  # those of the answers, whatever was asked for
+    told = {key: settings[key] for key in ("sampling_temperature", "max_new_tokens")}
+    assert told == {"sampling_temperature": 0.0, "max_new_tokens": 4}
+    assert settings["answers_per_prompt"] == 1
     with pytest.raises(ValueError, match="what is stored comes from the teacher teacher"):
         evaluate(replace(stored, answers=stored.teacher_answers), data)
     with pytest.raises(ValueError, match="answers other prompts than those of this evaluation"):
@@ -187,3 +201,15 @@ def test_greedy_answers_to_own_questions_without_a_teacher(args, tmp_path):
 def test_what_makes_no_sense_is_refused(args, change, message):
     with pytest.raises(ValueError, match=message):
         evaluate(replace(args, **change), DATA)
+
+
+def test_stored_answers_to_a_prompt_with_a_line_separator_are_read(tmp_path):
+    row = {"prompt_ids": [1], "completion_ids": [5, 2], "finished": True, "messages": "ask\u2028 1"}
+    settings = {"rows": 1}
+    store = ShardStore.create(
+        tmp_path, "answers", settings, num_rows=1, rows_per_shard=1, suffix=".jsonl"
+    )
+    (shard,) = store.missing()
+    text = json.dumps(row, ensure_ascii=False) + "\n"
+    store.write(shard, partial(Path.write_text, data=text, encoding="utf-8"), 2)
+    assert _completions(store) == [Completion([5, 2], True)]

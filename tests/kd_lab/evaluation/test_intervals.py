@@ -139,6 +139,21 @@ def test_equal_differences():
     assert paired_difference([1.5] * 4, [1.0] * 4) == (0.5, 0.5, 0.5, 0.125)
 
 
+def test_few_examples_are_no_proof():
+    """Four differences of one sign have p 0.125 by the permutation of signs, equal or not."""
+    assert paired_difference([1.5, 1.4, 1.5, 1.6], [1] * 4).p_value == 0.125
+    alone = paired_difference([1, 0, 0], [0, 0, 0], [1, 0, 0])  # two have no weight
+    assert alone.p_value == 1
+
+
+def test_rounding_is_no_difference():
+    rows = np.array([[0.1, 0.4] * 6, [0.2, 0.5] * 6, [0.3, 0.6] * 6])
+    forwards, backwards = rows.mean(0), rows[::-1].mean(0)
+    assert (forwards != backwards).any()
+    found = paired_difference(forwards, backwards)
+    assert (found.mean, found.p_value) == (0, 1)
+
+
 def test_holm_by_hand():
     # In order: 0.01 x 4, 0.02 x 3, 0.03 x 2, 0.5 x 1, none below the one before it.
     assert holm([0.03, 0.5, 0.01, 0.02]) == pytest.approx([0.06, 0.5, 0.04, 0.06])

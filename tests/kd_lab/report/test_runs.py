@@ -1,5 +1,7 @@
 """How a report reads its runs: what each row is called, and which runs are refused."""
 
+import re
+
 import pytest
 
 from kd_lab.cli import main, parse
@@ -106,3 +108,26 @@ def test_runs_given_twice_and_seeds_run_twice_are_refused(tmp_path, capsys):
     ):
         assert main(["report", *map(str, runs)]) == 2
         assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (
+            {"teacher": {"name": "run", "sha256": "of another"}},
+            r"different teachers (teacher and run)",
+        ),
+        ({"settings": {"dtype": "bfloat16"}}, "dtype None and bfloat16"),
+        ({"settings": {"teacher_dtype": "bfloat16"}}, "teacher_dtype None and bfloat16"),
+    ],
+)
+def test_seeds_of_a_row_are_measured_alike(other, told, tmp_path):
+    first = write_run(tmp_path / "fkl-1", {})
+    settings = {"model_name_or_path": str(tmp_path / "fkl-2"), "sampling_temperature": 1.0}
+    other = other | {"settings": settings | other.get("settings", {})}
+    second = write_run(tmp_path / "fkl-2", {}, **other)
+    for runs in ([first, second], [second, first]):
+        with pytest.raises(ValueError, match="are seeds of one row, and were evaluated with"):
+            read_rows(runs)
+    with pytest.raises(ValueError, match=re.escape(told)):
+        read_rows([first, second])

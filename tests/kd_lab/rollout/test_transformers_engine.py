@@ -285,3 +285,13 @@ def test_sampling_outside_its_range_is_refused(name, value):
         Sampling(3, **{name: value})
     with pytest.raises(ValueError, match="max_new_tokens must be at least 1, not 0"):
         Sampling(0)
+
+
+@pytest.mark.parametrize("cut", [{}, {"top_k": 5}, {"top_p": 0.5}, {"temperature": 0.0}])
+def test_logits_that_are_not_finite_have_no_token(cut):
+    logits = torch.randn(4, 20, generator=torch.Generator().manual_seed(0))
+    logits[1, 3], logits[2, 4], logits[3] = torch.nan, torch.inf, -torch.inf
+    sampling = Sampling(1, **cut)
+    tokens = next_tokens([logits], [1.0], sampling, torch.full((4,), 0.5)).tolist()
+    assert tokens[0] >= 0
+    assert tokens[1:] == [-1] * 3
