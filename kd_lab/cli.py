@@ -30,6 +30,7 @@ from kd_lab.option_values import (
     expand_home,
     finite,
     mapping_of,
+    read_mapping_of,
     takes_mapping,
     takes_null,
     text_or_null,
@@ -220,7 +221,7 @@ def _parser(types: Sequence[type], hints: dict[str, Any]) -> "TrlParser":
     parser = Parser(types, add_help=False, allow_abbrev=False)  # type: ignore[arg-type]
     for action in parser._actions:
         if takes_mapping(hints[action.dest]):
-            action.type = mapping_of
+            action.type = mapping_of if str in kinds(hints[action.dest]) else read_mapping_of
         elif takes_null(hints[action.dest]):
             action.type = text_or_null
         elif float in kinds(hints[action.dest]):

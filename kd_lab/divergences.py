@@ -276,11 +276,13 @@ def get_divergence(name: str, **settings: float | str) -> Divergence:
         raise ValueError(f"unknown divergence {name!r}{hint} (known: {', '.join(DIVERGENCES)})")
     function = DIVERGENCES[name]
     known = list(inspect.signature(function).parameters)[2:]
-    for setting in settings:
+    for setting, value in settings.items():
         if setting not in known:
             raise ValueError(
                 f"{name} has no setting {setting!r} (it has: {', '.join(known) or 'none'})"
             )
+        if isinstance(value, bool):  # which Python counts as 0 or 1
+            raise ValueError(f"{setting} must be a number, not {str(value).lower()}")
     divergence = partial(function, **settings) if settings else function
     divergence(torch.zeros(1), torch.zeros(1))  # raises if a setting is out of range
     return divergence

@@ -42,6 +42,12 @@ def mapping_of(text: str) -> Any:
         raise argparse.ArgumentTypeError(f"{text!r} is no mapping: {reason}") from error
 
 
+def read_mapping_of(text: str) -> Any:
+    """As ``mapping_of``, and a JSON file is read, for an option that takes no path."""
+    given = mapping_of(text)
+    return from_json(Path(text).read_text(encoding="utf-8")) if given == text else given
+
+
 def _check_json(path: str) -> None:
     """Refuse what is neither a mapping nor a file that holds one."""
     try:

@@ -12,9 +12,8 @@ Nothing is trained and no model is loaded. The function is called with small ten
 distribution is known, and its gradient is compared with exact ones.
 """
 
-import importlib
-import importlib.util
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,9 +29,9 @@ from kd_lab.check.forms import FORMS, Loss
 from kd_lab.check.picture import draw
 from kd_lab.check.situations import STUDENTS
 from kd_lab.check.trainers import BUILD, check_trainer
-from kd_lab.check.verdict import Verdict, examine
+from kd_lab.check.user_code import blamed_on_the_user, load_function, source_of
+from kd_lab.check.verdict import Verdict, check_expected, examine
 from kd_lab.files import write_text
-from kd_lab.recipe import did_you_mean
 
 CALLED = FORMS | {"trainer": BUILD}
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -127,7 +126,7 @@ def run(arguments: CheckArguments) -> None:
     """Check a loss and print the verdict.
 
     Raises:
-        ValueError: no such function, or it cannot be called in its form.
+        ValueError: no such function, it cannot be called in its form, or an output is its source.
         SystemExit: 1 if it is not the expected loss.
     """
     if not 0 <= arguments.seed < 2**32:
@@ -138,7 +137,13 @@ def run(arguments: CheckArguments) -> None:
         raise ValueError(f"form must be one of {', '.join(CALLED)}, not {arguments.form!r}")
     if arguments.topk < 1:
         raise ValueError(f"topk must be at least 1, not {arguments.topk}")
+    if arguments.expect:
+        check_expected(arguments.expect, arguments.expect_settings)
+    elif arguments.expect_settings:
+        raise ValueError("expect_settings are of the expected divergence: give --expect too")
     function = load_function(arguments.function)
+    source = source_of(arguments.function)
+    _check_outputs(arguments, source)
     how = {
         "settings": arguments.settings,
         "prefixes": arguments.prefixes,
@@ -146,14 +151,13 @@ def run(arguments: CheckArguments) -> None:
         "topk": arguments.topk,
         "dtype": DTYPES[arguments.dtype],
     }
-    try:
+    called = (
+        f"{arguments.function} fails as a loss of form {arguments.form}, which is called as "
+        f"{CALLED[arguments.form]}"
+    )
+    with blamed_on_the_user(called, source):
         verdict = check_loss(function, arguments.form, seed=arguments.seed, **how)
-    except (TypeError, RuntimeError, IndexError, KeyError, AttributeError) as error:
-        reason = str(error).strip().splitlines()
-        raise ValueError(
-            f"{arguments.function} fails as a loss of form {arguments.form}, which is called as "
-            f"{CALLED[arguments.form]}: {type(error).__name__}: {reason[0] if reason else ''}"
-        ) from error
+        _ = verdict.ends  # it calls the function as well
     objections = (
         verdict.objections(arguments.expect, **arguments.expect_settings)
         if arguments.expect
@@ -172,43 +176,18 @@ def run(arguments: CheckArguments) -> None:
         print(f"it is {arguments.expect}")
 
 
-def load_function(name: str) -> Callable[..., torch.Tensor]:
-    """The function of ``MODULE:FUNCTION`` or ``FILE.py:FUNCTION``.
+def _check_outputs(arguments: CheckArguments, source: Path | None) -> None:
+    """Refuse to write over the function that is checked, or one output over the other."""
+    json_file, picture = arguments.json, arguments.picture
+    for key, output in (("json", json_file), ("picture", picture)):
+        if output and source and _real(output) == _real(source):
+            raise ValueError(f"{key}: {output} holds the function that is checked: name another")
+    if json_file and picture and _real(json_file) == _real(picture):
+        raise ValueError(f"json and picture are both {picture}: name two files")
 
-    Raises:
-        ValueError: no such module, file or function; what importing it raised.
-    """
-    module_name, colon, function_name = name.rpartition(":")
-    if not (colon and module_name and function_name):
-        raise ValueError(f"function is MODULE:FUNCTION or FILE.py:FUNCTION, not {name!r}")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        if module_name.endswith(".py"):
-            path = Path(module_name)
-            if not path.is_file():
-                raise ValueError(f"function {name}: there is no file {module_name}")
-            spec = importlib.util.spec_from_file_location(path.stem, path)
-            assert spec is not None
-            assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-        else:
-            module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ValueError(f"function {name}: it cannot be imported: {error}") from error
-    finally:
-        sys.path.pop(0)
-    found = module
-    for part in function_name.split("."):
-        if not hasattr(found, part):
-            near = did_you_mean(
-                part, [known for known in vars(module) if not known.startswith("_")]
-            )
-            raise ValueError(f"function {name}: {module_name} has no {part!r}{near}")
-        found = getattr(found, part)
-    if not callable(found):
-        raise ValueError(f"function {name}: it is no function")
-    return found
+
+def _real(path: str | Path) -> str:
+    return os.path.realpath(Path(path).expanduser())
 
 
 def show(verdict: Verdict, name: str, console: Console | None = None) -> None:

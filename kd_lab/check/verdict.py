@@ -1,6 +1,8 @@
 """All that was found of a loss, its one line, and whether it is what was expected."""
 
 import dataclasses
+import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -84,15 +86,13 @@ class Verdict:
             expected: a divergence, "cross_entropy", or "sequence_reverse_kl".
             settings: of the divergence, without which any will do; T is a temperature.
         Raises:
-            ValueError: nothing has this name.
+            ValueError: as ``check_expected``.
         """
-        known = [name for name in (*DIVERGENCES, "cross_entropy", WHOLE) if name != NOT_NAMED]
-        if expected not in known:
-            raise ValueError(f"expect must be one of {', '.join(known)}, not {expected!r}")
+        check_expected(expected, settings)
         name = "reverse_kl" if expected == WHOLE else expected
         objections = [fault.words for fault in self.faults]
         if not self._is(name, settings):
-            wanted = ", ".join(f"{key} {value:g}" for key, value in settings.items())
+            wanted = ", ".join(f"{key} {value}" for key, value in settings.items())
             said = f"{name} ({wanted})" if wanted else name
             objections.insert(0, f"it is not {said}: it optimises {self.named.words}")
         elif expected == WHOLE and not (self.answers and _has_later(self.answers)):
@@ -109,8 +109,9 @@ class Verdict:
         # A bucket merges words: what is left is the same divergence, of fewer outcomes.
         base = candidate.name.removesuffix(f", {TAILS[0].words}")
         base = base.removesuffix(" on the student's top k")
-        same = all(abs(found.get(key, value) - value) < 5e-3 for key, value in settings.items())
-        temperature = found.get("T", 1.0) == settings.get("T", 1.0)
+        found = {"T": 1.0, **_defaults(base), **found}
+        same = all(_is_near(found[key], value) for key, value in settings.items() if key in found)
+        temperature = found["T"] == settings.get("T", 1.0)
         return base == name and coefficient > 0 and same and temperature
 
     def to_json(self) -> dict[str, Any]:
@@ -137,6 +138,28 @@ class Verdict:
             },
             "bfloat16_error": self.bfloat16,
         }
+
+
+def check_expected(expected: str, settings: Mapping[str, Any]) -> None:
+    """Refuse what nothing could be, before anything is examined.
+
+    Raises:
+        ValueError: nothing has this name, or it has no such setting, or none of this value.
+    """
+    known = [name for name in (*DIVERGENCES, "cross_entropy", WHOLE) if name != NOT_NAMED]
+    if expected not in known:
+        raise ValueError(f"expect must be one of {', '.join(known)}, not {expected!r}")
+    temperature = settings.get("T", 1.0)
+    if not (_is_number(temperature) and temperature > 0):
+        raise ValueError(f"expect_settings: T must be a number above 0, not {temperature!r}")
+    others = {key: value for key, value in settings.items() if key != "T"}
+    try:
+        if expected in DIVERGENCES:
+            get_divergence(expected, **others)
+        elif others:
+            raise ValueError(f"{expected} has no setting {next(iter(others))!r} (it has: T)")
+    except ValueError as error:
+        raise ValueError(f"expect_settings: {error}") from error
 
 
 def examine(loss: Loss, seed: int = 0) -> Verdict:
@@ -231,6 +254,24 @@ def _answers(loss: Loss, named: Named, reduction: str, seed: int) -> Answers | N
     per_token = reduction not in ("rows", "sum", "batch")
     return examine_answers(
         loss, lambda p, q: coefficient * divergence(p, q), per_token, reduction == "rows", seed
+    )
+
+
+def _defaults(name: str) -> dict[str, Any]:
+    """The settings of a divergence that a name without them has."""
+    if name not in DIVERGENCES:
+        return {}
+    parameters = list(inspect.signature(DIVERGENCES[name]).parameters.values())[2:]
+    return {parameter.name: parameter.default for parameter in parameters}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_near(found: Any, wanted: Any) -> bool:
+    return (
+        abs(found - wanted) < 5e-3 if _is_number(found) and _is_number(wanted) else found == wanted
     )
 
 

@@ -40,6 +40,7 @@ def test_an_unknown_name_lists_the_known_ones_and_the_nearest():
         ("entropy_aware_kl", {"threshold": -1}, "threshold must be a number, and at least 0"),
         ("entropy_aware_kl", {"threshold": math.nan}, "at least 0, not nan"),
         ("skew_forward_kl", {"alpha": 2}, r"alpha must be a number in \[0, 1\], not 2"),
+        ("skew_reverse_kl", {"alpha": True}, "alpha must be a number, not true"),
         ("skew_reverse_kl", {"alpha": "0.1"}, r"alpha must be a number in \[0, 1\], not '0.1'"),
     ],
 )
