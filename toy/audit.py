@@ -80,7 +80,8 @@ def run_part(name: str, out: Path, *, quick: bool, pool: Executor) -> list[str]:
     settings = part.QUICK if quick else part.FULL
     # Units of other settings, or of code that has changed since, are not mixed in.
     partial = out / "results" / ".partial" / name
-    results = run_units(part.units(settings), partial / _fingerprint(name, settings), pool, name)
+    own = partial / _fingerprint(name, settings)
+    results = run_units(part.units(settings), own, pool, name)
 
     summary = {"quick": quick, **part.summarise(settings, results)}
     written = [out / "results" / part.RESULTS]
@@ -89,9 +90,10 @@ def run_part(name: str, out: Path, *, quick: bool, pool: Executor) -> list[str]:
         written.append(out / file_name)
         with whole_file(written[-1]) as path:
             draw(summary, path)
-    shutil.rmtree(partial)
-    if not any(partial.parent.iterdir()):
-        partial.parent.rmdir()
+    shutil.rmtree(own)  # those of other settings may go on
+    for folder in (partial, partial.parent):
+        if not any(folder.iterdir()):
+            folder.rmdir()
     return [*part.findings(summary), f"wrote {', '.join(map(str, written))}"]
 
 

@@ -22,13 +22,19 @@ def script_parser(description: str | None, out: str = "assets") -> argparse.Argu
 
 
 def run_script(main: Callable[[Sequence[str] | None], None]) -> None:
-    """Run ``main``; a refusal (ValueError, OSError) is one line on stderr and exit code 2."""
+    """Run ``main``; a refusal (ValueError, OSError) is one line on stderr and exit code 2.
+
+    Ctrl-C is one line too, and exit code 130.
+    """
     take_any_text()
     try:
         main(None)
     except (ValueError, OSError) as refusal:
         print(f"{Path(sys.argv[0]).name}: error: {refusal}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"{Path(sys.argv[0]).name}: stopped", file=sys.stderr)
+        sys.exit(130)
 
 
 def writable_folder(folder: Path) -> Path:

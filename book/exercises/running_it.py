@@ -28,7 +28,7 @@ def largest_teacher(answer: tuple[float, float]) -> None:
     eight = ("--gpus", "8", "--zero_stage", "3")
     large = _job(*eight, "--teacher_model_name_or_path", "Qwen/Qwen2.5-72B-Instruct")
     if plan_memory(large).peak < USABLE * 80e9:
-        expect(float(size), 72.0, "billions of parameters; the 72B fits")
+        expect(float(size), 72.0, "billions of parameters; the 72B fits", rtol=0.02)
     hours = plan_time(large).hours / plan_time(_job(*eight)).hours
     expect(float(times), hours, "times the hours", rtol=0.1)
 

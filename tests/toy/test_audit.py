@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -148,7 +149,13 @@ def test_killed_audit_continues_where_it_was(tmp_path):
     unit["curves"] = np.full(np.shape(unit["curves"]), 7.0).tolist()
     kept[0].write_text(json.dumps(unit))
 
+    others = tmp_path / "results/.partial/ranks/of-other-settings/rank2.json"
+    others.parent.mkdir()
+    others.write_text("{}")
     subprocess.run(command, check=True, capture_output=True)
+    assert others.exists()
+    assert [path.name for path in others.parents[1].iterdir()] == [others.parent.name]
+    shutil.rmtree(others.parents[2])
     summary = json.loads((tmp_path / "results" / "rank_audit.json").read_text())
     axes, values = summary["axes"], np.array(summary["values"])
     rank, sharpness, seed = name.split("-")

@@ -143,3 +143,14 @@ def test_help_shows_how_to_call_it(script, capsys):
         script.main(["--help"])
     assert exit_.value.code == 0
     assert f"python toy/{script.__name__.split('.')[-1]}.py" in capsys.readouterr().out
+
+
+def test_ctrl_c_is_one_line(capsys, monkeypatch):
+    def stopped(argv):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["toy/audit.py"])
+    with pytest.raises(SystemExit) as ended:
+        run_script(stopped)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "audit.py: stopped\n"
