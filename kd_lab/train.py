@@ -23,12 +23,7 @@ from kd_lab.hub import check_model_at_hand
 from kd_lab.models import Model
 from kd_lab.next_step import check_folder, check_model_path
 from kd_lab.run_inputs import inputs_of
-from kd_lab.runs.resuming import (
-    check_no_other_files,
-    check_same_inputs,
-    is_finished,
-    start_run,
-)
+from kd_lab.runs.resuming import check_no_other_files, check_same_inputs, is_finished, start_run
 from kd_lab.runs.run_files import resolved_config
 from kd_lab.runs.run_folder import MarkWholeCheckpoints, MetricsWriter, finish_run, record_run
 from kd_lab.student import (
@@ -120,12 +115,12 @@ def _train(
     train_rows, test_rows = load_rows(teacher, data, config, tokenizer, stored)
     check_a_step_is_made(train_rows, config)
     inputs = inputs_of(student, train_rows, teacher_model, stored)
-    if str(config.resume_from_checkpoint or "false").lower() != "false":
-        check_same_inputs(folder if resume_from is None else resume_from.parent, inputs)
-        if resume_from is None and is_finished(folder, settings):
+    check_same_inputs(folder if resume_from is None else resume_from.parent, inputs)
+    if resume_from is None and is_finished(folder, settings):
+        if config.process_index == 0:
             print(f"{folder} is finished: there is nothing to do")
-            _leave_together()
-            return
+        _leave_together()
+        return
     readers = {student.model_name_or_path or "model_shape": student_config(student)}
     if teacher_model is not None and stored is None:
         readers[teacher_model.name] = teacher_model.config

@@ -56,6 +56,11 @@ def logits(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.manual_seed(seed), dtype=torch.float64)
 
 
+def close(found, expected, what: str) -> None:
+    """What is compared, and how far apart it is."""
+    torch.testing.assert_close(found, expected, msg=lambda said: f"{what}: {said}")
+
+
 def test_1_forward_kl(of):
     p, q = distribution(3, 7), distribution(3, 7, seed=1)
     by_hand = [
@@ -96,7 +101,7 @@ def test_4_mean_over_trained_tokens(of):
     expected = torch.cat([values[0], values[1, 2:3], values[2, 1:4]]).mean()
     for cut in ([4], [1, 3], [2, 2], [1, 1, 1, 1]):
         found = of.mean_over_trained_tokens([*values.split(cut)], [*labels.split(cut)])
-        torch.testing.assert_close(found, expected, msg=f"micro-batches of {cut} rows")
+        close(found, expected, f"micro-batches of {cut} rows")
 
 
 def test_5_estimates(of):
@@ -105,16 +110,16 @@ def test_5_estimates(of):
     q = q_logp.detach().exp()
     reverse = (q * (q_logp.detach() - p.log())).sum()
     k1, k2, k3 = of.estimates(p.log(), q_logp)
-    torch.testing.assert_close((q * k1).sum(), reverse, msg="the mean of k1 is D(q‖p)")
-    torch.testing.assert_close((q * k3).sum(), reverse, msg="the mean of k3 is D(q‖p)")
+    close((q * k1).sum(), reverse, "the mean of k1 is D(q‖p)")
+    close((q * k3).sum(), reverse, "the mean of k3 is D(q‖p)")
     assert (k3 >= 0).all(), "k3 is never negative"
     log_ratio = q_logp - p.log()
-    torch.testing.assert_close(k1, log_ratio, msg="k1 of each token")
-    torch.testing.assert_close(k2, log_ratio**2 / 2, msg="k2 of each token")
+    close(k1, log_ratio, "k1 of each token")
+    close(k2, log_ratio**2 / 2, "k2 of each token")
     of_kl = q * (q_logp.detach() - p.log() - reverse)
     for name, value, expected in (("k1", k1, 0 * q), ("k2", k2, of_kl), ("k3", k3, q - p)):
         (mean,) = torch.autograd.grad((q * value).sum(), z, retain_graph=True)
-        torch.testing.assert_close(mean, expected, msg=f"the mean of {name}'s gradient")
+        close(mean, expected, f"the mean of {name}'s gradient")
 
 
 def test_6_topk_forward_kl(of):

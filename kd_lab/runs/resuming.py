@@ -241,13 +241,15 @@ def may_change(key: str, settings: Mapping[str, Any]) -> bool:
 def check_same_inputs(folder: Path, inputs: Mapping[str, Any]) -> None:
     """Compare what this start reads with what the run's folder has on record.
 
+    A run that failed before its first step does not own its folder, and passes.
+
     Args:
         inputs: of this start, as ``record_run`` takes them.
     Raises:
         ValueError: names each input that would make it another run.
     """
     path = folder / VERSIONS
-    if not path.is_file():
+    if not path.is_file() or not has_trained(folder):
         return
     versions = read_sealed(path)
     before = {"processes": versions.get("processes"), **versions.get("inputs", {})}

@@ -56,3 +56,12 @@ def test_a_wrong_answer_fails(tmp_path, right, wrong, problem):
     sheet.write_text(text.replace(right, wrong), encoding="utf-8")
     failed = [name for name, outcome in outcomes(sheet).items() if outcome == "failed"]
     assert [name.split("_")[1] for name in failed] == [str(problem)]
+
+
+def test_a_failure_says_how_far_an_answer_is_off(tmp_path):
+    text = (TEACH / "answers.py").read_text(encoding="utf-8")
+    sheet = tmp_path / "mine.py"
+    sheet.write_text(text.replace("r.exp() - 1 - r", "r.exp() - 1 + r"), encoding="utf-8")
+    told = r"the mean of k3 is D\(q‖p\): (?s:.*)Expected -?\d.* but got -?\d"
+    with pytest.raises(AssertionError, match=told):
+        check_problems.test_5_estimates(check_problems.Answers(sheet))

@@ -179,6 +179,12 @@ def test_another_number_of_processes_is_another_run(run, monkeypatch):
         check_same_inputs(run, {"rows": "abc"})
 
 
+def test_a_start_that_failed_before_its_first_step_binds_no_other(tmp_path, monkeypatch):
+    record_run(tmp_path, ASKED, {"rows": "abc"})  # and then there was no memory left
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    check_same_inputs(tmp_path, {"rows": "others"})
+
+
 def test_a_run_from_before_inputs_were_recorded_goes_on(run):
     check_same_inputs(run, {"rows": "abc"})  # there is no versions.json
     record_run(run, ASKED)
