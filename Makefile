@@ -77,8 +77,13 @@ site: $(VENV)/.site  ## the book as static pages, in build/site/; needs no netwo
 slides: site  ## the slides of two lectures as a PDF, build/slides.pdf, by the Chromium that is installed
 	$(PY) -m book.slides build/site/teach/slides.html build/slides.pdf
 
+# Chromium without windows (Debian has it as a package) runs the tests at a third of the cost; any
+# other Chromium does as well. A package index that cannot be reached stops nobody who has one.
 browser:  ## install Chromium for the tests of the pages, where there is none (Debian, Ubuntu)
-	@command -v chromium || command -v chromium-browser || command -v google-chrome || command -v google-chrome-stable || { \
+	@command -v chromium-headless-shell || { apt-get -qq update \
+		&& apt-get -qq install --yes --no-install-recommends chromium-headless-shell; } 2>/dev/null \
+	|| command -v chromium || command -v chromium-browser || command -v google-chrome \
+	|| command -v google-chrome-stable || { \
 		command -v apt-get >/dev/null \
 		|| { echo "no Chromium here: install Chromium or Chrome, and the pages are tested too"; exit 1; }; \
 		apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium; }

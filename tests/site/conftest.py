@@ -19,8 +19,9 @@ from typing import Any
 
 import pytest
 
+from book.slides import BROWSERS
+
 REPOSITORY = Path(__file__).parents[2]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
