@@ -20,6 +20,7 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
 from kd_lab.interrupts import heard_everywhere
@@ -35,7 +36,7 @@ from kd_lab.option_values import (
     takes_null,
     text_or_null,
 )
-from kd_lab.recipe import check_recipe, did_you_mean, find_recipe, kinds, read_recipe
+from kd_lab.recipe import check_recipe, did_you_mean, find_recipe, kinds, read_recipe, recipes
 from kd_lab.refusals import TRACEBACK, refusal, stopped
 from kd_lab.terminal import end_progress_bars, take_any_text, waiting
 
@@ -155,6 +156,8 @@ def parse(command: str, words: Sequence[str], tell: bool = False) -> tuple[Any, 
     if own_arguments.help:
         print(_help(command, types))
         sys.exit(0)
+    if rest and not rest[0].startswith("-"):
+        raise ValueError(_no_option(rest[0], hints))
     renamed = RENAMED.get(command, {})
     if recipe is not None:
         parser.set_defaults_with_config(**check_recipe(recipe, hints, renamed))
@@ -175,7 +178,7 @@ def parse(command: str, words: Sequence[str], tell: bool = False) -> tuple[Any, 
         rest, return_remaining_strings=True, look_for_args_file=False
     )
     if left_over:
-        raise ValueError(f"unexpected {left_over[0]!r}: every value follows its --option")
+        raise ValueError(_no_option(left_over[0], hints))
     check_empty(arguments)
     expand_home(arguments)
     return tuple(arguments)
@@ -195,6 +198,18 @@ def _command_module(command: str) -> Any:
         raise ValueError(
             f"{command} needs the package {error.name}: pip install -e '.[llm]' in KD Lab's folder"
         ) from error
+
+
+def _no_option(word: str, hints: dict[str, Any]) -> str:
+    """What is said of a word that stands alone: the option that it may be a value of."""
+    path = Path(word).expanduser()
+    if word in recipes() or path.suffix in (".yaml", ".yml"):
+        return f"{word} is no option: a recipe is given with --config {word}"
+    is_model = (path / "config.json").is_file()
+    options = ("model_name_or_path", "teacher_model_name_or_path") if is_model else ("dataset",)
+    meant = next((option for option in options if path.exists() and option in hints), None)
+    advice = f"did you mean --{meant} {word}" if meant else "every value follows its --option"
+    return f"{word} is no option: {advice}"
 
 
 def _no_options(command: str, words: Sequence[str]) -> None:

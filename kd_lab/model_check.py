@@ -78,8 +78,13 @@ def _check_generation(path: Path) -> None:
     """Refuse a file that cannot be read: transformers would go on without its end tokens."""
     if path.is_file():
         with readable(path):
-            if not isinstance(json.loads(path.read_text(encoding="utf-8")), dict):
+            settings = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(settings, dict):
                 raise ValueError("it holds no mapping")
+            ends = settings.get("eos_token_id")
+            tokens = ends if isinstance(ends, list) else [ends]
+            if ends is not None and not all(type(token) is int for token in tokens):
+                raise ValueError(f"eos_token_id must be a token's number or a list, not {ends!r}")
 
 
 def _check_heads(name: str, config: Any) -> None:

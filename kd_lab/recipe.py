@@ -84,6 +84,12 @@ def read_recipe(path: Path) -> Recipe:
     env = settings.pop("env", Setting({}, 0))
     if not isinstance(env.value, dict):
         raise ValueError(f"{path}:{env.line}: env must be a mapping of environment variables")
+    for name, value in env.value.items():
+        if not isinstance(value, str | int | float):
+            given = json.dumps(value, default=str, ensure_ascii=False)
+            raise ValueError(
+                f"{path}:{env.line}: env: {name} must be text, a number, true or false, not {given}"
+            )
     variables = {str(name): str(value) for name, value in env.value.items()}
     for name, value in variables.items():
         if not name or "=" in name or "\0" in name + value:

@@ -170,11 +170,12 @@ def check_student(student: StudentArguments, tokenizer: PreTrainedTokenizerBase)
         from peft import get_peft_model
 
         try:
-            get_peft_model(model, adapters, low_cpu_mem_usage=True)
+            adapted = get_peft_model(model, adapters, low_cpu_mem_usage=True)
         except Exception as error:  # of peft, which has no base of its own
             raise ValueError(
                 f"LoRA (lora_target_modules, lora_modules_to_save): {reason_of(error)}"
             ) from error
+        check_lora(adapted)
     dtype = loaded_dtype(student)
     if (weights := size * dtype.itemsize) > (room := memory()):
         raise ValueError(
@@ -183,6 +184,35 @@ def check_student(student: StudentArguments, tokenizer: PreTrainedTokenizerBase)
             f"process {room / 1e9:,.0f} GB of memory"
         )
     return size
+
+
+def check_lora(student: Any) -> None:
+    """Refuse LoRA where it could not be saved whole, or would not be trained.
+
+    Args:
+        student: with its adapters; any other model passes.
+    Raises:
+        ValueError: names the option and what to do instead.
+    """
+    if not hasattr(student, "peft_config"):
+        return
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    model = student.get_base_model()
+    if model.config.get_text_config().tie_word_embeddings and any(
+        isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper)
+        for module in (model.get_output_embeddings(), model.get_input_embeddings())
+    ):
+        raise ValueError(
+            "LoRA would train the LM head or the embeddings, and this model has one matrix for "
+            "both: leave them out of lora_modules_to_save and lora_target_modules"
+        )
+    if isinstance(model.get_output_embeddings(), BaseTunerLayer):  # its weight is read by the loss
+        raise ValueError(
+            "LoRA cannot train the LM head: leave it out of lora_target_modules, or name it in "
+            "lora_modules_to_save alone, which trains it whole"
+        )
 
 
 def _shape_config(student: StudentArguments, tokenizer: PreTrainedTokenizerBase) -> Qwen2Config:

@@ -22,6 +22,7 @@ from kd_lab.files import being_written, check_room, only_one_at_work, raise_if_f
 from kd_lab.hub import check_model_at_hand
 from kd_lab.models import Model
 from kd_lab.next_step import check_folder, check_model_path
+from kd_lab.rollout.sampling_arguments import check_compiled
 from kd_lab.run_inputs import inputs_of
 from kd_lab.runs.resuming import check_no_other_files, check_same_inputs, is_finished, start_run
 from kd_lab.runs.run_files import resolved_config
@@ -44,6 +45,7 @@ from kd_lab.teacher.of_training import (
     stored_rows,
 )
 from kd_lab.teacher.stored import StoredTeacher, answers_end_tokens, stored_answers, with_true_data
+from kd_lab.trainers.alignment import check_aligned_models
 from kd_lab.trainers.at_hand import check_at_hand, least_bytes
 from kd_lab.trainers.distil_config import NO_FLOAT16, DistilConfig, check_one_gpu
 from kd_lab.trainers.given import check_lengths
@@ -123,7 +125,8 @@ def _train(
         return
     readers = {student.model_name_or_path or "model_shape": student_config(student)}
     if teacher_model is not None and stored is None:
-        readers[teacher_model.name] = teacher_model.config
+        readers[teacher_model.name] = theirs = teacher_model.config
+        check_aligned_models(config, student_config(student), theirs, student.keep_every)
     check_lengths(readers, config, train_rows, test_rows, stored_rows(teacher))
 
     set_seed(config.seed)  # of the student's new weights, where it has any
@@ -219,6 +222,10 @@ def check_arguments(
             "answers, or a teacher_cache of them"
         )
     config.check_writers(stored_rows(teacher), student.use_dora)
+    if config.compile_decode and config.written_share:
+        check_compiled("attn_implementation", student.attn_implementation)
+    if config.compile_decode and writer == "teacher":
+        check_compiled("teacher_attn_implementation", teacher.teacher_attn_implementation)
     if config.written_share and teacher.teacher_cache is not None:
         raise ValueError(
             "the student's own answers are new each step, so teacher_cache does not know them: "

@@ -22,10 +22,10 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
 from kd_lab.rollout.right_aligned_cache import RightAlignedCache
+from kd_lab.rollout.sampling_arguments import COMPILED_ATTENTION as ATTENTION
 
 COLUMNS = 128  # the storage has a multiple of these, so that answers of like lengths share a step
 SLACK = 64  # columns more than the longest answer takes: so many steps until all columns move left
-ATTENTION = "sdpa"  # which takes any mask; flash attention takes none
 
 
 class CompiledDecode:

@@ -41,7 +41,7 @@ from kd_lab.models import Model
 from kd_lab.positions import check_positions
 from kd_lab.rollout.engine_arguments import check_address, check_vllm
 from kd_lab.rollout.sampling import Completion, Sampling
-from kd_lab.rollout.sampling_arguments import SamplingArguments, sampling_of
+from kd_lab.rollout.sampling_arguments import SamplingArguments, check_compiled, sampling_of
 from kd_lab.rollout.served_teacher import ServedModel, connect
 from kd_lab.teacher.arguments import TeacherArguments, check_teacher_arguments
 from kd_lab.teacher.stored import stored_answers
@@ -139,6 +139,8 @@ def check_generate_arguments(args: GenerateArguments) -> Sampling:
             f"compile_decode would have no effect with engine {args.engine}, which compiles its "
             "own steps: leave it out"
         )
+    if args.compile_decode:
+        check_compiled("teacher_attn_implementation", args.teacher_attn_implementation)
     if not 0 <= args.generation_seed < 2**64:
         raise ValueError(f"generation_seed must lie in [0, 2^64), not {args.generation_seed}")
     if args.engine == "vllm":

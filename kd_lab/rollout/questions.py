@@ -34,7 +34,7 @@ from kd_lab.files import (
 from kd_lab.models import Model
 from kd_lab.positions import check_positions
 from kd_lab.rollout.sampling import Sampling
-from kd_lab.rollout.sampling_arguments import TOP_P, SamplingArguments, sampling_of
+from kd_lab.rollout.sampling_arguments import TOP_P, SamplingArguments, check_compiled, sampling_of
 from kd_lab.teacher.arguments import TeacherArguments, check_teacher_arguments
 
 if TYPE_CHECKING:  # importing transformers takes seconds
@@ -126,6 +126,8 @@ def check_question_arguments(args: QuestionArguments) -> Sampling:
         ValueError: a setting outside its range.
     """
     check_teacher_arguments(args)
+    if args.compile_decode:
+        check_compiled("teacher_attn_implementation", args.teacher_attn_implementation)
     for name in ("num_questions", "num_test_questions"):
         if getattr(args, name) < 1:
             raise ValueError(f"{name} must be at least 1, not {getattr(args, name)}")

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from kd_lab.rollout.sampling import Sampling
 
+COMPILED_ATTENTION = "sdpa"  # which takes any mask; flash attention takes none
 MOST_TOKENS = 10_000_000  # of an answer; no model has as many positions
 TOP_P = "Nucleus sampling: keep the likeliest tokens that together have this probability."
 
@@ -37,6 +38,19 @@ class SamplingArguments:
             "It compiles for a minute or two."
         },
     )
+
+
+def check_compiled(key: str, attention: str | None) -> None:
+    """Refuse attention that compile_decode cannot take, where an option names it.
+
+    Raises:
+        ValueError: names the option, and the change to make.
+    """
+    if attention is not None and attention != COMPILED_ATTENTION:
+        raise ValueError(
+            f"compile_decode needs {COMPILED_ATTENTION} attention, and {key} is {attention}: set "
+            f"{key} to {COMPILED_ATTENTION}, or leave compile_decode out"
+        )
 
 
 def sampling_of(args: SamplingArguments) -> Sampling:

@@ -66,6 +66,41 @@ def check_alignment(args: AlignmentArguments, alpha: float) -> None:
             )
 
 
+def check_aligned_models(
+    args: AlignmentArguments, student: Any, teacher: Any, keep_every: int
+) -> None:
+    """Refuse layers that a model does not have, by both configurations, before any loads.
+
+    Args:
+        student, teacher: their configurations.
+        keep_every: of the student's layers, each k-th is kept.
+    Raises:
+        ValueError: as ``aligned_layers``.
+    """
+    if args.alignment_weight:
+        ours, theirs = (side.get_text_config().num_hidden_layers for side in (student, teacher))
+        aligned_layers(args, len(range(0, ours, keep_every)), theirs)
+
+
+def aligned_layers(args: AlignmentArguments, *depths: int) -> dict[int, int]:
+    """The layers to align, student's to teacher's; by default the last of both.
+
+    Args:
+        depths: how many layers the student and the teacher have.
+    Raises:
+        ValueError: a model does not have such a layer.
+    """
+    given: Any = args.alignment_layers or {str(depths[0]): depths[1]}
+    layers = {int(ours): int(theirs) for ours, theirs in given.items()}
+    whose = ("student", "teacher")
+    for name, depth, asked in zip(whose, depths, (list(layers), [*layers.values()]), strict=True):
+        if max(asked) > depth:
+            raise ValueError(
+                f"alignment_layers names layer {max(asked)} of the {name}, which has {depth}"
+            )
+    return layers
+
+
 class HiddenAlignment(nn.Module):
     """The distance of both models' hidden states at chosen layers, and its projections.
 
@@ -129,15 +164,7 @@ def attach_alignment(
             raise ValueError(f"alignment_weight does not work with {what}: leave one of them out")
     models: tuple[Any, Any] = (student, teacher)
     sides = [model.config.get_text_config() for model in models]
-    depths = [side.num_hidden_layers for side in sides]
-    given: Any = args.alignment_layers or {depths[0]: depths[1]}
-    layers = {int(ours): int(theirs) for ours, theirs in given.items()}
-    whose = ("student", "teacher")
-    for name, depth, asked in zip(whose, depths, (list(layers), [*layers.values()]), strict=True):
-        if max(asked) > depth:
-            raise ValueError(
-                f"alignment_layers names layer {max(asked)} of the {name}, which has {depth}"
-            )
+    layers = aligned_layers(args, *(side.num_hidden_layers for side in sides))
     alignment = HiddenAlignment(layers, (sides[0].hidden_size, sides[1].hidden_size), seed)
     student.add_module(NAME, alignment.to(student.device, student.dtype))
     return alignment

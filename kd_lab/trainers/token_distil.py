@@ -32,6 +32,7 @@ from kd_lab.loss import (
 )
 from kd_lab.loss.sharded_head import call_with_head
 from kd_lab.loss.tiles import precise
+from kd_lab.student import check_lora
 from kd_lab.teacher.live import LiveTeacher, states_at
 from kd_lab.teacher.stored import StoredTeacher
 from kd_lab.trainers.alignment import attach_alignment
@@ -44,7 +45,6 @@ from kd_lab.trainers.batches import (
 from kd_lab.trainers.distil_config import DistilConfig
 from kd_lab.trainers.figures import LOSSES, SFT_LOSSES, TokenMeans, loss_of
 from kd_lab.trainers.given import causal_lm, check_both_models, check_given
-from kd_lab.trainers.lora import check_lora
 from kd_lab.trainers.row_order import LengthGroupedByEpoch, TellEpoch
 from kd_lab.trainers.saved_model import SavingTrainer
 from kd_lab.vocabulary import IGNORED, shared_vocabulary_size

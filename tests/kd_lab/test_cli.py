@@ -84,6 +84,8 @@ def test_environment_variables_of_a_recipe_are_set(recipe, monkeypatch):
         ("{beta: 1e-1}", "{beta: 0.1, beta: 1}", "3: not valid YAML: 'beta' is given twice"),
         ("runs/example", '"a\\0b"', "7: output_dir: 'a\\x00b' holds a NUL"),
         ("1e-3", "\u22121", '5: learning_rate: expected a number, not "\u22121"'),
+        ("", "env: {X: null}\n", "9: env: X must be text, a number, true or false, not null"),
+        ("", "env: {X: 1, Y: [1]}\n", "9: env: Y must be text, a number, true or false, not [1]"),
         ("100", "010", "8: not valid YAML: YAML reads 010 as 8: write that number"),
         ("100", "1:30", "8: not valid YAML: YAML reads 1:30 as 90: write that number"),
         ("", "dtype: foo\n", "9: dtype must be one of auto, bfloat16, float16, float32, not 'foo'"),
@@ -104,7 +106,15 @@ def test_a_wrong_recipe_is_refused_in_one_line(recipe, capsys, old, new, told):
         (["trian"], "unknown command 'trian'; did you mean 'train'?"),
         (["fly"], "unknown command 'fly'; the commands are "),
         (["train", "--divergance", "x"], "'--divergance'; did you mean '--divergence'?"),
-        (["train", "--model_shape", "{hidden_size: 32}", "extra"], "unexpected 'extra'"),
+        (
+            ["train", "--model_shape", "{hidden_size: 32}", "extra"],
+            "extra is no option: every value follows",
+        ),
+        (
+            ["train", "tiny/token_fkl"],
+            "tiny/token_fkl is no option: a recipe is given with --config tiny/token_fkl",
+        ),
+        (["data", "README.md"], "README.md is no option: did you mean --dataset README.md"),
         (["data", "--output_dri=x"], "unknown option '--output_dri'; did you mean '--output_dir'?"),
         (["data"], "--output_dir"),  # is required
         (["train", "--alpha", "much"], "argument --alpha: invalid float value: 'much'"),

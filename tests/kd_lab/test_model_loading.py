@@ -102,7 +102,16 @@ def test_a_broken_tokenizer_is_one_line(folder):
         load_tokenizer(str(folder))
 
 
-@pytest.mark.parametrize("content", [b"{bad", b"[]", b"\xef\xbb\xbf{}"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{bad",
+        b"[]",
+        b"\xef\xbb\xbf{}",
+        b'{"eos_token_id": "a"}',
+        b'{"eos_token_id": [2, true]}',
+    ],
+)
 def test_end_tokens_that_cannot_be_read_are_not_passed_over(folder, content):
     Model(str(folder)).check()
     (folder / "generation_config.json").write_bytes(content)

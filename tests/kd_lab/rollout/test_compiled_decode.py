@@ -17,7 +17,7 @@ from kd_lab.rollout.transformers_engine import write_answers
 from kd_lab.trainers import seq_distil
 from kd_lab.trainers.distil_config import DistilConfig
 from kd_lab.trainers.policy_gradient_distil import PolicyGradientDistilTrainer
-from tests.helpers.refusal import refusal
+from tests.helpers.refusal import SHAPE, refusal
 from tests.helpers.toy_pair import TOKENIZER, toy_model, toy_rows
 from tests.kd_lab.rollout.test_transformers_engine import (
     ENDS,
@@ -197,6 +197,25 @@ def test_stored_answers_need_no_step(tmp_path):
     config.check_writers(answers_are_stored=False, use_dora=False)
     with pytest.raises(ValueError, match="compile_decode would have no effect: the answers are st"):
         config.check_writers(answers_are_stored=True, use_dora=False)
+
+
+@pytest.mark.parametrize("command", ["generate", "questions"])
+def test_other_attention_is_refused_before_the_teacher_is_looked_for(command, tmp_path, capsys):
+    words = ["--teacher_model_name_or_path", "x", "--output_dir", str(tmp_path / "new")]
+    words += ["--compile_decode", "true", "--teacher_attn_implementation", "eager"]
+    line = refusal(capsys, command, *words)
+    assert line.startswith("compile_decode needs sdpa attention, and teacher_attn_implementation")
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "key"), [("student", "attn_implementation"), ("teacher", "teacher_attn")]
+)
+def test_training_refuses_other_attention_of_who_writes(prefixes, key, tmp_path, capsys):
+    words = ["--model_shape", SHAPE, "--output_dir", str(tmp_path / "new"), "--prefixes", prefixes]
+    words += ["--teacher_model_name_or_path", "owner/x", "--compile_decode", "true"]
+    words += ["--attn_implementation", "eager", "--teacher_attn_implementation", "eager"]
+    line = refusal(capsys, "train", *words, "--alpha", "1", "--use_cpu", "true")
+    assert line.startswith(f"compile_decode needs sdpa attention, and {key}")
 
 
 def test_generate_refuses_it_for_other_engines(tmp_path, capsys):

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from kd_lab.divergences import forward_kl
-from kd_lab.trainers.alignment import FILE, HiddenAlignment
+from kd_lab.trainers.alignment import FILE, HiddenAlignment, check_aligned_models
 from kd_lab.trainers.distil_config import DistilConfig
 from kd_lab.trainers.token_distil import TokenDistilTrainer
 from tests.helpers.refusal import SHAPE, refusal
@@ -189,3 +189,16 @@ def test_a_stored_teacher_is_refused_before_anything_loads(tmp_path, capsys):
         "--output_dir", str(tmp_path / "run"), "--teacher_cache", str(cache),
     )  # fmt: skip
     assert "alignment_weight needs a live teacher's hidden states" in line
+
+
+@pytest.mark.parametrize(
+    ("layers", "keep_every", "message"),
+    [({1: 9}, 1, "layer 9 of the teacher"), ({2: 0}, 2, "layer 2 of the student, which has 1")],
+)
+def test_configurations_are_enough_to_refuse_a_layer(layers, keep_every, message, tmp_path):
+    config = DistilConfig(
+        str(tmp_path), use_cpu=True, alpha=1, alignment_weight=1, alignment_layers=layers
+    )
+    model = toy_model(num_hidden_layers=2).config
+    with pytest.raises(ValueError, match=message):
+        check_aligned_models(config, model, model, keep_every)

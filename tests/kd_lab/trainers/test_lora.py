@@ -1,5 +1,6 @@
 """What LoRA has trained is saved whole or refused. First reported: huggingface/peft 298 and 523."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from kd_lab.cli import main
 from kd_lab.model_loading import lora_base
 from kd_lab.models import Model
-from kd_lab.student import StudentArguments, lora_config
+from kd_lab.student import StudentArguments, check_student, lora_config
 from tests.helpers.refusal import SHAPE, refusal
 from tests.helpers.toy_pair import TOKENIZER, toy_model
 
@@ -114,7 +115,17 @@ def test_lora_on_the_head_is_refused(base, tmp_path, capsys):
     words = ["--model_name_or_path", base, *QUICK, "--use_peft", "true"]
     words += ["--lora_target_modules", "q_proj", "lm_head"]
     line = refusal(capsys, "train", *words, "--output_dir", str(tmp_path / "run"))
-    assert "adapter to `lm_head` is not supported" in line
+    assert line.startswith(
+        "LoRA cannot train the LM head" if not toy_is_tied(base) else "LoRA would"
+    )
+
+
+def test_lora_on_the_head_is_refused_before_any_weights_are_read(tmp_path):
+    toy_model(tie_word_embeddings=False).save_pretrained(tmp_path)
+    options = StudentArguments(str(tmp_path), use_peft=True, lora_target_modules=["lm_head"])
+    with pytest.raises(ValueError, match="LoRA cannot train the LM head"):
+        check_student(options, TOKENIZER)
+    check_student(replace(options, lora_target_modules=["all-linear"]), TOKENIZER)
 
 
 def test_a_merged_model_is_not_uploaded_as_an_adapter(base, tmp_path, capsys):
