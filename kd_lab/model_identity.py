@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -116,8 +117,8 @@ def check_same_teacher(stored: dict[str, str], now: dict[str, str]) -> None:
     keys += [BASE] if BASE in stored else []  # the first edition did not store it
     if any(stored[key] != now.get(key) for key in keys):
         raise ValueError(
-            f"what is stored comes from the teacher {_describe(stored)}, and the teacher given now "
-            f"is {_describe(now)}: give the same one, or store again in another folder"
+            f"what is stored comes from the teacher {described(stored)}, and the teacher given now "
+            f"is {described(now)}: give the same one, or store again in another folder"
         )
 
 
@@ -173,7 +174,8 @@ def _hub_commit(name: str, revision: str | None) -> str:
     return commit
 
 
-def _describe(identity: dict[str, str]) -> str:
+def described(identity: Mapping[str, str]) -> str:
+    """A model's identity in words: its name, and the beginning of its digest or commit."""
     if "sha256" in identity:
         on_base = f", on a base of {identity[BASE][:12]}..." if BASE in identity else ""
         return f"{identity['name']} (SHA-256 {identity['sha256'][:12]}...{on_base})"

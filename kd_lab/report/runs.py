@@ -8,16 +8,16 @@ Runs whose settings differ in nothing but their seed are one row.
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from kd_lab.evaluation.metrics import METRICS
 from kd_lab.methods import METHODS, Point, method_of
-from kd_lab.model_identity import BASE, recorded_identity
+from kd_lab.model_identity import BASE, described, recorded_identity
 from kd_lab.next_step import evaluation_of, written_by
 from kd_lab.runs import run_files
-from kd_lab.runs.evaluations import read_config, read_evaluation
+from kd_lab.runs.evaluations import read_config, read_evaluation, read_inputs
 from kd_lab.runs.marker import check_whole, vouched_files
 from kd_lab.runs.run_files import CONFIG, RESULT, evaluation_settings, read_metrics
 
@@ -34,6 +34,7 @@ OF_THE_EVALUATION = (
     "sampling_temperature", "top_p", "top_k", "max_new_tokens", "answers_per_prompt",
     "max_prompt_length", "max_length", "bart_model",
 )  # fmt: skip
+DTYPES = ("dtype", "teacher_dtype")
 NOT_TRAINED = "not trained here"
 
 
@@ -45,6 +46,8 @@ class Run:
     evaluation: Mapping[str, Any]
     config: Mapping[str, Any]  # empty: not trained here
     log: Sequence[Mapping[str, Any]]  # the lines of metrics.jsonl
+    # What identifies its teacher and rows; empty where it is not on record.
+    inputs: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def seed(self) -> tuple[Any, ...]:
@@ -131,7 +134,8 @@ def read_rows(folders: Sequence[str | Path]) -> list[Row]:
 
     Raises:
         ValueError: a folder has no evaluation or is given twice; two runs have one recipe and seed;
-            or evaluations cannot be compared. The message is one line.
+            seeds of one row have other teachers or dtypes; or evaluations cannot be compared. The
+            message is one line.
     """
     runs = [_read_run(Path(folder)) for folder in folders]
     if not runs:
@@ -145,8 +149,8 @@ def read_rows(folders: Sequence[str | Path]) -> list[Row]:
                 f"{twin.folder} and {run.folder} are one recipe and one seed: give one of them, or "
                 "train with another --seed"
             )
-        if group:
-            _check_one_row(group[0], run)
+        for other in group:
+            _check_one_row(other, run)
         group.append(run)
     rows = []
     for group in groups.values():
@@ -182,7 +186,8 @@ def _read_run(folder: Path) -> Run:
         return Run(folder, evaluation, {}, [])
     check_whole(trained, only=(CONFIG, run_files.METRICS))
     _check_model(path, trained, evaluation["student"])
-    return Run(folder, evaluation, read_config(trained), read_metrics(trained))
+    log, inputs = read_metrics(trained), read_inputs(trained)
+    return Run(folder, evaluation, read_config(trained), log, inputs)
 
 
 def _check_model(path: Path, trained: Path, student: Mapping[str, str]) -> None:
@@ -226,22 +231,28 @@ def _check_comparable(runs: Sequence[Run]) -> None:
                 )
 
 
-def _check_one_row(run: Run, other: Run) -> None:
-    """Refuse seeds of one row that were measured differently: their mean would be of nothing."""
-    teachers = [each.evaluation["teacher"] for each in (run, other)]
-    if None not in teachers and _identity(teachers[0]) != _identity(teachers[1]):
-        names = " and ".join(teacher["name"] for teacher in teachers)
+def _check_one_row(first: Run, run: Run) -> None:
+    """Check that two seeds can be averaged: they have the same teachers and dtypes."""
+
+    def refuse(how: str, one: object, other: object, again: str) -> NoReturn:
         raise ValueError(
-            f"{run.folder} and {other.folder} are seeds of one row, and were evaluated with "
-            f"different teachers ({names}): evaluate them with one"
+            f"{first.folder} and {run.folder} are seeds of one row, and were {how} {one} and "
+            f"{other}: {again} them alike, or report on them apart"
         )
-    for key in ("dtype", "teacher_dtype"):
-        first, second = (evaluation_settings(each.evaluation).get(key) for each in (run, other))
-        if first != second:
-            raise ValueError(
-                f"{run.folder} and {other.folder} are seeds of one row, and were evaluated with "
-                f"{key} {first} and {second}: evaluate them alike"
-            )
+
+    measured = [of.evaluation["teacher"] for of in (first, run)]
+    trained = [of.inputs.get("teacher") or {} for of in (first, run)]
+    compared = [("evaluated", measured, "evaluate")]
+    if all({"sha256", "commit"} & teacher.keys() for teacher in trained):  # not by name alone
+        compared.append(("trained", trained, "train"))
+    for done, teachers, again in compared:
+        if len({teacher and _identity(teacher) for teacher in teachers}) > 1:
+            one, other = (described(teacher) if teacher else "none" for teacher in teachers)
+            refuse(f"{done} with the teachers", one, other, again)
+    for key in DTYPES:
+        one, other = (evaluation_settings(of.evaluation).get(key, "auto") for of in (first, run))
+        if one != other:
+            refuse(f"evaluated with {key}", one, other, "evaluate")
 
 
 def _is_teacher_of(run: Run, other: Run) -> bool:

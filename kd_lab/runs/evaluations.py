@@ -1,4 +1,7 @@
-"""evaluation.json: what ``kd-lab evaluate`` measured, read as it was written or refused by name."""
+"""evaluation.json: what ``kd-lab evaluate`` measured, read as it was written or refused by name.
+
+So are the files that say how its model was trained.
+"""
 
 import json
 import math
@@ -9,7 +12,7 @@ from typing import Any
 import yaml
 
 from kd_lab.files import check_sealed, sealed, write_text
-from kd_lab.runs.run_files import CONFIG, RESULT
+from kd_lab.runs.run_files import CONFIG, RESULT, VERSIONS
 
 PARTS = {
     "metrics": Mapping, "weights": Mapping, "missing": Mapping, "speed": Mapping,
@@ -84,6 +87,16 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or "alpha" not in config or "prefixes" not in config:
         raise ValueError(f"{path} was not written by kd-lab train: it has no alpha and prefixes")
     return config
+
+
+def read_inputs(folder: Path) -> dict[str, Any]:
+    """What identifies a training's rows and models; empty where it is not on record.
+
+    Raises:
+        ValueError: versions.json is no JSON, or was changed since; names the file.
+    """
+    path = folder / VERSIONS
+    return read_sealed(path).get("inputs", {}) if path.is_file() else {}
 
 
 def read_yaml(path: Path) -> Any:

@@ -1,13 +1,12 @@
 """How a report reads its runs: what each row is called, and which runs are refused."""
 
-import re
-
 import pytest
 
 from kd_lab.cli import main, parse
 from kd_lab.report.plots import styles
 from kd_lab.report.published import PUBLISHED
 from kd_lab.report.runs import read_rows
+from kd_lab.runs.evaluations import read_config
 from kd_lab.runs.marker import mark_whole
 from kd_lab.runs.run_files import resolved_config
 from kd_lab.runs.run_folder import record_run
@@ -98,6 +97,43 @@ def test_a_run_that_cannot_be_reported_on_is_one_line(tmp_path, capsys, break_it
     assert (out / "report.md").read_text() == "an earlier report"
 
 
+ANOTHER = {"name": "teacher", "sha256": "of another"}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"teacher": ANOTHER}, "evaluated with the teachers teacher (SHA-256 of the teach...) and "
+         "teacher (SHA-256 of another...): evaluate them alike"),
+        ({"teacher": None}, "(SHA-256 of the teach...) and none: evaluate them alike"),
+        ({"settings": {**NOWHERE, "sampling_temperature": 1.0, "dtype": "bfloat16"}},
+         "evaluated with dtype auto and bfloat16: evaluate them alike"),
+        ({"settings": {**NOWHERE, "sampling_temperature": 1.0, "teacher_dtype": "float16"}},
+         "evaluated with teacher_dtype auto and float16: evaluate them alike"),
+    ],
+)  # fmt: skip
+def test_seeds_measured_otherwise_are_no_row(tmp_path, capsys, change, told):
+    runs = [write_run(tmp_path / "fkl-1", {}), write_run(tmp_path / "fkl-2", {}, **change)]
+    for given in (runs, runs[::-1]):
+        assert main(["report", *map(str, given), "--output_dir", str(tmp_path / "report")]) == 2
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert f"{given[0]} and {given[1]} are seeds of one row" in line
+        assert told in line or given != runs
+    other = write_run(tmp_path / "rkl-2", {}, **change)
+    assert len(read_rows([runs[0], other])) == 2  # of two rows, what differs is not averaged
+
+
+def test_seeds_of_other_teachers_are_no_row(tmp_path):
+    runs = [write_run(tmp_path / name, {}) for name in ("fkl-1", "fkl-2", "fkl-3", "fkl-4")]
+    moved, unmarked = {"name": "moved", "sha256": "of a teacher"}, {"name": "teacher"}
+    teachers = ({**moved, "name": "teacher"}, moved, unmarked, ANOTHER)
+    for run, teacher in zip(runs, teachers, strict=True):
+        record_run(run, read_config(run), {"rows": "any", "teacher": teacher})
+    assert len(read_rows(runs[:3])) == 1  # known by its contents, where these are on record
+    with pytest.raises(ValueError, match=r"fkl-1 and .*fkl-4 are seeds .* trained with the teach"):
+        read_rows([runs[2], runs[0], runs[3]])
+
+
 def test_runs_given_twice_and_seeds_run_twice_are_refused(tmp_path, capsys):
     study = write_study(tmp_path)
     again = write_run(tmp_path / "again" / "sft-1", {})
@@ -108,26 +144,3 @@ def test_runs_given_twice_and_seeds_run_twice_are_refused(tmp_path, capsys):
     ):
         assert main(["report", *map(str, runs)]) == 2
         assert told in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("other", "told"),
-    [
-        (
-            {"teacher": {"name": "run", "sha256": "of another"}},
-            r"different teachers (teacher and run)",
-        ),
-        ({"settings": {"dtype": "bfloat16"}}, "dtype None and bfloat16"),
-        ({"settings": {"teacher_dtype": "bfloat16"}}, "teacher_dtype None and bfloat16"),
-    ],
-)
-def test_seeds_of_a_row_are_measured_alike(other, told, tmp_path):
-    first = write_run(tmp_path / "fkl-1", {})
-    settings = {"model_name_or_path": str(tmp_path / "fkl-2"), "sampling_temperature": 1.0}
-    other = other | {"settings": settings | other.get("settings", {})}
-    second = write_run(tmp_path / "fkl-2", {}, **other)
-    for runs in ([first, second], [second, first]):
-        with pytest.raises(ValueError, match="are seeds of one row, and were evaluated with"):
-            read_rows(runs)
-    with pytest.raises(ValueError, match=re.escape(told)):
-        read_rows([first, second])
