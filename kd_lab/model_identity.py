@@ -11,6 +11,7 @@ from kd_lab.files import sha256_of, sha256_of_file
 from kd_lab.hub import check_model_at_hand
 from kd_lab.model_loading import lora_base
 from kd_lab.next_step import written_by
+from kd_lab.runs.evaluations import read_inputs
 from kd_lab.runs.marker import check_whole, vouched_files
 from kd_lab.runs.run_files import COMPLETE, CONFIG
 
@@ -39,7 +40,7 @@ def model_identity(name_or_path: str, revision: str | None = None) -> dict[str, 
         the hub its name, and the commit that ``revision`` (default: main) names.
     Raises:
         ValueError: the folder holds no model, or the hub has none of this name (or does not
-            answer).
+            answer). Or a run's LoRA weights were trained on another base than there is now.
     """
     files = model_files(name_or_path)
     if files is None:
@@ -59,6 +60,7 @@ def model_identity(name_or_path: str, revision: str | None = None) -> dict[str, 
     base = lora_base(name_or_path)
     if base is not None and Path(base[0]).is_dir():
         identity[BASE] = model_identity(*base)["sha256"]
+        _check_base(folder, base[0], identity[BASE])
     return identity
 
 
@@ -91,6 +93,9 @@ def recorded_identity(folder: Path) -> dict[str, str]:
     """``model_identity`` as the markers have it: without the digest of what has no marker.
 
     No weights are read: it says which model was written there, not whether it is whole.
+
+    Raises:
+        ValueError: a run's LoRA weights were trained on another base than there is now.
     """
     identity = {"name": folder.resolve().name}
     files, vouched = model_files(str(folder)), vouched_files(folder)
@@ -99,7 +104,23 @@ def recorded_identity(folder: Path) -> dict[str, str]:
     base = lora_base(str(folder))
     if base is not None and vouched_files(Path(base[0])):
         identity[BASE] = recorded_identity(Path(base[0]))["sha256"]
+        _check_base(folder, base[0], identity[BASE])
     return identity
+
+
+def trained_base(folder: Path) -> str | None:
+    """SHA-256 of the base of a run's LoRA weights in training; None where it is not on record."""
+    run = folder.parent if folder.name.startswith("checkpoint-") else folder
+    return read_inputs(run).get("base", {}).get("sha256")
+
+
+def _check_base(folder: Path, base: str, digest: str) -> None:
+    trained = trained_base(folder)
+    if trained is not None and trained != digest:
+        raise ValueError(
+            f"{folder} was trained on another base than {base} holds now (SHA-256 "
+            f"{trained[:12]}..., now {digest[:12]}...): put that base back, or train again"
+        )
 
 
 def check_same_teacher(stored: dict[str, str], now: dict[str, str]) -> None:

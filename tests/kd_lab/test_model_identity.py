@@ -12,8 +12,10 @@ from kd_lab.model_identity import (
     model_identity,
     recorded_identity,
     tokenizer_hash,
+    trained_base,
 )
 from kd_lab.runs.marker import mark_whole
+from kd_lab.runs.run_folder import record_run
 from tests.helpers.cache_problem import save_teacher
 from tests.helpers.toy_pair import toy_model
 
@@ -64,6 +66,31 @@ def test_an_adapter_is_known_by_its_base_too(tmp_path):
     with pytest.raises(ValueError, match=r"the teacher adapter .* on a base of .* given now"):
         check_same_teacher(before, now)
     check_same_teacher({"name": "adapter", "sha256": before["sha256"]}, now)  # stored long ago
+
+
+def test_lora_weights_of_a_run_need_the_base_of_their_training(tmp_path):
+    base, run = tmp_path / "base", tmp_path / "run"
+    toy_model(seed=1).save_pretrained(base)
+    trained = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base), LoraConfig(target_modules=["q_proj"])
+    )
+    record_run(run, {}, {"base": model_identity(str(base))})
+    for folder in (run, run / "checkpoint-2"):
+        trained.save_pretrained(folder)
+        mark_whole(folder)
+        assert model_identity(str(folder))["base_sha256"] == trained_base(folder)
+    toy_model(seed=2).save_pretrained(base)
+    told = r"was trained on another base than .*base holds now \(SHA-256 .* train again"
+    for folder in (run, run / "checkpoint-2"):
+        with pytest.raises(ValueError, match=told):
+            model_identity(str(folder))
+    mark_whole(base)
+    with pytest.raises(ValueError, match=told):
+        recorded_identity(run)
+    record_run(run, {})  # a run of an earlier version has no base on record
+    mark_whole(run)
+    assert trained_base(run) is None
+    assert recorded_identity(run)["base_sha256"] == model_identity(str(base))["sha256"]
 
 
 def test_a_tokenizer_is_known_by_its_ids(teacher, tokenizer):

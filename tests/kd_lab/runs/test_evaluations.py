@@ -8,8 +8,14 @@ import pytest
 
 from kd_lab.cli import main
 from kd_lab.model_identity import model_identity
-from kd_lab.runs.evaluations import check_may_write, read_evaluation, write_evaluation
+from kd_lab.runs.evaluations import (
+    check_may_write,
+    read_config,
+    read_evaluation,
+    write_evaluation,
+)
 from kd_lab.runs.marker import mark_whole
+from kd_lab.runs.run_folder import record_run
 from tests.helpers.refusal import refusal
 from tests.helpers.toy_pair import toy_model
 from tests.helpers.written_runs import write_run
@@ -92,6 +98,21 @@ def test_an_evaluation_of_an_earlier_model_of_the_run_is_not_reported(run, tmp_p
     line = refusal(capsys, "report", str(run), "--output_dir", str(tmp_path / "report"))
     assert "is of another model than" in line
     assert f"kd-lab evaluate --model_name_or_path {run}" in line
+
+
+def test_lora_weights_measured_on_another_base_are_not_reported(run, tmp_path, capsys):
+    record_run(run, read_config(run), {"base": {"name": "base", "sha256": "of the training"}})
+    mark_whole(run)
+    path, out = run / "evaluation.json", str(tmp_path / "report")
+
+    def measure_on(base: str) -> None:
+        student = {**model_identity(str(run)), "base_sha256": base}
+        write_evaluation(path, {**read_evaluation(path), "student": student})
+
+    measure_on("of the training")
+    assert main(["report", str(run), "--output_dir", out]) == 0
+    measure_on("of another")
+    assert "is of another model than" in refusal(capsys, "report", str(run), "--output_dir", out)
 
 
 def test_the_evaluation_of_one_model_is_not_written_beside_another(run, tmp_path):
