@@ -20,7 +20,8 @@ if TYPE_CHECKING:  # importing transformers takes seconds, and only its type is 
 
 # The files that decide a model's distributions; others (optimizer states, logs) do not.
 CONFIGS = ("config.json", "adapter_config.json")
-BASE = "base_sha256"  # of an adapter's identity
+# Of an adapter's identity: what identifies its base, in a folder or on the hub.
+OF_BASE = {"sha256": "base_sha256", "commit": "base_commit"}
 OF_A_RUN = (CONFIG, "trainer_state.json")  # in the folder of a run, and in that of a checkpoint
 WEIGHTS = (
     "model*.safetensors",
@@ -35,9 +36,9 @@ def model_identity(name_or_path: str, revision: str | None = None) -> dict[str, 
     """The identity of a model, as JSON values.
 
     Returns:
-        for a local folder its name, and the SHA-256 over its configuration and weights; of LoRA
-        weights whose base is a local folder, also ``base_sha256``, that of the base. For a model of
-        the hub its name, and the commit that ``revision`` (default: main) names.
+        for a local folder its name, and the SHA-256 over its configuration and weights. For a model
+        of the hub its name, and the commit that ``revision`` (default: main) names. Of LoRA weights
+        also ``base_sha256`` or ``base_commit``, that of their base.
     Raises:
         ValueError: the folder holds no model, or the hub has none of this name (or does not
             answer). Or a run's LoRA weights were trained on another base than there is now.
@@ -58,9 +59,8 @@ def model_identity(name_or_path: str, revision: str | None = None) -> dict[str, 
     named = [(path.name, digest) for path, digest in zip(files, digests, strict=True)]
     identity = {"name": folder.resolve().name, "sha256": _hash_of(named)}
     base = lora_base(name_or_path)
-    if base is not None and Path(base[0]).is_dir():
-        identity[BASE] = model_identity(*base)["sha256"]
-        _check_base(folder, base[0], identity[BASE])
+    if base is not None:
+        identity |= _on_base(folder, base[0], model_identity(*base))
     return identity
 
 
@@ -102,25 +102,39 @@ def recorded_identity(folder: Path) -> dict[str, str]:
     if files and all(path.name in vouched for path in files):
         identity["sha256"] = _hash_of([(path.name, vouched[path.name]["sha256"]) for path in files])
     base = lora_base(str(folder))
-    if base is not None and vouched_files(Path(base[0])):
-        identity[BASE] = recorded_identity(Path(base[0]))["sha256"]
-        _check_base(folder, base[0], identity[BASE])
+    if base is not None:
+        on_record = recorded_identity(Path(base[0])) if vouched_files(Path(base[0])) else {}
+        now = on_record if "sha256" in on_record else trained_base(folder)
+        identity |= _on_base(folder, base[0], now)
     return identity
 
 
-def trained_base(folder: Path) -> str | None:
-    """SHA-256 of the base of a run's LoRA weights in training; None where it is not on record."""
+def trained_base(folder: Path) -> dict[str, str]:
+    """The identity of the base of a run's LoRA weights in training; empty where none is on record.
+
+    Args:
+        folder: of the run, or of a checkpoint in it.
+    """
+    if lora_base(str(folder)) is None:
+        return {}
     run = folder.parent if folder.name.startswith("checkpoint-") else folder
-    return read_inputs(run).get("base", {}).get("sha256")
+    return read_inputs(run).get("base", {})
 
 
-def _check_base(folder: Path, base: str, digest: str) -> None:
+def _on_base(folder: Path, name: str, base: dict[str, str]) -> dict[str, str]:
+    """What an adapter's identity has of its base, once that is the base of its training.
+
+    Args:
+        name, base: the base's name and identity now.
+    """
     trained = trained_base(folder)
-    if trained is not None and trained != digest:
+    if any(base.get(key) != trained[key] for key in OF_BASE if key in trained):
+        at_hub = ' (as "revision" in adapter_config.json)' if "commit" in trained else ""
         raise ValueError(
-            f"{folder} was trained on another base than {base} holds now (SHA-256 "
-            f"{trained[:12]}..., now {digest[:12]}...): put that base back, or train again"
+            f"{folder} was trained on another base than {name} is now: on {described(trained)}, "
+            f"now {described(base)}: put that base back{at_hub}, or train again"
         )
+    return {of_base: base[key] for key, of_base in OF_BASE.items() if key in base}
 
 
 def check_same_teacher(stored: dict[str, str], now: dict[str, str]) -> None:
@@ -135,7 +149,7 @@ def check_same_teacher(stored: dict[str, str], now: dict[str, str]) -> None:
             compared.
     """
     keys = ["sha256"] if "sha256" in stored else ["name", "commit"]
-    keys += [BASE] if BASE in stored else []  # the first edition did not store it
+    keys += [key for key in OF_BASE.values() if key in stored]  # earlier versions stored none
     if any(stored[key] != now.get(key) for key in keys):
         raise ValueError(
             f"what is stored comes from the teacher {described(stored)}, and the teacher given now "
@@ -198,7 +212,8 @@ def _hub_commit(name: str, revision: str | None) -> str:
 def described(identity: Mapping[str, str]) -> str:
     """A model's identity in words: its name, and the beginning of its digest or commit."""
     if "sha256" in identity:
-        on_base = f", on a base of {identity[BASE][:12]}..." if BASE in identity else ""
+        base = next((identity[key] for key in OF_BASE.values() if key in identity), "")
+        on_base = f", on a base of {base[:12]}..." if base else ""
         return f"{identity['name']} (SHA-256 {identity['sha256'][:12]}...{on_base})"
     return f"{identity['name']} (commit {identity['commit'][:12]})"
 

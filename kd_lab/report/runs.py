@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from kd_lab.evaluation.metrics import METRICS
 from kd_lab.methods import METHODS, Point, method_of
-from kd_lab.model_identity import BASE, described, recorded_identity, trained_base
+from kd_lab.model_identity import OF_BASE, described, recorded_identity
 from kd_lab.next_step import evaluation_of, written_by
 from kd_lab.runs import run_files
 from kd_lab.runs.evaluations import read_config, read_evaluation, read_inputs
@@ -195,9 +195,7 @@ def _check_model(path: Path, trained: Path, student: Mapping[str, str]) -> None:
     if not vouched_files(trained):
         return  # a run of the first edition, or one without its model
     recorded = recorded_identity(trained)
-    if base := trained_base(trained):
-        recorded[BASE] = base
-    both = {BASE} & recorded.keys() & student.keys()
+    both = {*OF_BASE.values()} & recorded.keys() & student.keys()
     if any(recorded.get(key) != student.get(key) for key in ("sha256", *both)):
         raise ValueError(
             f"{path} is of another model than {trained} holds now: evaluate it again with "
@@ -331,5 +329,5 @@ def _last(path: str) -> str:
 def _identity(model: Mapping[str, str]) -> str:
     """A model's identity, wherever its files lie."""
     if "sha256" in model:
-        return model["sha256"] + model.get(BASE, "")
+        return model["sha256"] + "".join(model.get(key, "") for key in OF_BASE.values())
     return f"{model['name']} {model['commit']}"

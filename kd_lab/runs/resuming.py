@@ -39,6 +39,7 @@ HOW_FAR = ("max_steps", "num_train_epochs")
 INPUTS = {  # of versions.json -> what has changed, where it differs
     "rows": "its training rows are others (the data, tokenizer or chat template has changed)",
     "start": "its start is another model",
+    "base": "the base of its LoRA weights is another model",
     "teacher": "its teacher is another model",
     "teacher_cache": "its teacher_cache was written anew",
     "processes": "it has another number of processes, and so another batch",

@@ -1,5 +1,6 @@
 """A model is known by its contents, a tokenizer by its ids."""
 
+import json
 import shutil
 
 import pytest
@@ -78,9 +79,10 @@ def test_lora_weights_of_a_run_need_the_base_of_their_training(tmp_path):
     for folder in (run, run / "checkpoint-2"):
         trained.save_pretrained(folder)
         mark_whole(folder)
-        assert model_identity(str(folder))["base_sha256"] == trained_base(folder)
+        assert model_identity(str(folder))["base_sha256"] == trained_base(folder)["sha256"]
+    assert recorded_identity(run) == model_identity(str(run))  # although the base has no marker
     toy_model(seed=2).save_pretrained(base)
-    told = r"was trained on another base than .*base holds now \(SHA-256 .* train again"
+    told = r"was trained on another base than .*base is now: on base \(SHA-256 .* train again"
     for folder in (run, run / "checkpoint-2"):
         with pytest.raises(ValueError, match=told):
             model_identity(str(folder))
@@ -89,8 +91,29 @@ def test_lora_weights_of_a_run_need_the_base_of_their_training(tmp_path):
         recorded_identity(run)
     record_run(run, {})  # a run of an earlier version has no base on record
     mark_whole(run)
-    assert trained_base(run) is None
+    assert trained_base(run) == {}
     assert recorded_identity(run)["base_sha256"] == model_identity(str(base))["sha256"]
+
+
+def test_an_adapter_on_a_model_of_the_hub_is_known_by_the_commit(tmp_path, monkeypatch):
+    commits = {None: "of main", "v1": "of v1"}
+    monkeypatch.setattr("kd_lab.model_identity._hub_commit", lambda name, at: commits[at])
+    settings = {"base_model_name_or_path": "owner/x", "revision": None}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    (tmp_path / "adapter_model.safetensors").touch()
+    plain = model_identity(str(tmp_path))
+    assert plain["base_commit"] == "of main"
+    check_same_teacher({"name": "adapter", "sha256": plain["sha256"]}, plain)  # stored long ago
+    record_run(tmp_path, {}, {"base": {"name": "owner/x", "commit": "of v1"}})
+    mark_whole(tmp_path)
+    assert recorded_identity(tmp_path)["base_commit"] == "of v1"  # no hub is asked
+    told = r"x is now: on owner/x \(commit of v1\), now .*of main.* \(as \"revision\" in adapter_"
+    with pytest.raises(ValueError, match=told):
+        model_identity(str(tmp_path))
+    (tmp_path / "complete").unlink()
+    (tmp_path / "adapter_config.json").write_text(json.dumps({**settings, "revision": "v1"}))
+    mark_whole(tmp_path)
+    assert model_identity(str(tmp_path))["base_commit"] == "of v1"
 
 
 def test_a_tokenizer_is_known_by_its_ids(teacher, tokenizer):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kd_lab.cli import main
-from kd_lab.model_identity import model_identity
+from kd_lab.model_identity import model_identity, recorded_identity
 from kd_lab.runs.evaluations import (
     check_may_write,
     read_config,
@@ -101,12 +101,15 @@ def test_an_evaluation_of_an_earlier_model_of_the_run_is_not_reported(run, tmp_p
 
 
 def test_lora_weights_measured_on_another_base_are_not_reported(run, tmp_path, capsys):
+    (run / "config.json").unlink()
+    (run / "model.safetensors").rename(run / "adapter_model.safetensors")
+    (run / "adapter_config.json").write_text('{"base_model_name_or_path": "base"}')
     record_run(run, read_config(run), {"base": {"name": "base", "sha256": "of the training"}})
     mark_whole(run)
     path, out = run / "evaluation.json", str(tmp_path / "report")
 
     def measure_on(base: str) -> None:
-        student = {**model_identity(str(run)), "base_sha256": base}
+        student = {**recorded_identity(run), "base_sha256": base}
         write_evaluation(path, {**read_evaluation(path), "student": student})
 
     measure_on("of the training")

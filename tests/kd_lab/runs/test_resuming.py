@@ -171,6 +171,12 @@ def test_a_hub_model_that_has_moved_on_is_asked_for_by_its_revision(run):
     assert start_run(run, "true", pinned) == run / "checkpoint-4"
 
 
+def test_lora_weights_do_not_go_on_on_another_base(run):
+    record_run(run, ASKED, {"base": {"name": "base", "sha256": "abc"}})
+    with pytest.raises(ValueError, match="another run: the base of its LoRA weights is another"):
+        check_same_inputs(run, {"base": {"name": "base", "sha256": "def"}})
+
+
 def test_another_number_of_processes_is_another_run(run, monkeypatch):
     record_run(run, ASKED, {"rows": "abc"})
     check_same_inputs(run, {"rows": "abc"})

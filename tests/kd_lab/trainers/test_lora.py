@@ -8,8 +8,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from kd_lab.cli import main
+from kd_lab.model_identity import model_identity
 from kd_lab.model_loading import lora_base
 from kd_lab.models import Model
+from kd_lab.runs.evaluations import read_inputs
 from kd_lab.student import StudentArguments, check_student, lora_config
 from tests.helpers.refusal import SHAPE, refusal
 from tests.helpers.toy_pair import TOKENIZER, toy_model
@@ -40,6 +42,8 @@ def test_a_merged_run_is_a_whole_model_with_the_adapters_numbers(base, tmp_path,
     apart, whole = tmp_path / "apart", tmp_path / "whole"
     assert main([*common, "--output_dir", str(apart)]) == 0
     assert main([*common, "--output_dir", str(whole), "--merge_lora", "true"]) == 0
+    for run in (apart, whole):
+        assert read_inputs(run)["base"] == model_identity(base)
     torch.testing.assert_close(logits_of(whole), logits_of(apart), rtol=1e-5, atol=1e-5)
     assert (logits_of(whole) - logits_of(base)).abs().max() > 0.1
     names = {path.name for path in whole.iterdir()}
