@@ -154,13 +154,10 @@ def read_rows(folders: Sequence[str | Path]) -> list[Row]:
         group.append(run)
     rows = []
     for group in groups.values():
-        own_name = _last(group[0].evaluation["student"]["name"])
-        is_teacher = any(_is_teacher_of(group[0], run) for run in runs)
-        is_start = any(
-            _last(run.config.get("model_name_or_path") or "") == own_name for run in runs
-        )
-        gives = own_name if is_teacher or is_start else ""
-        rows.append(Row(group, is_teacher, gives, *_words(group[0])))
+        teachers = [one for one in group if any(_is_teacher_of(one, run) for run in runs)]
+        starts = [one for one in group if any(_is_start_of(one, run) for run in runs)]
+        gives = next((_own_name(one) for one in (*teachers, *starts)), "")
+        rows.append(Row(group, bool(teachers), gives, *_words(group[0])))
     rows.sort(key=lambda row: (not row.is_teacher, not row.gives, row.p != ""))
     _tell_apart(rows)
     return rows
@@ -260,6 +257,14 @@ def _is_teacher_of(run: Run, other: Run) -> bool:
     if teacher is None or _identity(other.evaluation["student"]) == _identity(mine):
         return False  # a model measured against itself is no teacher
     return _identity(teacher) == _identity(mine)
+
+
+def _is_start_of(run: Run, other: Run) -> bool:
+    return _last(other.config.get("model_name_or_path") or "") == _own_name(run)
+
+
+def _own_name(run: Run) -> str:
+    return _last(run.evaluation["student"]["name"])
 
 
 def _words(run: Run) -> tuple[str, str, Point | None]:

@@ -97,6 +97,16 @@ def test_a_run_that_cannot_be_reported_on_is_one_line(tmp_path, capsys, break_it
     assert (out / "report.md").read_text() == "an earlier report"
 
 
+def test_a_row_gives_whichever_of_its_seeds_does(tmp_path):
+    given = [write_run(tmp_path / name, {}) for name in ("sft-1", "sft-2")]
+    taught = write_run(tmp_path / "fkl-1", {}, teacher={"name": "sft-2", "sha256": "sft-2"})
+    begun = write_run(tmp_path / "rkl-1", {}, "--model_name_or_path", str(given[1]))
+    for seeds in (given, given[::-1]):
+        for other, is_teacher in ((taught, True), (begun, False)):
+            row = read_rows([*seeds, other])[0]
+            assert (row.gives, row.is_teacher, len(row.runs)) == ("sft-2", is_teacher, 2)
+
+
 ANOTHER = {"name": "teacher", "sha256": "of another"}
 
 
