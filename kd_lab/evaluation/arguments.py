@@ -1,7 +1,8 @@
 """The options of ``kd-lab evaluate``, and their checks before anything is loaded."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 from kd_lab.data.shards import ShardStore
 from kd_lab.evaluation.bartscore import BART, check_bart
@@ -46,7 +47,7 @@ class EvaluateArguments(TeacherArguments, SamplingArguments):
         default=None,
         metadata={
             "help": "A folder of kd-lab generate --split test: the student's stored answers (from "
-            "vLLM, or from several GPUs). Their sampling is read there."
+            "vLLM, or from several GPUs). Their sampling is read there, one answer a prompt."
         },
     )
     teacher_answers: str | None = field(
@@ -74,13 +75,14 @@ class EvaluateArguments(TeacherArguments, SamplingArguments):
     seed: int = field(default=0, metadata={"help": "Seed of the answers and of the intervals."})
 
 
-def check_evaluate_arguments(args: EvaluateArguments) -> Sampling:
+def check_evaluate_arguments(args: EvaluateArguments) -> EvaluateArguments:
     """Check the options before anything is loaded.
 
     Returns:
-        how the student's answers are drawn.
+        the options that hold: of stored answers, how they were drawn.
     Raises:
-        ValueError: a setting outside its range, or no folder to write to.
+        ValueError: a setting outside its range, or other than that of stored answers. Or there is
+            no folder to write to.
     """
     check_dtype("dtype", args.dtype)
     check_teacher_arguments(args)
@@ -96,11 +98,53 @@ def check_evaluate_arguments(args: EvaluateArguments) -> Sampling:
         )
     for name in ("answers", "teacher_answers"):
         check_folder(name, getattr(args, name), "generate --split test")
-        if getattr(args, name) is not None:
-            ShardStore.open(getattr(args, name), "answers", verify=False)
+    sampling_of(args)
     check_bart(args.bart_model)
     output_folder(args)
-    return sampling_of(args)
+    return _with_stored(args)
+
+
+def _with_stored(args: EvaluateArguments) -> EvaluateArguments:
+    """The options, with those of the student's stored answers.
+
+    A default that they contradict gives way, since nobody may have given it.
+
+    Raises:
+        ValueError: an option contradicts the stored answers; or the teacher's answers are cut at
+            another length than the student's.
+    """
+    if args.answers is not None:
+        drawn = _drawn(args.answers)
+        theirs: dict[str, Any] = {
+            "max_new_tokens": drawn.max_new_tokens,
+            "sampling_temperature": drawn.temperature,
+            "top_p": drawn.top_p,
+            "top_k": drawn.top_k,
+            "answers_per_prompt": 1,
+        }
+        defaults = {option.name: option.default for option in fields(args)}
+        for name, value in theirs.items():
+            if (given := getattr(args, name)) not in (value, defaults[name]):
+                raise ValueError(
+                    f"answers: those in {args.answers} have {name} {value}, not {given}: leave "
+                    f"{name} out, or give other answers"
+                )
+        args = replace(args, **theirs)
+    if args.teacher_answers is not None:
+        length = _drawn(args.teacher_answers).max_new_tokens
+        if length != args.max_new_tokens:
+            other = "" if args.answers is not None else f", or give --max_new_tokens {length}"
+            raise ValueError(
+                f"teacher_answers: those in {args.teacher_answers} have max_new_tokens {length}, "
+                f"and the student's {args.max_new_tokens}: generate them again with "
+                f"--max_new_tokens {args.max_new_tokens}{other}"
+            )
+    return args
+
+
+def _drawn(folder: str) -> Sampling:
+    """How the answers in a folder of `kd-lab generate` were drawn."""
+    return Sampling(**ShardStore.open(folder, "answers", verify=False).settings["sampling"])
 
 
 def output_folder(args: EvaluateArguments) -> Path:

@@ -49,6 +49,7 @@ from kd_lab.files import only_one_at_work, sha256_of
 from kd_lab.models import Model, shared_size
 from kd_lab.positions import check_positions
 from kd_lab.rollout.sampling import Completion, Sampling
+from kd_lab.rollout.sampling_arguments import sampling_of
 from kd_lab.runs.evaluations import check_may_write, write_evaluation
 from kd_lab.runs.run_files import RESULT, resolved_config
 from kd_lab.runs.versions import run_versions
@@ -88,7 +89,7 @@ def evaluate(args: EvaluateArguments, data: DataArguments) -> dict[str, Any]:
         ValueError: arguments that do not fit, models of different tokenizers, or no usable test
             conversation.
     """
-    sampling = check_evaluate_arguments(args)
+    args = check_evaluate_arguments(args)
     check_data_arguments(data)
     check_not_trained(args.model_name_or_path, data)
     student = Model(args.model_name_or_path, args.model_revision, args.dtype)
@@ -103,7 +104,7 @@ def evaluate(args: EvaluateArguments, data: DataArguments) -> dict[str, Any]:
     settings = resolved_config(args, data)
     with _progress() as step:
         evaluation = _Evaluation(args, student, teacher, vocab_size, test, step)
-        settings |= evaluation.measure(sampling)
+        evaluation.measure(sampling_of(args))
         with step("speed", 1):
             speed = measure_speed(
                 student, teacher, test.prompts, args.rollout_batch_size, vocab_size
@@ -151,12 +152,8 @@ class _Evaluation:
     measurements: Measurements = field(default_factory=Measurements)
     whole: dict[str, Any] = field(default_factory=dict)  # figures without a value an example
 
-    def measure(self, sampling: Sampling) -> dict[str, Any]:
-        """Write or find the answers, and measure all metrics that are possible.
-
-        Returns:
-            the settings of the answers, which are stored answers' own where they were given.
-        """
+    def measure(self, sampling: Sampling) -> None:
+        """Write or find the answers, and measure all metrics that are possible."""
         answers, sampling = self._answers(self.student, self.args.answers, sampling)
         measure_answers(self.measurements, answers)
         self._measure_texts(answers)
@@ -164,13 +161,6 @@ class _Evaluation:
             self._measure_fidelity(self.teacher, answers, sampling)
         if {*toy_questions("train"), *toy_questions("test")}.issuperset(self.test.last_messages):
             self._measure_modes(answers)
-        return {
-            "sampling_temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "top_k": sampling.top_k,
-            "max_new_tokens": sampling.max_new_tokens,
-            "answers_per_prompt": len(answers[0]),
-        }
 
     def _answers(
         self, writer: Model, generated: str | None, sampling: Sampling

@@ -13,7 +13,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from kd_lab.data.conversations import DataArguments, load_conversations
 from kd_lab.data.shards import ShardStore
 from kd_lab.evaluation.answers import _completions
-from kd_lab.evaluation.arguments import EvaluateArguments
+from kd_lab.evaluation.arguments import EvaluateArguments, check_evaluate_arguments
 from kd_lab.evaluation.evaluate import evaluate, run
 from kd_lab.rollout.generate import GenerateArguments, generate
 from kd_lab.rollout.sampling import Completion
@@ -142,20 +142,33 @@ def test_generated_answers_are_taken_and_are_what_would_be_written(args, folders
     assert evaluate(stored, data)["metrics"] == metrics
     assert metrics["finished"]["mean"] > 0.5
     assert not (tmp_path / "b").exists()
-    greedy = replace(
-        asked, output_dir=str(tmp_path / "greedy"), sampling_temperature=0.0, max_new_tokens=4,
-        teacher_model_name_or_path=str(models / "student"),
-    )  # fmt: skip
-    generate(greedy, data)
-    several = replace(stored, answers=greedy.output_dir, answers_per_prompt=3)
-    settings = evaluate(several, data)["settings"]  # those of the answers, whatever was asked for
-    told = {key: settings[key] for key in ("sampling_temperature", "max_new_tokens")}
-    assert told == {"sampling_temperature": 0.0, "max_new_tokens": 4}
-    assert settings["answers_per_prompt"] == 1
     with pytest.raises(ValueError, match="what is stored comes from the teacher teacher"):
         evaluate(replace(stored, answers=stored.teacher_answers), data)
     with pytest.raises(ValueError, match="answers other prompts than those of this evaluation"):
         evaluate(stored, replace(data, num_test_conversations=4))
+
+
+def test_settings_are_those_of_generated_answers(folders, tmp_path):
+    stored, student = str(tmp_path / "answers"), str(folders / "student")
+    drawn = {"max_new_tokens": 4, "sampling_temperature": 0.0, "top_p": 0.9, "top_k": 5}
+    data = replace(DATA, num_test_conversations=3)
+    asked = {"teacher_model_name_or_path": student, "split": "test"}
+    generate(GenerateArguments(output_dir=stored, **asked, **drawn), data)
+    args = EvaluateArguments(model_name_or_path=student, answers=stored, bart_model=None)
+    settings = evaluate(args, data)["settings"]
+    assert {key: settings[key] for key in drawn} == drawn
+    assert settings["answers_per_prompt"] == 1
+    assert check_evaluate_arguments(replace(args, max_new_tokens=4)).top_k == 5
+    others = {"max_new_tokens": 8, "sampling_temperature": 0.7, "top_p": 0.5, "top_k": 2}
+    for key, value in {**others, "answers_per_prompt": 5}.items():
+        with pytest.raises(ValueError, match=f"^answers: those in {stored} have {key} .*, not "):
+            check_evaluate_arguments(replace(args, **{key: value}))
+    teacher = replace(args, answers=None, teacher_answers=stored)
+    with pytest.raises(
+        ValueError, match=r"^teacher_answers: .* max_new_tokens 4, .* student's 512"
+    ):
+        check_evaluate_arguments(teacher)
+    assert check_evaluate_arguments(replace(teacher, max_new_tokens=4)).sampling_temperature == 1
 
 
 def test_greedy_answers_to_own_questions_without_a_teacher(args, tmp_path):
