@@ -98,10 +98,9 @@ def _train(
         dtype = str(loaded_dtype(student)).removeprefix("torch.")
         check_room(folder, least_bytes(config, size, dtype), "the trained model")
     teacher_model = teacher_of(teacher)
-    if teacher_model is not None:
-        teacher_model.check()
     vocab_size = None  # without a teacher
     if teacher_model is not None:
+        teacher_model.check()
         vocab_size = shared_vocabulary_size(
             tokenizer, teacher_model.tokenizer, head_rows(student), teacher_model.head_rows
         )
@@ -222,9 +221,10 @@ def check_arguments(
             "answers, or a teacher_cache of them"
         )
     config.check_writers(stored_rows(teacher), student.use_dora)
+    teacher_writes = config.teacher_mix if config.policy_gradient else writer == "teacher"
     if config.compile_decode and config.written_share:
         check_compiled("attn_implementation", student.attn_implementation)
-    if config.compile_decode and writer == "teacher":
+    if config.compile_decode and teacher_writes and not stored_rows(teacher):
         check_compiled("teacher_attn_implementation", teacher.teacher_attn_implementation)
     if config.written_share and teacher.teacher_cache is not None:
         raise ValueError(

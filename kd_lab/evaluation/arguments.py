@@ -9,7 +9,7 @@ from kd_lab.evaluation.bartscore import BART, check_bart
 from kd_lab.models import check_dtype
 from kd_lab.next_step import check_folder, check_model_path
 from kd_lab.rollout.sampling import Sampling
-from kd_lab.rollout.sampling_arguments import SamplingArguments, sampling_of
+from kd_lab.rollout.sampling_arguments import SamplingArguments, check_compiled, sampling_of
 from kd_lab.runs.run_files import RESULT
 from kd_lab.teacher.arguments import TeacherArguments, check_teacher_arguments
 
@@ -99,6 +99,8 @@ def check_evaluate_arguments(args: EvaluateArguments) -> EvaluateArguments:
     for name in ("answers", "teacher_answers"):
         check_folder(name, getattr(args, name), "generate --split test")
     sampling_of(args)
+    if args.compile_decode and args.teacher_answers is None:
+        check_compiled("teacher_attn_implementation", args.teacher_attn_implementation)
     check_bart(args.bart_model)
     output_folder(args)
     return _with_stored(args)

@@ -199,21 +199,30 @@ def test_stored_answers_need_no_step(tmp_path):
         config.check_writers(answers_are_stored=True, use_dora=False)
 
 
-@pytest.mark.parametrize("command", ["generate", "questions"])
+@pytest.mark.parametrize("command", ["generate", "questions", "evaluate"])
 def test_other_attention_is_refused_before_the_teacher_is_looked_for(command, tmp_path, capsys):
-    words = ["--teacher_model_name_or_path", "x", "--output_dir", str(tmp_path / "new")]
+    words = ["--model_name_or_path", "x"] if command == "evaluate" else []
+    words += ["--teacher_model_name_or_path", "x", "--output_dir", str(tmp_path / "new")]
     words += ["--compile_decode", "true", "--teacher_attn_implementation", "eager"]
     line = refusal(capsys, command, *words)
     assert line.startswith("compile_decode needs sdpa attention, and teacher_attn_implementation")
 
 
 @pytest.mark.parametrize(
-    ("prefixes", "key"), [("student", "attn_implementation"), ("teacher", "teacher_attn")]
+    ("more", "key"),
+    [
+        (["--prefixes", "student", "--attn_implementation", "eager"], "attn_implementation"),
+        (["--prefixes", "teacher"], "teacher_attn"),
+        (
+            ["--prefixes", "student", "--divergence", "reverse_kl", "--policy_gradient", "true"],
+            "teacher_attn",  # whose share in the distribution that writes is teacher_mix
+        ),
+    ],
 )
-def test_training_refuses_other_attention_of_who_writes(prefixes, key, tmp_path, capsys):
-    words = ["--model_shape", SHAPE, "--output_dir", str(tmp_path / "new"), "--prefixes", prefixes]
+def test_training_refuses_other_attention_of_who_writes(more, key, tmp_path, capsys):
+    words = ["--model_shape", SHAPE, "--output_dir", str(tmp_path / "new"), *more]
     words += ["--teacher_model_name_or_path", "owner/x", "--compile_decode", "true"]
-    words += ["--attn_implementation", "eager", "--teacher_attn_implementation", "eager"]
+    words += ["--teacher_attn_implementation", "eager"]
     line = refusal(capsys, "train", *words, "--alpha", "1", "--use_cpu", "true")
     assert line.startswith(f"compile_decode needs sdpa attention, and {key}")
 
