@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from kd_lab.model_identity import model_files
 from kd_lab.model_loading import lacks, load_config, lora_base
 from kd_lab.readable import readable, reason_of
 
@@ -29,10 +30,15 @@ def check_loadable(
 
     Raises:
         ValueError: its configuration is of no model, its attention is not at hand, or a file of
-            weights is damaged or does not fit; names the folder or the file.
+            weights is damaged or does not fit; names the folder or the file. Or the base of LoRA
+            weights is the folder of a run that is not finished.
     """
     base = lora_base(name)
     if base is not None:
+        try:
+            model_files(base[0])
+        except ValueError as error:
+            raise ValueError(f"{name} holds LoRA weights, and of their base: {error}") from error
         return check_loadable(*base, attn_implementation)
     model = without_weights(name, load_config(name, revision), attn_implementation)
     if Path(name).is_dir():

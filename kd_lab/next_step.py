@@ -71,18 +71,20 @@ def check_model_path(key: str, name: str | None) -> None:
         name: the model, or None.
     Raises:
         ValueError: names the key, the folder, and the recipe's command that writes it, if there is
-            one.
+            one. Or it is a file, or a folder without a model.
     """
     if name is None:
         return
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not any((folder / file).is_file() for file in MODEL_FILES):
-            raise ValueError(
-                f"{key}: {name} holds no model (no config.json); a run that was stopped has its "
-                f"models in checkpoint-N{written_by(name)}"
-            )
+            advice = written_by(name)
+            if any(folder.glob("checkpoint-*")):
+                advice = f"; a run that was stopped has its models in checkpoint-N{advice}"
+            raise ValueError(f"{key}: {name} holds no model (no config.json){advice}")
         return
+    if folder.is_file():
+        raise ValueError(f"{key}: {name} is a file: give the folder of a model")
     parts, advice = name.split("/"), written_by(name)
     if advice or len(parts) > 2 or name[:1] in (".", "/", "~") or parts[0] in ("runs", "models"):
         advice = advice or "; train, copy or fetch that model first"
@@ -99,6 +101,8 @@ def check_folder(key: str, folder: str | None, command: str) -> None:
     Raises:
         ValueError: names the key, the folder and the command that writes it.
     """
+    if folder is not None and Path(folder).is_file():
+        raise ValueError(f"{key}: {folder} is a file: give a folder that `kd-lab {command}` wrote")
     if folder is not None and not Path(folder).is_dir():
         advice = written_by(folder) or f"; write it with `kd-lab {command}`"
         raise ValueError(f"{key}: there is no folder {folder}{advice}")

@@ -24,8 +24,10 @@ from rich.markup import escape
 from kd_lab.data.forms import FormReader, without_filled_nulls
 from kd_lab.data.manifest import MANIFEST
 from kd_lab.data.messages import Conversation
+from kd_lab.data.shards import written_by_command
 from kd_lab.data.splits import sort_by_split
 from kd_lab.json_text import GivenTwice, from_json, item_given_twice
+from kd_lab.next_step import MODEL_FILES
 
 KINDS = (".jsonl", ".json", ".parquet")
 # What may hold conversations as well, and is not read.
@@ -56,7 +58,8 @@ def find_files(path: Path) -> dict[str, list[Path]]:
 
     Raises:
         FileNotFoundError: there is no such path.
-        ValueError: there is no file of a known kind, or a name says two splits.
+        ValueError: there is no file of a known kind, or a name says two splits; or the folder is
+            of a model, or of what another command stores.
     """
     if not path.exists():
         raise FileNotFoundError(f"no such file or folder: {path}")
@@ -66,6 +69,7 @@ def find_files(path: Path) -> dict[str, list[Path]]:
             raise ValueError(f"{path}: conversations come in {', '.join(KINDS)} files or their .gz")
         files = [path]
     else:
+        _check_holds_data(path)
         files = [file for file in _seen(path) if kind_of(file) is not None]
         files = [file for file in files if file.name.lower() not in ABOUT_DATA]
     if not files:
@@ -75,6 +79,16 @@ def find_files(path: Path) -> dict[str, list[Path]]:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return {split: [root / name for name in names] for split, names in found.items()}
+
+
+def _check_holds_data(folder: Path) -> None:
+    """Refuse a folder whose JSON files are no conversations, before one is found to be none."""
+    writer = written_by_command(folder)
+    if writer in ("kd-lab cache", "kd-lab evaluate"):
+        raise ValueError(f"{folder} was written by `{writer}`, and holds no conversations")
+    is_of_a_model = any((folder / name).is_file() for name in MODEL_FILES)
+    if is_of_a_model and any((*folder.glob("*.safetensors"), *folder.glob("*.bin"))):
+        raise ValueError(f"{folder} holds a model, and no conversations")
 
 
 def unread_files(path: Path) -> list[Path]:

@@ -35,7 +35,10 @@ logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 SIDECAR = ".sidecar"
 SIDECAR_SEAL = "sidecar_sha256"  # a sidecar's key for the digest of its other values
-COMMANDS = {"answers": "kd-lab generate", "cache": "kd-lab cache"}  # which writes what kind
+COMMANDS = {  # which writes what kind
+    "answers": "kd-lab generate", "cache": "kd-lab cache", "conversations": "kd-lab data",
+}  # fmt: skip
+PARTS = {"kind", "settings", "num_rows", "rows_per_shard", "suffix"}  # of a store's manifest
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class ShardStore:
             "suffix": suffix,
         }
         if (folder / MANIFEST).exists():
-            store = cls(folder, _read_manifest(folder, kind))
+            store = cls(folder, _read_manifest(folder, _command(wanted)))
             difference = _first_difference(store.manifest, wanted)
             if difference:
                 key, stored, asked = difference
@@ -118,12 +121,13 @@ class ShardStore:
             verify: read every shard once and check its checksum. If several processes open one
                 store, one of them needs to verify.
         Raises:
-            ValueError: no store of this kind; an unfinished one (with the number of its shards); or
-                a corrupted shard (named). The message has the command to run.
+            ValueError: no store of this kind, also what ``kd-lab evaluate`` stores for itself; an
+                unfinished one (with the number of its shards); or a corrupted shard (named). The
+                message has the command to run.
         """
-        folder = Path(folder)
-        store = cls(folder, _read_manifest(folder, kind))
-        shards, command = store.shards(), COMMANDS[kind]
+        folder, command = Path(folder), COMMANDS[kind]
+        store = cls(folder, _read_manifest(folder, command))
+        shards = store.shards()
         absent = [shard for shard in shards if not store._is_there(store.path(shard))]
         if absent:
             raise ValueError(
@@ -269,21 +273,40 @@ class ShardStore:
         }
 
 
-def _read_manifest(folder: Path, kind: str) -> dict[str, Any]:
-    path, command = folder / MANIFEST, COMMANDS[kind]
+def written_by_command(folder: Path) -> str | None:
+    """The command that wrote a folder, by its manifest; None where there is none that says so."""
+    try:
+        return _command(json.loads((folder / MANIFEST).read_bytes()))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _command(manifest: dict[str, Any]) -> str:
+    """The command that wrote what a manifest is of, or the manifest's own word for it."""
+    kind = str(manifest["kind"])
+    if kind == "answers" and "writer" in manifest.get("settings", ()):
+        return "kd-lab evaluate"  # which stores the answers that it measures for itself alone
+    if kind == "conversations" and "teacher" in manifest:
+        return "kd-lab questions"
+    return COMMANDS.get(kind, kind)
+
+
+def _read_manifest(folder: Path, command: str) -> dict[str, Any]:
+    path = folder / MANIFEST
     if not path.exists():
         raise ValueError(f"{folder} is not a folder that `{command}` wrote: it has no {MANIFEST}")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        written = manifest["kind"]
+        written = _command(manifest)
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} cannot be read ({error}); delete the folder") from error
     check_sealed(path, manifest)
-    if written != kind:
+    if written != command:
         raise ValueError(
-            f"{folder} was written by `{COMMANDS.get(written, written)}`, where what `{command}` "
-            "writes is needed"
+            f"{folder} was written by `{written}`, where what `{command}` writes is needed"
         )
+    if lacking := sorted(PARTS - manifest.keys()):
+        raise ValueError(f"{path} cannot be read (it has no {lacking[0]!r}); delete the folder")
     return manifest
 
 

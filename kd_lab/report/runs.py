@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from kd_lab.evaluation.metrics import METRICS
 from kd_lab.methods import METHODS, Point, method_of
 from kd_lab.model_identity import OF_BASE, described, recorded_identity
-from kd_lab.next_step import evaluation_of, written_by
+from kd_lab.next_step import MODEL_FILES, evaluation_of, written_by
 from kd_lab.runs import run_files
 from kd_lab.runs.evaluations import read_config, read_evaluation, read_inputs
 from kd_lab.runs.marker import check_whole, vouched_files
@@ -169,11 +169,15 @@ def _is_run(folder: Path) -> bool:
 
 
 def _read_run(folder: Path) -> Run:
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file: give the folder of the run")
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}{written_by(folder)}")
     path = folder / RESULT
     if not path.is_file():
         config = read_config(folder)
+        if not config and not any((folder / name).is_file() for name in MODEL_FILES):
+            raise ValueError(f"{folder} is no run: it holds neither {RESULT} nor a model")
         raise ValueError(f"{folder} holds no {RESULT}; first run `{evaluation_of(folder, config)}`")
     evaluation = read_evaluation(path)
     # An evaluation may lie apart from the model that it is of.

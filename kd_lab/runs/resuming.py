@@ -86,7 +86,8 @@ def start_run(
         checkpoint = Path(resume)
         if not checkpoint.is_dir():
             raise ValueError(f"no such checkpoint: {checkpoint}")
-        if not (checkpoint / COMPLETE).exists():
+        begun = (checkpoint / STATE).is_file() or NUMBERED.fullmatch(checkpoint.name)
+        if begun and not (checkpoint / COMPLETE).exists():
             raise ValueError(f"{checkpoint} is not whole: the run was cut off while it was written")
         check_whole(checkpoint)
         if not (checkpoint / STATE).is_file():

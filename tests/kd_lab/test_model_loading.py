@@ -94,6 +94,15 @@ def test_a_folder_whose_run_was_cut_off_is_no_model(folder):
     (folder / "config.yaml").write_text("alpha: 0\n")
     with pytest.raises(ValueError, match="is not whole: its run was cut off"):
         Model(str(folder))
+    adapter = folder / "adapter"
+    adapter.mkdir()
+    settings = {"base_model_name_or_path": str(folder)}
+    (adapter / "adapter_config.json").write_text(json.dumps(settings))
+    (adapter / "adapter_model.safetensors").touch()
+    with pytest.raises(
+        ValueError, match=r"adapter holds LoRA weights, and of their base: .* not whole"
+    ):
+        Model(str(adapter)).check()
 
 
 def test_a_broken_tokenizer_is_one_line(folder):

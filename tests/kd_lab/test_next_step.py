@@ -162,6 +162,20 @@ def test_an_evaluation_is_of_the_run_s_own_data():
     )
 
 
+def test_a_file_and_a_folder_of_another_kind_are_told_apart(tmp_path):
+    with pytest.raises(ValueError, match=r"^x: .* holds no model \(no config.json\)$"):
+        check_model_path("x", str(tmp_path))
+    (tmp_path / "checkpoint-2").mkdir()
+    with pytest.raises(ValueError, match="a run that was stopped has its models in checkpoint-N"):
+        check_model_path("x", str(tmp_path))
+    file = tmp_path / "model.safetensors"
+    file.touch()
+    with pytest.raises(ValueError, match=r"^x: .*model.safetensors is a file: give the folder"):
+        check_model_path("x", str(file))
+    with pytest.raises(ValueError, match="is a file: give a folder that `kd-lab cache` wrote"):
+        check_folder("x", str(file), "cache")
+
+
 def test_a_loop_of_links_is_a_missing_folder(tmp_path, capsys):
     (tmp_path / "loop").symlink_to("loop")
     assert written_by("loop") == ""

@@ -181,6 +181,20 @@ def test_files_of_other_kinds_are_known(tmp_path):
     assert unread == ["b.csv", "c/d.jsonl.zst", "e.csv.gz"]
 
 
+def test_folders_of_models_and_of_other_stores_hold_no_conversations(tmp_path):
+    (tmp_path / "rows.jsonl").touch()
+    (tmp_path / "config.json").touch()
+    assert find_files(tmp_path)["train"]  # alone, it may lie beside data
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(ValueError, match="holds a model, and no conversations"):
+        find_files(tmp_path)
+    for kind, settings, writer in ("cache", {}, "cache"), ("answers", {"writer": {}}, "evaluate"):
+        manifest = {"kind": kind, "settings": settings}
+        (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(ValueError, match=f"written by `kd-lab {writer}`, and holds no conver"):
+            find_files(tmp_path)
+
+
 def test_a_damaged_page_of_parquet_names_its_file(tmp_path):
     file = write_parquet(tmp_path / "a.parquet", [{"messages": talk("x" * 5000)}] * 400)
     content = bytearray(file.read_bytes())

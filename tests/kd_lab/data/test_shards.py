@@ -168,3 +168,25 @@ def test_folders_that_are_no_store(tmp_path):
         create(tmp_path / "empty", num_rows=0)
     with pytest.raises(ValueError, match=r"cannot write to .*Not a directory"):
         create(tmp_path / "thesis.txt" / "store")
+
+
+def test_stores_of_other_commands_are_named_by_them(tmp_path):
+    fill(create(tmp_path / "own", {"writer": {"name": "student"}}))  # of kd-lab evaluate
+    fill(create(tmp_path / "cache", kind="cache"))
+    for name, manifest in (
+        ("data", {"kind": "conversations"}),
+        ("questions", {"kind": "conversations", "teacher": {}}),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_text(json.dumps(manifest))
+    writers = {"own": "evaluate", "cache": "cache", "data": "data", "questions": "questions"}
+    for name, writer in writers.items():
+        told = f"{name} was written by `kd-lab {writer}`, where what `kd-lab generate` writes is"
+        with pytest.raises(ValueError, match=told):
+            ShardStore.open(tmp_path / name, "answers")
+        with pytest.raises(ValueError, match=told):
+            create(tmp_path / name)
+    assert create(tmp_path / "own", {"writer": {"name": "student"}}).is_finished()
+    (tmp_path / "own" / "manifest.json").write_text('{"kind": "answers"}')
+    with pytest.raises(ValueError, match="cannot be read"):
+        ShardStore.open(tmp_path / "own", "answers")

@@ -80,6 +80,8 @@ NOWHERE = {"model_name_or_path": ""}
         (lambda run: write_run(run, {}, settings={**NOWHERE, "temperature": 0.0}),
          "with sampling_temperature 1.0 and"),  # as it was called before
         (lambda run: run.rename(run.with_name("gone")), "there is no folder"),
+        (lambda run: [file.unlink() for file in run.iterdir()], "fkl-1 is no run: it holds"),
+        (lambda run: (run.rename(run.with_name("gone")), run.touch()), "fkl-1 is a file: give"),
         (lambda run: (mark_whole(run), (run / "config.yaml").unlink()), "config.yaml is missing"),
     ],
 )  # fmt: skip

@@ -61,6 +61,14 @@ def test_a_run_s_model_is_no_checkpoint(run):
         start_run(run.parent / "new", str(run), ASKED)
 
 
+def test_a_folder_that_no_run_wrote_is_no_checkpoint(tmp_path):
+    with pytest.raises(ValueError, match="is no checkpoint: give one of a run's checkpoint-N"):
+        start_run(tmp_path / "new", str(tmp_path), ASKED)
+    (tmp_path / "checkpoint-4").mkdir()
+    with pytest.raises(ValueError, match="checkpoint-4 is not whole: the run was cut off"):
+        start_run(tmp_path / "new", str(tmp_path / "checkpoint-4"), ASKED)
+
+
 @pytest.mark.parametrize(
     "change", [{"learning_rate": 0.5}, {"divergence": "forward_kl"}], ids=["learning_rate", "loss"]
 )
