@@ -30,6 +30,7 @@ from kd_lab.option_values import (
     check_mappings,
     expand_home,
     finite,
+    given_again,
     mapping_of,
     read_mapping_of,
     takes_mapping,
@@ -37,8 +38,14 @@ from kd_lab.option_values import (
     text_or_null,
 )
 from kd_lab.recipe import check_recipe, did_you_mean, find_recipe, kinds, read_recipe, recipes
-from kd_lab.refusals import TRACEBACK, refusal, stopped
-from kd_lab.terminal import end_progress_bars, take_any_text, waiting
+from kd_lab.refusals import NOBODY_READS, TRACEBACK, refusal, stopped
+from kd_lab.terminal import (
+    end_progress_bars,
+    nobody_reads,
+    take_any_text,
+    waiting,
+    written_out,
+)
 
 if TYPE_CHECKING:
     from trl.scripts.utils import TrlParser
@@ -87,18 +94,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Of several processes of accelerate launch the first speaks for all.
     first = os.environ.get("RANK", "0") == "0"
     try:
-        if not words or words[0] in ("-h", "--help"):
-            print(_overview())
-        elif words[0] == "recipe":
-            _recipe(words[1:])
-        elif words[0] in COMMANDS:
-            with heard_everywhere():
-                _run(words[0], words[1:], tell=argv is None and first)
-        else:
-            known = [*COMMANDS, "recipe"]
-            nearest = did_you_mean(words[0], known) or f"; the commands are {', '.join(known)}"
-            raise ValueError(f"unknown command {words[0]!r}{nearest}")
+        with written_out():
+            _begin(words, tell=argv is None and first)
     except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, BrokenPipeError) and nobody_reads():
+            return NOBODY_READS
         if os.environ.get(TRACEBACK):
             raise
         is_stopped = isinstance(error, KeyboardInterrupt)
@@ -112,6 +112,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _begin(words: Sequence[str], tell: bool) -> None:
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview())
+    elif words[0] == "recipe":
+        _recipe(words[1:])
+    elif words[0] in COMMANDS:
+        with heard_everywhere():
+            _run(words[0], words[1:], tell=tell)
+    else:
+        known = [*COMMANDS, "recipe"]
+        nearest = did_you_mean(words[0], known) or f"; the commands are {', '.join(known)}"
+        raise ValueError(f"unknown command {words[0]!r}{nearest}")
+
+
 def parse(command: str, words: Sequence[str], tell: bool = False) -> tuple[Any, ...]:
     """The arguments of a command, from its recipe (``--config``) and the options after it.
 
@@ -119,7 +133,8 @@ def parse(command: str, words: Sequence[str], tell: bool = False) -> tuple[Any, 
     module, so that OMP_NUM_THREADS and the like still count.
 
     Args:
-        tell: say on stderr that libraries are imported, which takes seconds.
+        tell: say on stderr that libraries are imported, which takes seconds, and which value counts
+            where an option is given twice.
     Returns:
         one instance of each dataclass in the module's ``ARGUMENTS``, in order.
     Raises:
@@ -179,6 +194,8 @@ def parse(command: str, words: Sequence[str], tell: bool = False) -> tuple[Any, 
     )
     if left_over:
         raise ValueError(_no_option(left_over[0], hints))
+    for note in given_again(parser, rest) if tell else ():
+        print(f"kd-lab: note: {note}", file=sys.stderr)
     check_empty(arguments)
     expand_home(arguments)
     return tuple(arguments)

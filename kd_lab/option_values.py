@@ -87,6 +87,37 @@ def check_mappings(recipe: Recipe, hints: dict[str, Any]) -> None:
                 raise ValueError(f"{recipe.path}:{line}: {key}: {error}") from error
 
 
+def given_again(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:
+    """What to say of each option that is given several times, with different values.
+
+    Args:
+        words: of the command line, which the parser has taken.
+    """
+    actions = {option: action for action in parser._actions for option in action.option_strings}
+    given: dict[str, list[list[str]]] = {}  # an option's name -> the words of each time
+    for word in words:
+        option, is_joined, text = word.partition("=")
+        if option in actions:
+            times = given.setdefault(actions[option].dest, [])
+            times.append([option, *([text] if is_joined else [])])
+        else:
+            times[-1].append(word)
+    notes = []
+    for name, times in given.items():
+        values = []
+        for option, *texts in times:
+            action = actions[option]  # --no_NAME takes no value
+            value = action.const if action.nargs == 0 else parser._get_values(action, texts)
+            values.append((value, " ".join(texts) or str(value).lower()))
+        *others, last = [text for _, text in values]
+        if any(value != values[-1][0] for value, _ in values):
+            notes.append(
+                f"--{name} is given {len(times)} times, as {', '.join(others)} and {last}: "
+                f"{last}, the last, is used"
+            )
+    return notes
+
+
 def check_choices(recipe: Recipe, parser: argparse.ArgumentParser) -> None:
     """Refuse what an option would refuse: a recipe's values do not pass through the parser."""
     for action in parser._actions:

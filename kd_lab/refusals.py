@@ -4,6 +4,7 @@
     1      a run that failed on its way: a loss that is not finite, no memory left
     130    Ctrl-C; the line says how to go on
     1      a fault of KD Lab itself: the line says so, and where it was raised
+    141    nothing is said: the command that read the output, such as head, has ended
 
 With KD_LAB_TRACEBACK=1 every one of them is the whole traceback instead.
 """
@@ -23,6 +24,7 @@ GOES_ON = {
     "questions": "nothing was written, and the same command begins again",
     "report": "an earlier report is as it was, and the same command writes the new one",
 }
+NOBODY_READS = 141  # as of a command that SIGPIPE ends
 TRACEBACK = "KD_LAB_TRACEBACK"  # the environment variable that asks for tracebacks
 PACKAGE = Path(__file__).parent
 

@@ -1,6 +1,8 @@
-"""Output for a terminal: a line before a wait, bars that end, and text in any encoding."""
+"""Output for a terminal: a line before a wait, bars that end, any text, closed pipes."""
 
 import io
+import os
+import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +16,36 @@ def take_any_text() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def written_out() -> Iterator[None]:
+    """Write all that stdout holds back before the end: Python would report a closed pipe itself."""
+    try:
+        yield
+    except SystemExit:
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
+
+
+def nobody_reads() -> bool:
+    """Whether stdout is a pipe whose reader has ended (``| head -1``); then no more is written.
+
+    Another pipe may be the one that is closed, such as that of a server.
+    """
+    try:
+        place = sys.stdout.fileno()
+    except (OSError, ValueError):  # it is no file
+        return False
+    watched = select.poll()
+    watched.register(place, 0)
+    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in watched.poll(0)):
+        return False
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, place)  # for what Python still writes at its exit
+    os.close(nowhere)
+    return True
 
 
 def end_progress_bars() -> None:

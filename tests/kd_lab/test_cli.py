@@ -55,6 +55,26 @@ def test_a_home_that_no_shell_has_read_is_found(recipe):
     assert data.test_dataset == str(Path.home() / "talks.jsonl")
 
 
+def test_an_option_given_twice_is_told_and_the_last_counts(recipe, capsys):
+    words = ["--config", recipe(), "--use_cpu", "--max_steps", "3", "--learning-rate", "1e-3"]
+    words += ["--use_cpu", "true", "--max_steps=3", "--seed", "5"]  # as before, or in the recipe
+    parse("train", words, tell=True)
+    assert "note" not in capsys.readouterr().err
+    words += ["--learning_rate", "2e-3", "--no_dataloader_pin_memory"]
+    words += ["--dataloader_pin_memory", "true", "--learning_rate", "0.002"]
+    *_, config = parse("train", words, tell=True)
+    assert config.learning_rate == 2e-3
+    parse("report", ["a", "b", "--runs", "c"], tell=True)
+    said = [line for line in capsys.readouterr().err.splitlines() if "note" in line]
+    assert said == [
+        "kd-lab: note: --learning_rate is given 3 times, as 1e-3, 2e-3 and 0.002: 0.002, the last, "
+        "is used",
+        "kd-lab: note: --dataloader_pin_memory is given 2 times, as false and true: true, the "
+        "last, is used",
+        "kd-lab: note: --runs is given 2 times, as a b and c: c, the last, is used",
+    ]
+
+
 def test_null_is_no_value_on_the_command_line_too():
     words = ["--model_name_or_path", "x", "--bart_model", "null", "--num_conversations", "null"]
     arguments, data = parse("evaluate", words)

@@ -2,6 +2,7 @@
 
 import ast
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,28 @@ def test_a_terminal_that_is_not_utf_8_breaks_nothing(words, monkeypatch):
         stream.flush()
         told += stream.buffer.getvalue().decode("ascii")
     assert ("\\u2016" in told) == (words != ["--help"])
+
+
+@pytest.mark.parametrize("buffering", [-1, 1])
+@pytest.mark.parametrize("words", [["recipe"], ["--help"], ["data", "--help"]])
+def test_a_reader_that_has_ended_is_no_error(words, buffering, monkeypatch, capsys):
+    """As of ``kd-lab recipe | head -1``: a shell tells 141 of any command that SIGPIPE ended."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    with os.fdopen(writes, "w", buffering) as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        assert main(words) == 141
+        print("at the exit of Python", flush=True)
+    assert capsys.readouterr().err == ""
+
+
+def test_another_pipe_that_is_closed_is_told(monkeypatch, capsys):
+    def broken(words, tell):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("kd_lab.cli._begin", broken)
+    assert main(["recipe"]) == 2
+    assert capsys.readouterr().err == "kd-lab: error: Broken pipe\n"
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
