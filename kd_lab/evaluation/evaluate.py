@@ -258,7 +258,7 @@ def _table(result: dict[str, Any]) -> Table:
     title = f"{escape(result['student']['name'])}, {result['test_set']['examples']:,} examples"
     table = Table("metric", "mean", "95% interval", title=title)
     for name, metric in result["metrics"].items():
-        mean, low, high = (f"{metric[key]:.4f}" for key in ("mean", "low", "high"))
+        mean, low, high = (f"{metric[key]:z.4f}" for key in ("mean", "low", "high"))
         table.add_row(name, mean, f"{low} to {high}")
     for side in ("student", "teacher"):
         if speed := result["speed"].get(side):

@@ -80,8 +80,7 @@ def bootstrap_interval(
             outside (0, 1).
     """
     x, w = _checked(values, weights)
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie in (0, 1), not {level}")
+    _check_level(level)
     return _interval(x, w, _means(x, w, resamples, seed), level)
 
 
@@ -107,6 +106,7 @@ def paired_difference(
     Raises:
         ValueError: as in ``bootstrap_interval``; also if a and b differ in length.
     """
+    _check_level(level)
     a, b = np.asarray(a, float), np.asarray(b, float)
     if a.shape != b.shape:
         raise ValueError(f"paired values must be as many: a is {a.shape}, b is {b.shape}")
@@ -134,11 +134,13 @@ def t_interval(values: ArrayLike, *, level: float = 0.95) -> tuple[Any, Any]:
     Returns:
         two arrays [...], or two numbers where ``values`` is [n].
     Raises:
-        ValueError: fewer than two seeds.
+        ValueError: fewer than two seeds, a value that is not finite, or a level outside (0, 1).
     """
     x = np.asarray(values, float)
     if not x.ndim or x.shape[-1] < 2:
         raise ValueError("an interval over seeds needs at least two")
+    _check_level(level)
+    _check_seeds(x)
     half = stats.t.ppf((1 + level) / 2, x.shape[-1] - 1) * stats.sem(x, axis=-1)
     return x.mean(-1) - half, x.mean(-1) + half
 
@@ -166,13 +168,27 @@ def seed_spread(means: Sequence[float]) -> Spread:
     """A recipe's figure over seeds: mean, standard deviation, smallest and largest.
 
     Raises:
-        ValueError: no seed.
+        ValueError: no seed, or a value that is not finite.
     """
     if not len(means):
         raise ValueError("a spread over seeds needs at least one run")
     x = np.asarray(means, float)
+    _check_seeds(x)
     sd = float(x.std(ddof=1)) if len(x) > 1 else float("nan")
     return Spread(float(x.mean()), sd, float(x.min()), float(x.max()), len(x))
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie in (0, 1), not {level}")
+
+
+def _check_seeds(x: Floats) -> None:
+    """Refuse values of seeds, along the last axis, that have no mean; names the first seed."""
+    if not np.isfinite(x).all():
+        *_, first = np.argwhere(~np.isfinite(x))[0]
+        value = x[~np.isfinite(x)][0]
+        raise ValueError(f"seed {first} (from 0) has the value {value}, which has no mean")
 
 
 def _checked(values: ArrayLike, weights: ArrayLike | None) -> tuple[Floats, Floats]:

@@ -158,7 +158,7 @@ def _draw_modes(rows: Sequence[Row]) -> Figure | None:
             low, high = np.transpose([axes.get_xlim(), axes.get_ylim()])
             axes.autoscale(False)
             if not ((low <= points) & (points <= high)).all():
-                label += " ({:.2f}, {:.2f}; off the frame)".format(*points.mean(0))
+                label += " ({:z.2f}, {:z.2f}; off the frame)".format(*points.mean(0))
         axes.plot(
             *points.T, linestyle="none", label=label, markeredgewidth=1.8,
             markersize=14 if look["marker"] == "*" else 9, **look,

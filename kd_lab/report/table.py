@@ -10,7 +10,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from kd_lab.evaluation.metrics import METRICS, TABLES, Metric
-from kd_lab.report.comparisons import Comparison, figure
+from kd_lab.report.comparisons import SIGNIFICANT, Comparison, figure
 from kd_lab.report.published import PublishedRow
 from kd_lab.report.runs import Row, count
 from kd_lab.runs.safe_text import in_csv, in_markdown
@@ -95,8 +95,7 @@ def markdown_differences(comparisons: Sequence[Comparison]) -> str:
                 cells.append("")
                 continue
             _, _, _, difference, p, significant = compared[name, metric]
-            mean = f"{difference.mean:+.{metric.digits}f}"
-            low, high = (f"{x:+.{metric.digits}f}" for x in (difference.low, difference.high))
+            mean, low, high = (_signed(x, metric.digits) for x in difference[:3])
             mean = f"**{mean}**" if significant else mean
             cells.append(f"{mean}<br>{low} to {high}<br>p {_p_value(p)}")
         lines.append(markdown_row([in_markdown(name), *cells]))
@@ -248,8 +247,20 @@ def _ours(rows: Sequence[TableRow]) -> list[Row]:
     return [row for row in rows if isinstance(row, Row)]
 
 
+def _signed(x: float, digits: int) -> str:
+    """With its sign, unless it is rounded to 0."""
+    text = f"{x:+.{digits}f}"
+    return text if float(text) else text[1:]
+
+
 def _p_value(p: float) -> str:
-    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+    """With so many digits that it stays on its side of the level: 0.0498 is not 0.050."""
+    if p < 0.001:
+        return "< 0.001"
+    digits = 3
+    while (float(text := f"{p:.{digits}f}") < SIGNIFICANT) != (p < SIGNIFICANT):
+        digits += 1
+    return text
 
 
 def _csv_cells(row: Row, metric: Metric, best: Cells) -> list[object]:

@@ -22,7 +22,7 @@ from kd_lab.report.document import MAIN
 from kd_lab.report.plots import draw_all, logged_curves
 from kd_lab.report.published import PUBLISHED, PublishedRow, with_published
 from kd_lab.report.runs import read_rows
-from kd_lab.report.table import print_table
+from kd_lab.report.table import _p_value, _signed, print_table
 from tests.helpers.toy_pair import TOKENIZER, toy_model
 from tests.helpers.written_runs import (
     BASE,
@@ -132,6 +132,27 @@ def test_best_is_marked_only_where_it_is_significant(tmp_path):
     assert told[FKL, "precision"].adjusted_p < 0.05
     assert not told[FKL, "precision"].significant  # one seed says otherwise
     assert not told[RKL, "coverage"].significant
+
+
+@pytest.mark.parametrize(
+    ("p", "said"),
+    [
+        (0.0004, "< 0.001"),
+        (0.0123, "0.012"),
+        (0.048, "0.048"),
+        (0.04996, "0.04996"),  # is significant
+        (0.05, "0.050"),
+        (0.0504, "0.050"),
+        (1.0, "1.000"),
+    ],
+)
+def test_a_p_value_is_printed_on_its_side_of_the_level(p, said):
+    assert _p_value(p) == said
+
+
+def test_a_difference_that_rounds_to_zero_has_no_sign():
+    differences = -0.0004, 0.0004, 0.0, -0.0006, 0.1
+    assert [_signed(x, 3) for x in differences] == ["0.000", "0.000", "0.000", "-0.001", "+0.100"]
 
 
 def test_brackets_in_a_name_are_no_markup(tmp_path):
