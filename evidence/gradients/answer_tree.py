@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # importing transformers takes seconds
     from transformers import PreTrainedModel
 
 NODES = 20_000  # at most: each is a row of a forward pass that is kept for autograd
-LEAVES = 2**17  # listed at a time
+LEAVES = 2**14  # listed at a time: what is known of so many stays in a core's cache
 
 
 class Paths(NamedTuple):

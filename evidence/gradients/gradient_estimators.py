@@ -165,6 +165,7 @@ def measure_estimators(
     averaged: tuple[int, ...],
     seed: int,
     estimators: Mapping[str, Estimator] = ESTIMATORS,
+    means: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Quality]:
     """Every estimator's bias and spread, by its name.
 
@@ -173,6 +174,7 @@ def measure_estimators(
         samples: the number of answers that each writer draws.
         averaged: numbers n of answers that a step averages over; each divides ``samples``.
         estimators: which ones.
+        means: what ``expected_gradients`` gave for them, if it was asked before.
     Raises:
         ValueError: an n that does not divide ``samples``.
     """
@@ -182,17 +184,19 @@ def measure_estimators(
     exact = exact_gradient(student, tree)
     size = exact.norm()
     drawn = {mix: tree.sample(samples, mix, seed) for mix in (0.0, TEACHER_MIX)}
-    means, found = expected_gradients(student, tree, estimators=estimators), {}
+    if means is None:
+        means = expected_gradients(student, tree, estimators=estimators)
+    found = {}
     for name, estimator in estimators.items():
         mean = means[name]
         each = sampled_gradients(student, tree, drawn[estimator.teacher_mix], estimator)  # [S, d]
-        blocks = {n: each.unflatten(0, (-1, n)).mean(1) for n in averaged}
+        blocks = {n: each.unflatten(0, (-1, n)).mean(1) if n > 1 else each for n in averaged}
         found[name] = Quality(
             bias=float((mean - exact).norm() / size),
             cosine_of_mean=_cosines(mean[None], exact).item(),
-            variance=float(((each - mean) / size).square().sum(1).mean()),
+            variance=float((each - mean).div_(size).square_().sum(1).mean()),
             error={
-                n: float(((of_n - exact) / size).square().sum(1).mean().sqrt())
+                n: float((of_n - exact).div_(size).square_().sum(1).mean().sqrt())
                 for n, of_n in blocks.items()
             },
             cosine={n: float(_cosines(of_n, exact).mean()) for n, of_n in blocks.items()},
@@ -230,20 +234,22 @@ def expected_gradients(
     know = what_is_known(tree)
     for paths in tree.leaves():
         answers, mask = know(paths), paths.mask
-        node, place = paths.nodes[mask], (paths.nodes * logp.shape[1] + paths.words)[mask]
+        written = mask.flatten().nonzero().squeeze(-1)  # indices: faster than the mask, each time
+        places = paths.nodes * logp.shape[1] + paths.words
+        node, place = paths.nodes.flatten()[written], places.flatten()[written]
         probability = {
-            mix: torch.zeros(mask.shape, dtype=torch.float64)
-            .masked_scatter_(mask, writer_logp[place])
-            .sum(1, keepdim=True)
-            .exp()
+            mix: torch.where(mask, writer_logp[places], 0.0).sum(1, keepdim=True).exp()
             for mix, writer_logp in mixed_logp.items()
         }
         for name in names:
             estimator = estimators[name]
             weights = estimator.weights(answers)
             of_paths = probability[estimator.teacher_mix]
-            on_nodes[name].index_add_(0, node, (of_paths * weights.divergence)[mask])
-            on_words[name].index_add_(0, place, (of_paths * weights.cross_entropy)[mask])
+            for sums, at, weight in (
+                (on_nodes[name], node, weights.divergence),
+                (on_words[name], place, weights.cross_entropy),
+            ):
+                sums.index_add_(0, at, (of_paths * weight).flatten()[written])
     node_kl = tree.node_kl()
     return {
         name: _gradient(
