@@ -279,7 +279,7 @@ def test_the_audit_in_one_line():
 @pytest.mark.parametrize(
     ("recipe", "options", "hours", "memory"),
     [
-        ("token_fkl", ["--gradient_accumulation_steps", "32"], "1.4 hours", "63 GB"),
+        ("token_fkl", ["--gradient_accumulation_steps", "32"], "1.5 hours", "63 GB"),
         ("token_fkl", ["--gpus", "8", "--zero_stage", "2"], "0.2 hours", "41 GB each"),
         ("token_fkl_24gb", ["--gpu", "rtx4090"], "0.7 hours", "14 GB"),
     ],

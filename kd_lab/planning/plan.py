@@ -82,6 +82,8 @@ def describe(job: Job) -> str:
         lines.append(f"  price       {gpu_hours * price:9.2f} at {price:g} for an hour of a GPU")
     if job.config.save_strategy != "no":
         size, kept = checkpoint_bytes(job) / GB, job.config.save_total_limit
+        if kept and job.config.metric_for_best_model:  # transformers keeps the best and the last
+            kept = max(kept, 2)
         most = f", at most {size * (kept + 1):,.0f} at a time" if kept else "; all are kept"
         lines.append(f"  a checkpoint{size:9.0f} GB of disk{most}")
     if not fits(job):

@@ -194,13 +194,25 @@ class Job(NamedTuple):
     @property
     def steps(self) -> int:
         """Steps of the optimizer, as transformers counts them: the rest of an epoch is one too."""
-        config = self.config
-        if config.max_steps > 0:
-            return config.max_steps
-        dealt = self.conversations / (config.per_device_train_batch_size * self.plan.gpus)
-        batches = math.floor(dealt) if config.dataloader_drop_last else math.ceil(dealt)
-        of_epoch = max(math.ceil(batches / config.gradient_accumulation_steps), 1)
-        return math.ceil(config.num_train_epochs * of_epoch)
+        if self.config.max_steps > 0:
+            return self.config.max_steps
+        return math.ceil(self.config.num_train_epochs * self._steps_of_epoch)
+
+    @property
+    def epochs(self) -> float:
+        """Epochs that have passed after the last step, as transformers counts them."""
+        whole, rest = divmod(self.steps, self._steps_of_epoch)
+        return whole + (rest and rest * self.config.gradient_accumulation_steps / self._batches)
+
+    @property
+    def _batches(self) -> int:
+        """Batches of a process in an epoch."""
+        dealt = self.conversations / (self.config.per_device_train_batch_size * self.plan.gpus)
+        return math.floor(dealt) if self.config.dataloader_drop_last else math.ceil(dealt)
+
+    @property
+    def _steps_of_epoch(self) -> int:
+        return max(math.ceil(self._batches / self.config.gradient_accumulation_steps), 1)
 
     @property
     def trained_conversations(self) -> int:

@@ -52,7 +52,7 @@ def plan_time(job: Job) -> Time:
     if teacher is not None and config.policy_gradient:  # the written tokens' log-probabilities
         training += 2 * trained * (student.head + teacher.head)
 
-    tested = _evaluations(job) * _test_conversations(job) * float(length)
+    tested = evaluations(job) * _test_conversations(job) * float(length)
     heads = tested * plan.trained_share * (3 if teacher is not None else 1)  # loss and both KLs
     evaluation = student.forward_flops(tested, length, heads)
     if teacher is not None:
@@ -75,6 +75,22 @@ def bytes_per_cell(job: Job) -> float:
     return BYTES_PER_CELL.get(job.config.divergence, COMPILED_BYTES)
 
 
+def evaluations(job: Job) -> int:
+    """How often transformers evaluates: every so often, at the end, and before the first step."""
+    config = job.config
+    if config.eval_strategy == "no":
+        return 0
+    if config.eval_strategy == "epoch":
+        last, every = job.epochs, 1
+    else:
+        asked = config.eval_steps or config.logging_steps
+        last, every = job.steps, math.ceil(job.steps * asked) if asked < 1 else int(asked)
+    delay = config.eval_delay  # in epochs or in steps, as the strategy is
+    regular = max(int(last // every) - max(math.ceil(delay / every) - 1, 0), 0)
+    at_the_end = last % every > 0 and delay <= last
+    return bool(config.eval_on_start) + regular + at_the_end
+
+
 def _bandwidth(job: Job) -> float:
     """Bytes a second that one GPU's memory really delivers."""
     return job.plan.gpu_bandwidth_tb * 1e12 * REACHED
@@ -82,17 +98,6 @@ def _bandwidth(job: Job) -> float:
 
 def _test_conversations(job: Job) -> int:
     return job.data.num_test_conversations or drawn("toy", "test") or 0
-
-
-def _evaluations(job: Job) -> int:
-    config = job.config
-    if config.eval_strategy == "no":
-        return 0
-    if config.eval_strategy == "epoch":
-        return math.ceil(config.num_train_epochs)
-    every = config.eval_steps or config.logging_steps
-    every = every * job.steps if every < 1 else every
-    return int(job.steps // every) + bool(config.eval_on_start)
 
 
 def _writing_seconds(job: Job) -> float:

@@ -37,7 +37,8 @@ DEFAULTS: dict[str, Any] = {
     "compile_decode": False, "teacher_mix": 0.2, "max_length": 1024,
     "max_steps": -1, "num_train_epochs": 3.0, "per_device_train_batch_size": 8,
     "gradient_accumulation_steps": 1, "activation_checkpointing": False, "eval_strategy": "no",
-    "eval_steps": None, "logging_steps": 10, "eval_on_start": False, "use_cpu": False,
+    "eval_steps": None, "logging_steps": 10, "eval_on_start": False, "eval_delay": 0,
+    "use_cpu": False,
 }  # fmt: skip
 # Of the two commands that store a teacher's answers or signal.
 STORING = {"max_new_tokens": 512, "rollout_batch_size": 64, "teacher_signal": "hidden"}
