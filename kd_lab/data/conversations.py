@@ -2,8 +2,9 @@
 
 Sources are the toy language (kd_lab.data.toy_language), UltraChat as in the post, any dataset of
 the hub, or files. A seed draws the conversations: with the same seed, asking for more returns the
-same first ones, then new ones. A training conversation with the prompt of a test conversation is
-dropped and counted.
+same first ones, then new ones. Who asks for all rows of a source, by their number or by none, gets
+them in the source's order: what ``kd-lab data`` has drawn into a folder is not drawn again. A
+training conversation with the prompt of a test conversation is dropped and counted.
 """
 
 import logging
@@ -83,7 +84,7 @@ class DataArguments:
         default=None,
         metadata={
             "help": "Training conversations to draw. Default: 20,000 of toy and ultrachat, all of "
-            "others."
+            "others. All of them keep their order."
         },
     )
     num_test_conversations: int | None = field(
@@ -301,7 +302,10 @@ class _Rows(NamedTuple):
 
 
 def _draw(pool: Dataset, count: int | None, seed: int, exclude: set[str], what: str) -> _Rows:
-    """The first ``count`` rows of a permutation by seed, without rows of excluded prompts."""
+    """The first ``count`` rows of a permutation by seed, without rows of excluded prompts.
+
+    All rows are not permuted: the toy language makes as many as are drawn, and so is their order.
+    """
     order = list(range(len(pool)))
     if count is not None and count < len(pool):
         order = np.random.default_rng(seed).permutation(len(pool)).tolist()

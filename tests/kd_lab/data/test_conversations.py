@@ -34,9 +34,10 @@ def test_more_of_one_seed_are_the_same_and_more_besides(tmp_path):
     assert len(set(questions(more["train"]))) == 300
     other = load_conversations(replace(args, conversation_seed=1))
     assert questions(other["train"]) != questions(few["train"])
-    # All of them come as they are in the file.
-    every = load_conversations(replace(args, num_conversations=None))["train"]
-    assert every["messages"][:] == read_conversations([Path(mine)])["messages"][:]
+    # All of them come as they are in the file, by their number too.
+    for all_of_them in (None, 500):
+        every = load_conversations(replace(args, num_conversations=all_of_them))["train"]
+        assert every["messages"][:] == read_conversations([Path(mine)])["messages"][:]
 
 
 @given(
