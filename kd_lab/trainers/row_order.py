@@ -9,7 +9,12 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 
 class LengthGroupedByEpoch(LengthGroupedSampler):
-    """Transformers' sampler with an order of its own for each epoch, the same at every start."""
+    """Transformers' sampler with an order of its own for each epoch, the same at every start.
+
+    Seeds are not independent: the second epoch of seed 0 has the order of seed 1's first. Separate
+    streams would change the teacher and the start of all stored results, which train over several
+    epochs. Weights, sampled answers and dropout have the seed's own randomness.
+    """
 
     def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
         super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
