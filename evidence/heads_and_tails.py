@@ -30,7 +30,7 @@ from transformers.trainer_callback import PrinterCallback
 from evidence.head_tail_gaps import measure_gaps
 from kd_lab.data.packed_rows import PackedRows
 from kd_lab.runs.versions import run_versions
-from kd_lab.smollm2 import FOLDER
+from kd_lab.smollm2 import FOLDER, check_whole
 from kd_lab.student import StudentArguments, load_student
 from kd_lab.teacher.stored import stored_answers
 from kd_lab.trainers.distil_config import DistilConfig
@@ -145,7 +145,7 @@ def measure(runs: Path) -> dict[str, Any]:
     """The curves of SmolLM2, on the answers that it wrote in the smol study.
 
     Raises:
-        ValueError: the folder holds none.
+        ValueError: the folder holds none, or SmolLM2 is not fetched.
     """
     return smol_curves(str(runs / "train_answers"), str(runs / "test_answers"))
 
@@ -172,6 +172,7 @@ def smol_curves(
     rows = stored_answers(answers, verify=True)
     test_rows = stored_answers(test_answers, verify=True)
     held_out = PackedRows.of(test_rows.select(range(min(TEST_ROWS, len(test_rows)))))
+    check_whole()
     tokenizer = AutoTokenizer.from_pretrained(FOLDER)
     teacher = AutoModelForCausalLM.from_pretrained(FOLDER).requires_grad_(False).eval()
     shallow = load_student(

@@ -22,7 +22,7 @@ from kd_lab.data.packed_rows import PackedRows
 from kd_lab.models import Model, shared_size
 from kd_lab.runs.run_files import COMPLETE
 from kd_lab.runs.versions import run_versions
-from kd_lab.smollm2 import FOLDER
+from kd_lab.smollm2 import FOLDER, check_whole
 from kd_lab.teacher.stored import stored_answers
 
 STUDENT = "token_fkl-1"  # of the smol study
@@ -40,6 +40,7 @@ def measure(runs: Path) -> dict[str, Any]:
         raise ValueError(
             f"{runs} holds no finished {STUDENT}: give the folder of `kd-lab demo --study smol`"
         )
+    check_whole()
     student = Model(str(runs / STUDENT), None, "float32")
     teacher = Model(str(FOLDER), None, "float32")
     rows = PackedRows.of(stored_answers(runs / "test_answers"))

@@ -211,6 +211,28 @@ def force_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
+def read_mapping(path: Path, mend: str) -> dict[str, Any]:
+    """The mapping in a JSON file that this project wrote.
+
+    Args:
+        mend: what brings a damaged file back, for the message.
+    Raises:
+        ValueError: the file was cut short, or holds something else; as ``damaged``.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise damaged(path, " ".join(str(error).split()), mend) from error
+    if not isinstance(value, dict):
+        raise damaged(path, "it holds no mapping", mend)
+    return value
+
+
+def damaged(path: Path, why: str, mend: str) -> ValueError:
+    """What to raise for a file that is not what was written: its path, the reason, the remedy."""
+    return ValueError(f"{path} is damaged ({why}): {mend}")
+
+
 def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
     """The same value with ``sha256``, the digest of all else in it, as its last key."""
     content = {key: item for key, item in value.items() if key != SEAL}

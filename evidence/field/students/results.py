@@ -13,7 +13,7 @@ from evidence.field.students import training
 from evidence.field.students.language import Students
 from evidence.field.students.losses import STUDENT_LOSSES, TOP_K, StudentLoss
 from kd_lab.evaluation.intervals import t_interval
-from kd_lab.files import write_text
+from kd_lab.files import damaged, read_mapping, write_text
 from kd_lab.runs.versions import run_versions
 
 LEVEL = 0.95
@@ -68,10 +68,14 @@ def _trained(loss: StudentLoss) -> dict[str, list[float]]:
 
 def _run(path: Path, of: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
     """A run's file; made where it is not there."""
-    if path.is_file():
-        run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if run["settings"] == SETTINGS:
-            return run
+    mend = f"remove it and give the same command again, which trains {path.stem} anew"
+    if path.is_file() and (kept := read_mapping(path, mend)).get("settings") == SETTINGS:
+        measured = kept.get("measures")
+        if not isinstance(measured, dict) or not all(map(_are_numbers, measured.values())):
+            raise damaged(path, "its measures are no numbers", mend)
+        if not {*MEASURES} <= measured.keys() or not _are_numbers(kept.get("seconds")):
+            raise damaged(path, "it lacks a measure, or its seconds", mend)
+        return kept
     began = time.process_time()
     measures = of()
     run = {
@@ -81,6 +85,13 @@ def _run(path: Path, of: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
     means = ", ".join(f"{name} {np.mean(values):.3g}" for name, values in measures.items())
     print(f"{path.stem} ({run['seconds']:.0f} s): {means}", flush=True)
     return run
+
+
+def _are_numbers(values: Any) -> bool:
+    """Whether these are one finite number, or one a seed."""
+    given = np.asarray(values, dtype=object)
+    numbers = [isinstance(one, int | float) and np.isfinite(one) for one in given.flat]
+    return all(numbers) and given.shape in ((), (training.SEEDS,))
 
 
 def _compared(

@@ -16,3 +16,13 @@ def test_what_is_done_is_not_repeated(tmp_path):
     assert _Done(path).get("one", lambda: {"said": "this"}) == {"said": "this"}
     assert _Done(path).get("one", lambda: {"said": "that"}) == {"said": "this"}
     assert _Done(path).seconds >= 0
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"one": {}}', '{"one": {"said": {}}}'])
+def test_a_damaged_file_is_named_with_what_mends_it(tmp_path, content):
+    path = tmp_path / "done.json"
+    path.write_text(content)
+    with pytest.raises(
+        ValueError, match=r"done.json is damaged \(.*\): remove it and give the same"
+    ):
+        _Done(path)

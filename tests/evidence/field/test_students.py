@@ -1,9 +1,11 @@
 """Students of the field's losses: the language is exact, and what is measured of a student."""
 
+import json
+
 import pytest
 import torch
 
-from evidence.field.students import language, training
+from evidence.field.students import language, results, training
 from evidence.field.students.language import INTENTS, LANGUAGE, PROBABILITIES, TEACHER, Students
 from evidence.field.students.losses import STUDENT_LOSSES
 
@@ -47,3 +49,23 @@ def test_a_step_of_each_loss_is_finite(loss, monkeypatch):
     monkeypatch.setattr(training, "STEPS", 1)
     monkeypatch.setattr(training, "START_STEPS", 1)
     assert training.train(loss).table.isfinite().all()
+
+
+def test_a_run_is_kept_and_a_damaged_one_is_named(tmp_path):
+    path = tmp_path / "sft.json"
+    measures = {name: [0.5] * training.SEEDS for name in results.MEASURES}
+    run = results._run(path, lambda: measures)
+    assert results._run(path, dict) == run
+    for wrong in (
+        {"measures": {**measures, "coverage": [float("nan")] * training.SEEDS}},
+        {"measures": {**measures, "coverage": [0.5]}},
+        {"measures": {"coverage": 0.5}},
+        {"measures": 1},
+        {"seconds": "1"},
+    ):
+        path.write_text(json.dumps({**run, **wrong}))
+        with pytest.raises(ValueError, match=r"sft.json is damaged \(.*which trains sft anew"):
+            results._run(path, dict)
+    path.write_text(json.dumps(run)[:99])
+    with pytest.raises(ValueError, match=r"sft.json is damaged \(.*which trains sft anew"):
+        results._run(path, dict)

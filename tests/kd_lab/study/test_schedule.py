@@ -93,6 +93,27 @@ def test_other_settings_are_not_mixed_in(tmp_path):
     assert Task("b", words, tmp_path / "b").fingerprint != before
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"words": ["da', b"", b"[]", b"\xff", b"{}", b"null",
+        b'{"words": 1, "fingerprint": "x", "seconds": 1}',
+        b'{"words": ["a"], "seconds": 1}',
+        b'{"words": ["a"], "fingerprint": "x"}',
+        b'{"words": ["a"], "fingerprint": "x", "seconds": NaN}',
+        b'{"words": ["a"], "fingerprint": "x", "seconds": "1"}',
+    ],
+)  # fmt: skip
+def test_a_damaged_record_is_named_with_what_mends_it(tmp_path, content):
+    record = tmp_path / "tasks" / "b.json"
+    record.parent.mkdir()
+    record.write_bytes(content)
+    with pytest.raises(ValueError, match=r"^[^\n]*$") as refusal:
+        Schedule(tmp_path, chores(tmp_path)).look()
+    assert str(refusal.value).startswith(f"{record} is damaged (")
+    assert str(refusal.value).endswith("give the command of the study again, which runs b anew")
+
+
 def test_the_toy_study_has_every_method_and_seed(tmp_path):
     tasks = toy_study(tmp_path, seeds=3)
     Schedule(tmp_path, tasks)  # each after what it needs
