@@ -35,7 +35,16 @@ from rich.progress import (
 )
 
 from kd_lab import divergences, head_mask
-from kd_lab.files import sha256_of, whole_file, write_text
+from kd_lab.files import (
+    SEAL,
+    check_sealed,
+    damaged,
+    read_mapping,
+    sealed,
+    sha256_of,
+    whole_file,
+    write_text,
+)
 from toy import (
     audit_one_gaussian,
     audit_rank_curves,
@@ -45,7 +54,7 @@ from toy import (
     mixture_fit,
     rank_race,
 )
-from toy.script import run_script, writable_folder
+from toy.script import Parser, run_script, whole, writable_folder
 
 # Each part is a module with FULL and QUICK settings, units(settings), summarise(settings, results),
 # findings(summary), RESULTS (a file name) and PICTURES (file name: function of summary and path);
@@ -61,10 +70,10 @@ Units = Mapping[str, Callable[[], dict[str, Any]]]
 
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
-    if arguments.jobs < 1:
-        raise ValueError(f"--jobs must be at least 1, not {arguments.jobs}")
     out = writable_folder(arguments.out or Path("build/audit" if arguments.quick else "assets"))
     writable_folder(out / "results")
+    for name in arguments.only or PARTS:
+        check_replaceable(out / "results" / PARTS[name][0].RESULTS, quick=arguments.quick)
     with workers(arguments.jobs) as pool:
         for name in arguments.only or PARTS:
             for line in run_part(name, out, quick=arguments.quick, pool=pool):
@@ -97,15 +106,31 @@ def run_part(name: str, out: Path, *, quick: bool, pool: Executor) -> list[str]:
     return [*part.findings(summary), f"wrote {', '.join(map(str, written))}"]
 
 
+def check_replaceable(results: Path, *, quick: bool) -> None:
+    """Refuse to write quick results over full ones.
+
+    Raises:
+        ValueError: names the file, and the option to change.
+    """
+    if quick and results.is_file():
+        mend = "remove it, or give another --out"
+        if read_mapping(results, mend).get("quick") is not True:
+            raise ValueError(f"--quick would replace full results in {results}: give another --out")
+
+
 def run_units(units: Units, folder: Path, pool: Executor, title: str) -> dict[str, dict[str, Any]]:
     """Run the units that ``folder`` does not hold yet and return the results of all.
 
     The process that ran a unit writes it to ``folder``/NAME.json at once. So nothing finished is
     lost, whatever stops the audit.
+
+    Raises:
+        ValueError: a unit that is there is damaged; names the file, and what mends it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = {name: folder / f"{name}.json" for name in units}
-    waiting = [name for name in units if not files[name].exists()]
+    results = {name: _kept(path) for name, path in files.items() if path.exists()}
+    waiting = [name for name in units if name not in results]
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -123,7 +148,21 @@ def run_units(units: Units, folder: Path, pool: Executor, title: str) -> dict[st
         finally:
             for run in runs:
                 run.cancel()  # when one has failed; a finished one does not mind
-    return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in files.items()}
+    return {name: results.get(name) or _kept(path) for name, path in files.items()}
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    """The result of a finished unit, as it was written."""
+    mend = "remove it and give the same command again, which repeats this unit alone"
+    result = read_mapping(path, mend)
+    if SEAL not in result:
+        raise damaged(path, "it has no checksum", mend)
+    try:
+        check_sealed(path, result)
+    except ValueError as error:
+        raise ValueError(f"{error}: {mend}") from error
+    del result[SEAL]
+    return result
 
 
 def workers(jobs: int) -> ProcessPoolExecutor:
@@ -148,19 +187,17 @@ def _prepare_worker() -> None:
 
 
 def _run_and_keep(unit: Callable[[], dict[str, Any]], path: Path) -> None:
-    result = unit()
-    write_text(path, json.dumps(result))
+    result = json.loads(json.dumps(unit()))  # as it will be read
+    write_text(path, json.dumps(sealed(result)))
 
 
 def _fingerprint(name: str, settings: object) -> str:
     code = (Path(str(module.__file__)).read_bytes() for module in PARTS[name])
-    return sha256_of(repr(settings), *code)[:16]
+    return sha256_of("units with a checksum", repr(settings), *code)[:16]
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--quick", action="store_true", help="few seeds and steps, to see that everything works"
     )
@@ -171,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
         help="output folder (default: assets, with --quick build/audit)",
     )
     parser.add_argument(
-        "--jobs", type=int, default=2, help="processes of one thread each (default: 2)"
+        "--jobs", type=whole(1, 1000), default=2, help="processes of one thread each (default: 2)"
     )
     parser.add_argument(
         "--only", nargs="+", choices=list(PARTS), help="some parts of the audit (default: all)"

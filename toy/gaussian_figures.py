@@ -14,8 +14,9 @@ from kd_lab.divergences import DIVERGENCES
 from kd_lab.files import write_text
 from toy.animation import draw_gif
 from toy.mixture_fit import POST_TARGET, Grid, Mixture, Trajectory, fit
-from toy.script import script_parser, writable_folder
+from toy.script import json_file, number, script_parser, whole, writable_folder
 
+MOST_STEPS = 100_000  # a frame of the animation each
 POST_NAMES = {"forward_kl": "fwd_kl", "reverse_kl": "rev_kl"}
 
 
@@ -36,7 +37,7 @@ def gaussian_parser(
     student.add_argument(
         "--sigma",
         nargs="+",
-        type=float,
+        type=number,
         metavar="SIGMA",
         help=f"standard deviations at the start, one for all or one for each (default: {sigma})",
     )
@@ -50,7 +51,7 @@ def gaussian_parser(
         teacher.add_argument(
             f"--target-{name}",
             nargs="+",
-            type=float,
+            type=number,
             default=values,
             metavar=name.upper(),
             help=f"{help_text} (default: {' '.join(f'{value:g}' for value in values)})",
@@ -63,16 +64,18 @@ def gaussian_parser(
         metavar="NAME",
         help=f"any of {', '.join(DIVERGENCES)} (default: {' '.join(POST_NAMES)})",
     )
-    descent.add_argument("--steps", type=int, default=steps, help=f"(default: {steps})")
+    descent.add_argument(
+        "--steps", type=whole(1, MOST_STEPS), default=steps, help=f"(default: {steps})"
+    )
     descent.add_argument(
         "--optimizer", default="Adam", metavar="NAME", help="of torch.optim (default: Adam)"
     )
-    descent.add_argument("--lr", type=float, default=0.1, help="learning rate (default: 0.1)")
+    descent.add_argument("--lr", type=number, default=0.1, help="learning rate (default: 0.1)")
     numerics = descent.add_mutually_exclusive_group()
     numerics.add_argument(
         "--grid",
         nargs=3,
-        type=float,
+        type=number,
         metavar=("LOW", "HIGH", "POINTS"),
         help="where the densities are summed (default: -40 40 1601)",
     )
@@ -100,11 +103,13 @@ def fit_and_draw(
         suffix: follows the divergence's name in the file's name.
     """
     folder = writable_folder(options.out)
-    if options.json:
-        writable_folder(options.json.parent)
+    paths = {
+        name: folder / f"{POST_NAMES.get(name, name)}{suffix}.gif" for name in options.divergence
+    }
+    json_path = json_file(options.json, list(paths.values()))
     target = Mixture(options.target_mu, options.target_sigma, options.target_weight)
     mu = _start_means(options.mu, options.seed)
-    grid = Grid(options.grid[0], options.grid[1], int(options.grid[2])) if options.grid else None
+    grid = _grid(options.grid) if options.grid else None
 
     console = Console(stderr=True)
     with Progress(
@@ -133,15 +138,15 @@ def fit_and_draw(
             )
         written = []
         for name, trajectory in fits.items():
-            path = folder / f"{POST_NAMES.get(name, name)}{suffix}.gif"
+            path = paths[name]
             draw_gif(
                 trajectory, path, progress=partial(progress.track, description=f"draw {path.name}")
             )
             written.append(path)
-    if options.json:
+    if json_path:
         text = json.dumps({name: t.to_json() for name, t in fits.items()})
-        write_text(options.json, text)
-        written.append(options.json)
+        write_text(json_path, text)
+        written.append(json_path)
     for name, trajectory in fits.items():
         last = trajectory.mu[-1, 0], trajectory.sigma[-1, 0]
         means, widths = (" ".join(f"{value:.4f}" for value in values) for values in last)
@@ -160,7 +165,16 @@ def _start_means(words: Sequence[str], seed: int) -> list[float]:
             means.append(float(torch.rand(1, generator=draw, dtype=torch.float64) * 12 - 6))
         else:
             try:
-                means.append(float(word))
-            except ValueError:
-                raise ValueError(f"--mu takes numbers or the word 'random', not {word!r}") from None
+                means.append(number(word))
+            except argparse.ArgumentTypeError:
+                raise ValueError(
+                    f"--mu takes numbers or the word 'random', not {word!r} (from -1e6 to 1e6)"
+                ) from None
     return means
+
+
+def _grid(ends_and_points: Sequence[float]) -> Grid:
+    low, high, points = ends_and_points
+    if not (points.is_integer() and 2 <= points <= 1e6):
+        raise ValueError(f"--grid takes from 2 to 1,000,000 points, not {points:g}")
+    return Grid(low, high, int(points))

@@ -16,6 +16,10 @@ from torch import Tensor
 MASS_TOLERANCE = 1e-6
 
 
+class OffEveryGrid(ValueError):
+    """A mixture so far away, or so narrow, that no grid of this size can follow it."""
+
+
 class Grid(NamedTuple):
     """An even grid of ``points`` points from ``low`` to ``high``, both included."""
 
@@ -85,6 +89,7 @@ def check_mass(
 
     Raises:
         ValueError: mass lies off the grid, or a sigma is too narrow; names a grid that would do.
+            ``OffEveryGrid`` where none would.
     """
     low_tail = torch.erfc((mu - grid.low) / (math.sqrt(2) * sigma))
     high_tail = torch.erfc((grid.high - mu) / (math.sqrt(2) * sigma))
@@ -103,9 +108,9 @@ def check_mass(
     high = max(grid.high, float((mu + 6 * sigma).max().ceil()))
     intervals = (high - low) / min(grid.spacing, max(float(sigma.min()), 1e-300))
     if not intervals < 1e5:
-        raise ValueError(
-            f"{whose}: the fit has run away to mu {_listed(mu.tolist())}, sigma "
-            f"{_listed(sigma.tolist())}, which no grid can follow; try a smaller learning rate"
+        raise OffEveryGrid(
+            f"{whose}: no grid can follow mu {_listed(mu.tolist())}, sigma "
+            f"{_listed(sigma.tolist())}"
         )
     problem = (
         f"{float(outside[worst]):.1e} of the mass falls outside the grid"

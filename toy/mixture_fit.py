@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from kd_lab.divergences import get_divergence
-from toy.mixture import DEFAULT_GRID, Grid, Mixture, check_mass, log_density
+from toy.mixture import DEFAULT_GRID, Grid, Mixture, OffEveryGrid, check_mass, log_density
 
 Numbers = float | Sequence[float] | Sequence[Sequence[float]] | Tensor
 
@@ -179,11 +179,11 @@ class Descent:
             try:
                 value = self.objective(self.mu, self.log_sigma)  # [S]
             except ValueError as refusal:
-                raise ValueError(f"step {self.steps_taken}, {refusal}") from None
+                advice = f"; {self._advice}" if isinstance(refusal, OffEveryGrid) else ""
+                raise ValueError(f"step {self.steps_taken}, {refusal}{advice}") from None
             if not bool(value.isfinite().all()):
                 raise ValueError(
-                    f"step {self.steps_taken}: the divergence is no longer finite; "
-                    "try a smaller learning rate"
+                    f"step {self.steps_taken}: the divergence is not finite; {self._advice}"
                 )
             values.append(value.detach())
             # Summed, not averaged: no start's gradient knows how many others there are.
@@ -194,6 +194,11 @@ class Descent:
         self.optimizer.step(closure)
         self.steps_taken += 1
         return self.mu.detach().clone(), sigma_before, values[0]
+
+    @property
+    def _advice(self) -> str:
+        """What mends a fit that cannot go on; before the first step it is not the step's size."""
+        return "try a smaller learning rate" if self.steps_taken else "try another start"
 
     def keep(self, starts: Tensor) -> None:
         """Continue with these starts only (a mask or indices into the batch)."""

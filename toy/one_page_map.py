@@ -1,14 +1,13 @@
 """Six points of the map by the page's own code: who writes the prefixes × forward or reverse KL.
 
     python toy/one_page_map.py               # assets/one_page.png, assets/results/one_page.json
-    python toy/one_page_map.py --seeds 1 --quick --out build/one_page
+    python toy/one_page_map.py --seeds 1 --quick    # a few steps, into build/one_page/
 
 For each seed, ``distil_on_one_page.py`` trains one teacher and one student from answers alone. From
 that student it distils six times: only the divergence and the writer of the prefixes differ. The
 control continues plain SFT for as many steps. The picture has a dot for each seed.
 """
 
-import argparse
 import contextlib
 import copy
 import io
@@ -21,11 +20,11 @@ import numpy as np
 
 from kd_lab.divergences import get_divergence
 from kd_lab.evaluation.intervals import t_interval
-from kd_lab.files import write_bytes, write_text
+from kd_lab.files import damaged, read_mapping, write_bytes, write_text
 from kd_lab.house_style import Figure, house_style, line_style
 from kd_lab.methods import Point
 from toy import distil_on_one_page as page
-from toy.script import run_script, writable_folder
+from toy.script import Parser, run_script, whole, writable_folder
 
 SOURCES = {"dataset": "the\ndataset", "teacher": "the\nteacher", "student": "the\nstudent"}
 DIVERGENCES = {"forward_kl": "forward KL", "reverse_kl": "reverse KL"}
@@ -82,17 +81,36 @@ def _keep(
 
 
 def _finished(file: Path, *, quick: bool) -> list[dict[str, list[float]]]:
-    """The seeds that an earlier call has measured."""
-    results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    if results.get("quick") != quick:
+    """The seeds that an earlier call has measured.
+
+    Raises:
+        ValueError: the file is damaged, or has full results where quick ones would replace them.
+    """
+    if not file.exists():
         return []
-    return [
-        {
-            name: [figures[measure]["values"][seed] for measure in MEASURES]
-            for name, figures in results["models"].items()
+    mend = "bring it back by `git checkout`, or remove it to measure all seeds anew"
+    results = read_mapping(file, mend)
+    if results.get("quick") not in (True, False):
+        raise damaged(file, "it does not say whether it is quick", mend)
+    if quick and not results["quick"]:
+        raise ValueError(f"--quick would replace full results in {file}: give another --out")
+    if results["quick"] != quick:
+        return []
+    try:
+        by_model = {
+            name: [results["models"][name][measure]["values"] for measure in MEASURES]
+            for name in ("teacher", "start", "SFT", *POINTS)
         }
-        for seed in range(results["seeds"])
-    ]
+        seeds = [
+            {name: [float(values[seed]) for values in both] for name, both in by_model.items()}
+            for seed in range(results["seeds"])
+        ]
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise damaged(file, f"{type(error).__name__}: {error}", mend) from error
+    shares = [value for seed in seeds for both in seed.values() for value in both]
+    if not shares or not all(0 <= value <= 1 for value in shares):
+        raise damaged(file, "its values are no shares", mend)
+    return seeds
 
 
 def _over_seeds(values: Sequence[float]) -> dict[str, Any]:
@@ -130,18 +148,19 @@ def draw(results: Mapping[str, Any]) -> bytes:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = Parser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "--seeds", type=int, default=3, help="how many (default: 3); those measured before stay"
-    )
+        "--seeds", type=whole(1, 1000), default=3,
+        help="how many at the least (default: 3); those measured before stay",
+    )  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="a few steps, to see that it runs")
-    parser.add_argument("--out", default="assets", help="the picture's folder (default: assets)")
+    parser.add_argument(
+        "--out", help="the picture's folder (default: assets, with --quick build/one_page)"
+    )
     options = parser.parse_args(argv)
-    if options.seeds < 1:
-        raise ValueError(f"--seeds must be at least 1, not {options.seeds}")
-    out = writable_folder(Path(options.out))
+    out = writable_folder(Path(options.out or ("build/one_page" if options.quick else "assets")))
     file = writable_folder(out / "results") / "one_page.json"
-    seeds = _finished(file, quick=options.quick)[: options.seeds]
+    seeds = _finished(file, quick=options.quick)
     for seed in range(len(seeds) + 1, options.seeds + 1):
         seeds.append(measure(seed, quick=options.quick))
         _keep(file, seeds, quick=options.quick)

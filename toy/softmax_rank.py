@@ -24,7 +24,7 @@ from kd_lab.divergences import DIVERGENCES, get_divergence
 from kd_lab.files import whole_file, write_text
 from toy.rank_figures import draw_race
 from toy.rank_race import METRICS, RaceLog, race, teacher_weights
-from toy.script import run_script, script_parser, writable_folder
+from toy.script import json_file, run_script, script_parser, whole, writable_folder
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -32,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     divergences = _divergences(arguments.divergence, arguments.post_numerics)
     teachers = teacher_weights(arguments.ranks, seed=arguments.seed, sharpness=arguments.sharpness)
     out = writable_folder(arguments.out)
-    if arguments.json:
-        writable_folder(arguments.json.parent)
+    pictures = [out / f"kl_cmp_rank{rank}.jpg" for rank in arguments.ranks]
+    json_path = json_file(arguments.json, pictures)
 
     # The tensors are too small to share between cores: the hand-over costs more than it saves.
     torch.set_num_threads(1)
@@ -50,14 +50,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             transient=True,
         ),
     )
-    written = []
-    for index, rank in enumerate(arguments.ranks):
-        written.append(out / f"kl_cmp_rank{rank}.jpg")
-        with whole_file(written[-1]) as path:
+    written = [*pictures]
+    for index, (rank, picture) in enumerate(zip(arguments.ranks, pictures, strict=True)):
+        with whole_file(picture) as path:
             draw_race(log, index, rank, path)
-    if arguments.json:
-        written.append(arguments.json)
-        write_text(arguments.json, json.dumps(_to_json(log, arguments), indent=1))
+    if json_path:
+        written.append(json_path)
+        write_text(json_path, json.dumps(_to_json(log, arguments), indent=1))
     print(f"wrote {', '.join(str(path) for path in written)}")
 
 
@@ -114,7 +113,10 @@ def _parser() -> argparse.ArgumentParser:
         help="the teachers' ranks, one picture each (default: 2 4 8 16 32 64)",
     )
     parser.add_argument(
-        "--steps", type=int, default=10_000, help="number of updates (default: 10000)"
+        "--steps",
+        type=whole(1, 10_000_000),
+        default=10_000,
+        help="number of updates (default: 10000)",
     )
     parser.add_argument("--lr", type=float, default=0.1, help="Adam's learning rate (default: 0.1)")
     parser.add_argument(

@@ -6,7 +6,6 @@ The student begins flat. Each loss is a KL that knows the teacher's four likelie
 (toy/one_softmax.py). The picture has the student's mass on the other four after 2,000 steps.
 """
 
-import argparse
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from kd_lab.files import write_bytes
 from kd_lab.house_style import Figure, house_style, line_style
 from kd_lab.named_divergence import NamedDivergence
 from toy.one_softmax import DIRECTIONS, STUDENTS, TAILS, TEACHER, TOP, descend, topk_gradient
-from toy.script import run_script, writable_folder
+from toy.script import Parser, run_script, writable_folder
 
 STEPS = 2000
 LABELS = {
@@ -70,7 +69,7 @@ def tail_masses(start: str = "flat") -> dict[str, dict[str, float]]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = Parser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", default="assets", help="the picture's folder (default: assets)")
     out = writable_folder(Path(parser.parse_args(argv).out))
     write_bytes(out / "tail_conventions.png", draw(tail_masses()).png())

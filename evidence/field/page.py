@@ -1,6 +1,5 @@
 """FIELD.md, written from assets/results/: no number of it is typed twice."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from evidence.field.students_section import students_section
 from evidence.field.trust_section import trust_section
 from evidence.field.words import sum_in_words
 from kd_lab.check.fixed_point import IS_TEACHER, TOP, WORDS
+from kd_lab.files import read_mapping
 
 INTRODUCTION = (Path(__file__).parent / "introduction.md").read_text(encoding="utf-8")
 FAMILIES = {
@@ -56,8 +56,7 @@ def _read(results: Path, name: str) -> dict[str, Any]:
     path = results / f"{name}.json"
     if not path.is_file():
         raise ValueError(f"there is no {path}: `python -m evidence {COMMANDS[name]}` writes it")
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    return read_mapping(path, f"`python -m evidence {COMMANDS[name]}` writes it anew")
 
 
 def _table(entries: list[Mapping[str, Any]]) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kd_lab.files import sealed
 from toy import audit, audit_ranks
 from toy.audit_ranks import DISTANCES, DIVERGENCES, Settings, findings, summarise
 
@@ -126,6 +127,41 @@ def test_finished_units_are_kept_when_another_fails(tmp_path):
     assert all(runs.count(f"ran{name[-1]}") == 1 for name in kept)
 
 
+@pytest.mark.parametrize(
+    "content", ["", "[1]", "{}", '{"number": 0', '{"number": 1}', '{"number": 2, "sha256": "of 1"}']
+)
+def test_a_damaged_unit_is_named_before_any_runs(tmp_path, content):
+    unit = tmp_path / "unit0.json"
+    unit.write_text(content)
+    units = {f"unit{n}": partial(logged_unit, tmp_path, n) for n in range(2)}
+    with pytest.raises(ValueError, match=r"^[^\n]*$") as refusal:
+        audit.run_units(units, tmp_path, None, title="test")
+    assert str(refusal.value).startswith(f"{unit} is ")
+    assert str(refusal.value).endswith(
+        "remove it and give the same command again, which repeats this unit alone"
+    )
+
+
+def test_a_kept_unit_is_as_it_was_written(tmp_path):
+    result = {"curves": [0.1, 1e-300, float("inf")], "by rank": {10: "b", 2: "a"}}
+    audit._run_and_keep(lambda: result, tmp_path / "unit.json")
+    assert audit._kept(tmp_path / "unit.json") == {**result, "by rank": {"10": "b", "2": "a"}}
+
+
+def test_quick_results_do_not_replace_full_ones(tmp_path, capsys):
+    results = tmp_path / "results" / "rank_audit.json"
+    results.parent.mkdir()
+    results.write_text('{"quick": false}')
+    with pytest.raises(ValueError, match=r"--quick would replace full results in .*rank_audit"):
+        audit.main(["--quick", "--only", "ranks", "--out", str(tmp_path)])
+    assert results.read_text() == '{"quick": false}'
+    results.write_text('{"quick": tr')
+    with pytest.raises(ValueError, match=r"rank_audit.json is damaged \(.*another --out"):
+        audit.main(["--quick", "--only", "ranks", "--out", str(tmp_path)])
+    results.write_text('{"quick": true}')
+    audit.check_replaceable(results, quick=True)
+
+
 def test_partial_results_of_other_settings_are_not_taken():
     prints = {audit._fingerprint("ranks", settings) for settings in (SMALL, audit_ranks.FULL)}
     assert len(prints) == 2
@@ -147,7 +183,7 @@ def test_killed_audit_continues_where_it_was(tmp_path):
     name = kept[0].stem
     unit = json.loads(kept[0].read_text())
     unit["curves"] = np.full(np.shape(unit["curves"]), 7.0).tolist()
-    kept[0].write_text(json.dumps(unit))
+    kept[0].write_text(json.dumps(sealed(unit)))
 
     others = tmp_path / "results/.partial/ranks/of-other-settings/rank2.json"
     others.parent.mkdir()

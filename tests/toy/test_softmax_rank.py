@@ -64,7 +64,9 @@ def test_other_divergences_race_too(tmp_path):
         (["--divergence", "forward_k"], "unknown divergence 'forward_k'; did you mean"),
         (["--divergence", "jensen_shannon", "--post-numerics"], "--post-numerics off for jensen"),
         (["--ranks", "65"], "1 to 64, not 65"),
-        (["--seed", "-1"], "seed must be 0 or more, not -1"),
+        (["--seed", "-1"], "--seed must be at least 0, not -1"),
+        (["--steps", "99999999999999999999"], "--steps must be at most 10,000,000, not 1e\\+20"),
+        (["--json", "{out}/kl_cmp_rank2.jpg"], "rank2.jpg is where the figure goes"),
         (["--lr", "-1"], "learning rate must be positive, not -1"),
         (["--lr", "1e30"], "no longer finite"),
         (["--out", "/proc/none"], "cannot write to output folder /proc/none"),
@@ -73,8 +75,9 @@ def test_other_divergences_race_too(tmp_path):
 def test_bad_input_is_refused_and_leaves_the_old_picture(tmp_path, arguments, message):
     old = tmp_path / "kl_cmp_rank2.jpg"
     old.write_bytes(b"old")
+    words = [word.format(out=tmp_path) for word in arguments]
     with pytest.raises(ValueError, match=message):
-        main(["--ranks", "2", "--steps", "20", "--out", str(tmp_path), *arguments])
+        main(["--ranks", "2", "--steps", "20", "--out", str(tmp_path), *words])
     assert old.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [old]
 
