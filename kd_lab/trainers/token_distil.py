@@ -322,7 +322,8 @@ class TokenDistilTrainer(SavingTrainer):
         where = f"step {self.state.global_step + 1}, micro-batch {self._micro_batch}"
         mend = "try a lower learning_rate or max_grad_norm and resume"
         if self.state.global_step == 0 or "teacher" in why:
-            mend = "no step has made it so: look at that model's weights and dtype"
+            whose = "teacher" if "teacher" in why else "student"
+            mend = f"no step has made it so: look at its rows, and the {whose}'s weights and dtype"
         return f"{where}: {why}; the run is stopped and its checkpoints are as they were: {mend}"
 
     # ---- rows: order and columns

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -316,3 +317,18 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(config, tmp_pa
     with pytest.raises(FloatingPointError, match=r"step \d+, micro-batch 1: .*checkpoints are as"):
         trained(config(**settings))
     assert list((tmp_path / "run").glob("checkpoint-*/model.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("steps", "why", "mend"),
+    [
+        (0, "the gradient's norm is nan", "its rows, and the student's weights and dtype"),
+        (9, "the gradient's norm is nan", "try a lower learning_rate or max_grad_norm and resume"),
+        (9, "the teacher's logits are NaN", "its rows, and the teacher's weights and dtype"),
+    ],
+)
+def test_what_no_step_has_caused_is_not_mended_by_smaller_ones(steps, why, mend):
+    trainer = Mock(state=Mock(global_step=steps), _micro_batch=1)
+    told = TokenDistilTrainer._stopped(trainer, why)
+    assert told.startswith(f"step {steps + 1}, micro-batch 1: {why}; ")
+    assert told.endswith(mend)
