@@ -6,9 +6,9 @@ The checks themselves have a file for each notebook.
 """
 
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, get_type_hints
 
-from book.exercises.expected import Unwritten, written
+from book.exercises.expected import Unwritten, of_kind, written
 
 # An exercise, by notebook and number -> the check that raises where an answer is wrong.
 CHECKS = {
@@ -47,8 +47,9 @@ def verdict(exercise: str, answer: Any) -> str:
     """
     if exercise not in CHECKS:
         raise ValueError(f"exercise {exercise} has no check; those are {', '.join(CHECKS)}")
+    check_answer = resolve_name(f"book.exercises.{CHECKS[exercise]}")
     try:
-        resolve_name(f"book.exercises.{CHECKS[exercise]}")(written(answer))
+        check_answer(of_kind(written(answer), get_type_hints(check_answer)["answer"]))
     except (Unwritten, NotImplementedError):
         return "not written yet"
     except AssertionError as wrong:

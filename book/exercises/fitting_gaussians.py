@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from book.exercises.expected import expect, written
+from book.exercises.expected import expect, pair
 from kd_lab.divergences import forward_kl
 from toy import best_gaussian as by_search
 from toy.mixture import Mixture
@@ -23,8 +23,8 @@ def best_gaussian(answer: Gaussian) -> None:
         right = by_search.best_gaussian(
             Mixture((-3, 3), (0.5, other), (weight, 1 - weight)), forward_kl
         )
-        mean, width = written(answer(weights, means, widths))
         where = f"weights {weight:g} and {1 - weight:g}, means -3 and 3, widths 0.5 and {other:g}"
+        mean, width = pair(answer(weights, means, widths), where)
         expect(mean, right.mu, f"{where}, the mean", atol=1e-3)
         mistakes: dict[str, Tensor | float] = {
             "that is the variance": right.sigma**2,
@@ -61,18 +61,17 @@ def steps_of_others(answer: tuple[int, int]) -> None:
         for name in names
     }
     mistakes = {f"that is the other one's, {name}": float(right[name] or 0) for name in names}
-    for name, steps in zip(names, written(answer), strict=True):
-        expect(float(steps), float(right[name] or 0), name, mistakes, rtol=1e-9)
+    for name, steps in zip(names, answer, strict=True):
+        expect(steps, float(right[name] or 0), name, mistakes, rtol=1e-9)
 
 
 def when_equals_arrive(answer: float) -> None:
     """Steps of the dual fit from two equal means; infinite where they never part."""
-    steps = float(written(answer))
     trajectory = fit(POST_TARGET, [1.0, 1.0], 5.0, divergence="forward_kl", steps=400)
-    if trajectory.steps_to(0.01)[0] is None and steps != math.inf:
+    if trajectory.steps_to(0.01)[0] is None and answer != math.inf:
         apart = (trajectory.mu[-1, 0, 1] - trajectory.mu[-1, 0, 0]).abs()
         kl = trajectory.kl[-1, 0]
         raise AssertionError(
             f"after 400 steps the two means are {apart:g} apart, at {kl:.3f} nats: expected inf, "
-            f"got {steps:g}"
+            f"got {answer:g}"
         )

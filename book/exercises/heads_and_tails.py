@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from book.exercises.expected import expect, written
+from book.exercises.expected import expect, pair
 from kd_lab.divergences import forward_kl
 
 WARM = 1e4
@@ -17,8 +17,8 @@ def pushes(answer: Callable[[float, float], tuple[float, float]]) -> None:
         p = torch.tensor(q / r, dtype=torch.float64)
         forward = q - p
         reverse = q * torch.log(q / p)
-        by_forward, by_reverse = written(answer(q, r))
         where = f"q = {q:g}, r = {r:g}"
+        by_forward, by_reverse = pair(answer(q, r), where)
         turned = {"that is the other divergence's": reverse, "its sign is turned": -forward}
         expect(by_forward, forward, f"{where}, forward KL", turned)
         turned = {"that is the other divergence's": forward, "its sign is turned": -reverse}

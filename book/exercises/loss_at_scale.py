@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from book.asset_files import asset
-from book.exercises.expected import expect, written
+from book.exercises.expected import expect
 from evidence.topk_versions import VERSIONS, bytes_per_token
 from kd_lab.divergences import forward_kl
 
@@ -50,9 +50,11 @@ def left_out_by_the_bucket(answer: Callable[[Tensor, Tensor, int], Tensor]) -> N
         expect(answer(p, q, k), expected, f"twelve random words, k = {k}", mistakes)
 
 
-def words_for_the_same_bytes(answer: int) -> None:
+def words_for_the_same_bytes(answer: float) -> None:
     """The k at which the stored top k takes the bytes of a hidden state."""
-    k = int(written(answer))
+    if not float(answer).is_integer():
+        raise AssertionError(f"k is a whole number, and {answer:.12g} is none")
+    k = int(answer)
     if (took := bytes_per_token(k, 151_665)) != HIDDEN_BYTES:
         raise AssertionError(
             f"k = {k} takes {took:,} bytes a token, and the hidden state {HIDDEN_BYTES:,}"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from book.exercises.expected import expect, written
+from book.exercises.expected import expect
 from kd_lab.divergences import forward_kl, get_divergence, reverse_kl
 from toy.best_gaussian import best_gaussian
 from toy.mixture import Mixture
@@ -35,7 +35,6 @@ def reverse_kl_gradient(answer: Callable[[Tensor, Tensor], Tensor]) -> None:
 
 def costs_of_the_modes(answer: tuple[float, float]) -> None:
     """Nats of a student on the left mode, of weight 0.9, and on the right one; on a grid."""
-    left, right = written(answer)
     x = torch.linspace(-20, 20, 4001, dtype=torch.float64)
     teacher = Mixture((-3, 3), (0.5, 0.5), (0.9, 0.1)).log_density(x)
     step = (x[1] - x[0]).log()
@@ -45,19 +44,19 @@ def costs_of_the_modes(answer: tuple[float, float]) -> None:
     }
     mistakes = {f"that is the cost on the {name}": nats for name, nats in on_the.items()}
     mistakes |= {f"its sign is turned, on the {name}": -nats for name, nats in on_the.items()}
-    for found, (name, nats) in zip((left, right), on_the.items(), strict=True):
+    for found, (name, nats) in zip(answer, on_the.items(), strict=True):
         expect(found, nats, f"on the {name}", mistakes, rtol=1e-2)
 
 
 def where_it_jumps(answer: float) -> None:
     """The β of the Jensen-Shannon divergence at which the best Gaussian begins to choose."""
-    beta = float(written(answer))
+    beta = answer
     if not 0 < beta < 1:
-        raise AssertionError(f"β = {beta:g} is not between 0 and 1")
+        raise AssertionError(f"β = {beta:.12g} is not between 0 and 1")
     if not 0.22 <= beta <= 0.24:
         sigma = best_gaussian(POST_TARGET, get_divergence("jensen_shannon", beta=beta)).sigma
         does = "it still covers" if sigma > 1 else "it has already chosen"
-        raise AssertionError(f"at β = {beta:g} the best Gaussian has σ = {sigma:.2f}: {does}")
+        raise AssertionError(f"at β = {beta:.12g} the best Gaussian has σ = {sigma:.2f}: {does}")
 
 
 def reverse_kl_of_torch(answer: Callable[[Tensor, Tensor], Tensor]) -> None:

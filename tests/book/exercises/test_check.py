@@ -99,6 +99,37 @@ def test_what_is_not_written_is_no_mistake(exercise):
             r"\(there is no truncated forward KL in it\)",
         ),
         ("05.3", lambda t, s: t[99], r"It raises IndexError: index 99"),
+        # another kind of answer than was asked for
+        ("01.1", 0.5, r"expected a function, got 0\.5$"),
+        ("05.3", (1, 2), r"expected a function, got \(1, 2\)$"),
+        ("06.3", 12.0, r"expected a function, got 12\.0$"),
+        ("01.3", 2.303, r"expected a pair of numbers, got 2\.303$"),
+        ("01.3", (1, 2, 3), r"expected a pair of numbers, got \(1, 2, 3\)$"),
+        ("01.3", max, r"expected a pair of numbers, got a function$"),
+        ("02.3", (74, "125"), r"expected a number, got '125'$"),
+        (
+            "05.1",
+            lambda q, r: q - q / r,
+            r"q = 0\.1, r = 0\.5: expected a pair of numbers, got 0?-",
+        ),
+        ("02.1", lambda w, m, s: w @ m, r"and 0\.5: expected a pair of numbers, got tensor"),
+        ("01.4", (0.22, 0.24), r"expected a number, got \(0\.22, 0\.24\)$"),
+        ("02.4", "never", r"expected a number, got 'never'$"),
+        ("07.4", 10**400, r"expected a number, got 10{5,}\.\.\.0+$"),
+        ("07.4", 1_194.5, r"k is a whole number, and 1194\.5 is none$"),
+        ("07.4", math.inf, r"k is a whole number, and inf is none$"),
+        ("08.1", (0.3, 1), r"with ddp: expected True or False, got 0\.3$"),
+        # numbers that four digits do not tell apart
+        ("01.3", (0.105, 2.3333), r"on the right: expected 2\.303, got 2\.333"),
+        ("01.4", 0.2400001, r"at β = 0\.2400001 the best Gaussian"),
+        ("01.4", 1.0000001, r"β = 1\.0000001 is not between 0 and 1"),
+        ("02.3", (74.0001, 125), r"jensen_shannon: expected 74, got 74\.0001$"),
+        ("06.3", lambda v1, v2, b: (v1 - v2) / b**2 + 1e-3, r"expected 12, got 12\.001$"),
+        (
+            "01.1",
+            lambda p, z: solutions.reverse_kl_gradient(p, z) + 1e-6,
+            r"expected \[0\.14454, .*\], got \[0\.14455, ",
+        ),
     ],
 )
 def test_a_wrong_answer_is_told_how_it_is_wrong(exercise, wrong, how):
