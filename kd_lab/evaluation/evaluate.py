@@ -44,6 +44,7 @@ from kd_lab.evaluation.measurements import (
     measure_texts,
     measure_toy_modes,
 )
+from kd_lab.evaluation.metrics import METRICS
 from kd_lab.evaluation.speed import SPEED_TOKENS, measure_speed
 from kd_lab.files import only_one_at_work, sha256_of
 from kd_lab.models import Model, shared_size
@@ -256,7 +257,10 @@ def _progress() -> Iterator[Step]:
 
 def _table(result: dict[str, Any]) -> Table:
     title = f"{escape(result['student']['name'])}, {result['test_set']['examples']:,} examples"
-    table = Table("metric", "mean", "95% interval", title=title)
+    notes = [known.note for known in METRICS if known.name in result["metrics"]]
+    table = Table(
+        "metric", "mean", "95% interval", title=title, caption="\n".join(filter(None, notes))
+    )
     for name, metric in result["metrics"].items():
         mean, low, high = (f"{metric[key]:z.4f}" for key in ("mean", "low", "high"))
         table.add_row(name, mean, f"{low} to {high}")

@@ -23,6 +23,7 @@ class Metric(NamedTuple):
     of_teacher: bool = False  # compares with a teacher, so only between students of the same one
     # The value of one example, from all answers to its prompt and the reference.
     of_answers: Callable[[Sequence[str], str], float] | None = None
+    note: str = ""  # what a reader of the number must know, a sentence below its table
 
     @property
     def heading(self) -> str:
@@ -59,6 +60,11 @@ MODES = (
     Metric("hallucination", "hallucination", -1),
 )
 
+CALIBRATION_NOTE = (
+    "Calibration error: a calibrated model has not 0 but up to 1.55/√N by chance, for N tokens "
+    "(0.02 of 3,600). The interval has this bias too."
+)
+
 TABLES: dict[str, tuple[Metric, ...]] = {
     "The table": (*MODES, *TABLE_1, *DIRECTIONS),  # on the toy language the modes say most
     "Fidelity to the teacher": (
@@ -67,7 +73,7 @@ TABLES: dict[str, tuple[Metric, ...]] = {
         Metric("jensen_shannon", "JSD", -1, 4, of_teacher=True),
         Metric("total_variation", "TVD", -1, 4, of_teacher=True),
         Metric("top1_agreement", "top-1 agreement", 1, of_teacher=True),
-        Metric("student_calibration_error", "calibration error", -1),
+        Metric("student_calibration_error", "calibration error", -1, note=CALIBRATION_NOTE),
         Metric("student_entropy", "entropy", 0),
     ),
     "Modes and variety": (

@@ -76,7 +76,8 @@ def markdown_table(
         cells = [_markdown_cell(row, metric, best, notes) for metric in metrics]
         words = _words(row) if whole else [in_markdown(row.name), _words(row)[-1]]
         lines.append(markdown_row([*words, *cells]))
-    return "\n".join([*lines, *(f"\n{note}" for note in notes.lines())])
+    below = [*notes.lines(), *_notes_of(rows, metrics)]
+    return "\n".join([*lines, *(f"\n{note}" for note in below)])
 
 
 def markdown_differences(comparisons: Sequence[Comparison]) -> str:
@@ -181,6 +182,7 @@ def print_table(console: Console, rows: Sequence[TableRow], table: str, best: Ce
         console.print(shown, "")
     for note in [
         *notes.lines(),
+        *_notes_of(rows, columns(_ours(rows), table)),
         "± half the 95% interval over test examples; * best, significantly",
     ]:
         console.print(note, highlight=False, markup=False)
@@ -232,6 +234,12 @@ def _mark_of_empty(row: Row, metric: Metric, notes: Notes) -> str:
         if metric.name not in run.evaluation["metrics"]
     )
     return notes.mark(f"{metric.label}: {reason}")
+
+
+def _notes_of(rows: Sequence[TableRow], metrics: Sequence[Metric]) -> list[str]:
+    """What must be known of the metrics that some row has."""
+    ours = _ours(rows)
+    return [m.note for m in metrics if m.note and any(row.has(m.name) for row in ours)]
 
 
 def _words(row: TableRow) -> list[str]:

@@ -14,7 +14,7 @@ from kd_lab.data.conversations import DataArguments, load_conversations
 from kd_lab.data.shards import ShardStore
 from kd_lab.evaluation.answers import _completions
 from kd_lab.evaluation.arguments import EvaluateArguments, check_evaluate_arguments
-from kd_lab.evaluation.evaluate import evaluate, run
+from kd_lab.evaluation.evaluate import _table, evaluate, run
 from kd_lab.rollout.generate import GenerateArguments, generate
 from kd_lab.rollout.sampling import Completion
 from tests.helpers.toy_pair import TOKENIZER, toy_model
@@ -72,6 +72,10 @@ def test_every_metric_has_its_examples_and_its_interval(result):
     assert result["missing"] == {"bartscore": "bart_model was not given"}
     assert metrics["outside_mass"]["mean"] > 0.99  # random weights know no grammar
     assert len(result["mass_by_rank"]) == 20
+
+
+def test_what_must_be_known_of_a_number_stands_below_the_table(result):
+    assert "up to 1.55/√N by chance" in str(_table(result).caption)
 
 
 def test_a_result_says_how_to_repeat_it(result, args):

@@ -14,6 +14,7 @@ from kd_lab.evaluation.fidelity import (
     sequence_kl,
     token_fidelity,
 )
+from kd_lab.evaluation.intervals import bootstrap_interval
 from kd_lab.evaluation.modes import (
     exact_modes,
     grammar_distribution,
@@ -106,6 +107,20 @@ def test_calibration_shares_add_up_to_the_calibration_error():
     tokens = np.bincount(example, minlength=20)
     assert (shares * tokens).sum() / tokens.sum() == pytest.approx(error)
     assert error > 0.1  # over-confident as it was made
+
+
+def test_the_calibration_error_of_a_calibrated_model_is_as_the_docstring_says():
+    rng, tokens, errors, missed = np.random.default_rng(0), 3600, [], 0
+    for _ in range(20):
+        confidence, example = rng.random(tokens), np.arange(tokens) % 300
+        correct = (rng.random(tokens) < confidence).astype(float)
+        shares = calibration_shares(confidence, correct, example, 300)
+        errors.append(shares.mean())
+        missed += bootstrap_interval(shares, resamples=500).low > 0
+    assert 0.9 < np.mean(errors) * tokens**0.5 < 1.3
+    assert max(errors) * tokens**0.5 < 2 * 1.55
+    assert missed > 10
+    assert "mostly misses the 0 of a calibrated model" in calibration_shares.__doc__
 
 
 def test_sequence_kl_of_two_tokens_is_the_sum_over_all_answers():

@@ -22,7 +22,7 @@ from kd_lab.report.document import MAIN
 from kd_lab.report.plots import draw_all, logged_curves
 from kd_lab.report.published import PUBLISHED, PublishedRow, with_published
 from kd_lab.report.runs import read_rows
-from kd_lab.report.table import _p_value, _signed, print_table
+from kd_lab.report.table import _p_value, _signed, markdown_table, print_table
 from tests.helpers.toy_pair import TOKENIZER, toy_model
 from tests.helpers.written_runs import (
     BASE,
@@ -162,6 +162,15 @@ def test_brackets_in_a_name_are_no_markup(tmp_path):
     print_table(Console(file=printed, width=100), rows, MAIN, set())
     assert "[/x]" in printed.getvalue()
     assert "q = [bold]y" in printed.getvalue()
+
+
+def test_what_must_be_known_of_a_number_stands_below_its_table(tmp_path):
+    rows, note = read_rows([write_run(tmp_path / "fkl-1", {})]), "up to 1.55/√N by chance"
+    for table, is_there in (("Fidelity to the teacher", True), (MAIN, False)):
+        printed = io.StringIO()
+        print_table(Console(file=printed, width=200), rows, table, set())
+        assert (note in printed.getvalue()) == is_there
+        assert (note in markdown_table(rows, table, set())) == is_there
 
 
 def test_many_comparisons_leave_room_for_significance(tmp_path):
