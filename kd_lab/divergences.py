@@ -28,6 +28,10 @@ from kd_lab.head_mask import head_mask
 
 Divergence = Callable[[Tensor, Tensor], Tensor]
 
+# A skewed KL of a larger alpha, below 1, is computed in float64. Its mixture is nearly the other
+# distribution, and float32 would leave its gradient as few digits as (1 - alpha)² has.
+NEARLY_ONE = 0.9
+
 
 def forward_kl(teacher_logp: Tensor, student_logp: Tensor) -> Tensor:
     """D(p‖q) = Σ p·log(p/q): large where the teacher is likely and the student is not.
@@ -128,8 +132,7 @@ def skew_forward_kl(teacher_logp: Tensor, student_logp: Tensor, alpha: float = 0
         ValueError: alpha outside [0, 1].
     """
     _check_share("alpha", alpha)
-    teacher_logp, student_logp = _widen(teacher_logp), _widen(student_logp)
-    return _relative_entropy(teacher_logp, _log_mixture(teacher_logp, student_logp, alpha))
+    return _skewed(_widen(teacher_logp), _widen(student_logp), alpha)
 
 
 def skew_reverse_kl(teacher_logp: Tensor, student_logp: Tensor, alpha: float = 0.1) -> Tensor:
@@ -144,8 +147,7 @@ def skew_reverse_kl(teacher_logp: Tensor, student_logp: Tensor, alpha: float = 0
         ValueError: alpha outside [0, 1].
     """
     _check_share("alpha", alpha)
-    teacher_logp, student_logp = _widen(teacher_logp), _widen(student_logp)
-    return _relative_entropy(student_logp, _log_mixture(student_logp, teacher_logp, alpha))
+    return _skewed(_widen(student_logp), _widen(teacher_logp), alpha)
 
 
 def total_variation(teacher_logp: Tensor, student_logp: Tensor) -> Tensor:
@@ -294,6 +296,14 @@ def _relative_entropy(a_logp: Tensor, b_logp: Tensor) -> Tensor:
     # Where a is 0 the term is 0 whatever b is, and -inf - (-inf) would be NaN.
     log_ratio = torch.where(a > 0, a_logp - b_logp, 0)
     return (a * log_ratio + (b - a)).sum(-1)
+
+
+def _skewed(a_logp: Tensor, b_logp: Tensor, share: float) -> Tensor:
+    """D(a‖share·a + (1-share)·b), [...]."""
+    dtype = torch.promote_types(a_logp.dtype, b_logp.dtype)
+    if NEARLY_ONE < share < 1:
+        a_logp, b_logp = a_logp.double(), b_logp.double()
+    return _relative_entropy(a_logp, _log_mixture(a_logp, b_logp, share)).to(dtype)
 
 
 def _decayed(distance: Tensor, rate: float) -> Tensor:

@@ -39,7 +39,9 @@ def closed_form(divergence: Divergence) -> Rule | None:
     if isinstance(divergence, partial) and not divergence.args:
         rule, settings = RULES.get(divergence.func), divergence.keywords
         share = settings.get(SHARES.get(divergence.func, ""), 0.5)
-        if rule and 0 < min(share, 1 - share) < SMALL_SHARE:
+        is_skew = divergence.func is not divergences.jensen_shannon
+        is_near_one = is_skew and divergences.NEARLY_ONE < share < 1
+        if rule and (0 < min(share, 1 - share) < SMALL_SHARE or is_near_one):
             return partial(_in_float64, partial(rule, **settings))
         return rule and partial(rule, **settings)
     return RULES.get(divergence)
@@ -87,7 +89,10 @@ def _skew_forward_kl(
     m_over_p = log_ratio.clamp_(-MAX_LOG_RATIO, MAX_LOG_RATIO).neg_().expm1_().mul_(1 - alpha)
     excess = (q - p).sum(-1).mul_(1 - alpha)
     value = p.mul_(torch.log1p(m_over_p)).sum(-1).neg_() + excess
-    gradient = torch.div(q, m_over_p.add_(1), out=m_over_p)  # h = -(1-α)·p/m
+    if alpha > divergences.NEARLY_ONE:  # p/m is nearly 1, and p/m - 1 = (p - m)/m all that counts
+        gradient = (m_over_p / (m_over_p + 1)).neg_().mul_(q)
+    else:
+        gradient = torch.div(q, m_over_p.add_(1), out=m_over_p)  # h = -(1-α)·p/m
     mean = gradient.sum(-1, keepdim=True)
     gradient.addcmul_(q, mean, value=-1).mul_(alpha - 1)
     return value, gradient
@@ -103,7 +108,10 @@ def _skew_reverse_kl(
     excess = p.sub_(q).sum(-1).mul_(1 - alpha)
     gradient = torch.log1p(m_over_q, out=p).neg_().mul_(q)
     value = gradient.sum(-1)
-    gradient.addcdiv_(q, m_over_q.add_(1), value=-alpha)  # h = log(q/m) - α·q/m
+    if alpha > divergences.NEARLY_ONE:  # q/m is nearly 1, and q/m - 1 = (q - m)/m all that counts
+        gradient.addcdiv_(m_over_q * q, m_over_q + 1, value=alpha)
+    else:
+        gradient.addcdiv_(q, m_over_q.add_(1), value=-alpha)  # h = log(q/m) - α·q/m
     mean = gradient.sum(-1, keepdim=True)
     gradient.addcmul_(q, mean, value=-1)
     return value + excess, gradient

@@ -46,6 +46,8 @@ def terms_of(divergence: Divergence) -> tuple[Terms, dict[str, Any]] | None:
     settings = {setting.name: setting.default for setting in known} | given
     if function in WITHOUT_MIXING and settings["alpha"] == 0:
         return TERMS[WITHOUT_MIXING[function]], {}
+    if function in WITHOUT_MIXING and divergences.NEARLY_ONE < settings["alpha"] < 1:
+        return None  # float32 has too few digits for it
     return TERMS[function], settings
 
 

@@ -80,6 +80,15 @@ def test_mu_at_its_ends():
     torch.testing.assert_close(adaptive_kl(p.log(), q.log(), mu=1.0), forward_kl(p.log(), q.log()))
 
 
+def test_every_word_of_the_teacher_is_in_its_head_at_mu_1():
+    """Also one whose probability a rounded sum does not notice, and which the student likes."""
+    p = torch.tensor([1.0, 1e-9, 0.0]).log()
+    q = torch.tensor([0.5, 0.5, 0.0]).log()
+    for crossing in ("head", "tail"):
+        assert head_mask(p.exp(), 1.0, crossing).tolist() == [True, True, False]
+        assert adaptive_kl(p, q, 1.0, crossing).item() == forward_kl(p, q).item()
+
+
 def test_a_token_of_probability_zero_is_never_in_the_head():
     """Even where the rounded sum of p stays below mu = 1 and asks for more."""
     p = torch.tensor([0.3] * 3 + [0.1 - 1e-7, 0.0])

@@ -151,3 +151,9 @@ def test_a_divergence_of_the_registry_without_a_kernel_is_compiled(name, monkeyp
     objective = Objective(divergence, Weights(1.0, 0.0))
     by_device.tile_loss(student, teacher, torch.zeros(3).long(), objective, True, torch.float32)
     assert compiled == [name]
+
+
+@pytest.mark.parametrize("name", ["skew_forward_kl", "skew_reverse_kl"])
+def test_a_mixture_that_float32_cannot_tell_is_left_to_float64(name):
+    has = [gpu_tiles.terms_of(divergences.get_divergence(name, alpha=a)) for a in (0.9, 0.99, 1)]
+    assert [one is not None for one in has] == [True, False, True]

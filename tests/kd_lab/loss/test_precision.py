@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kd_lab.divergences import get_divergence
 from kd_lab.loss import fused_linear_distillation_loss, fused_linear_topk_distillation_loss
+from kd_lab.loss.closed_forms import closed_form
 from kd_lab.teacher.signals import topk_distribution
 from tests.helpers.loss_problem import EVERY_DIVERGENCE, dense, relative_error
 
@@ -103,3 +104,25 @@ def test_the_stored_signal_of_a_bfloat16_teacher_has_float32_logits():
     assert torch.equal(stored["topk_tokens"].long(), tokens)
     # float16 holds them to one part in 2,048
     torch.testing.assert_close(stored["topk_logp"].double(), expected, rtol=6e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("share", [0.95, 0.999, 0.99999])
+@pytest.mark.parametrize("name", ["skew_forward_kl", "skew_reverse_kl"])
+def test_float32_where_a_mixture_is_nearly_the_other_distribution(name, share):
+    """By autograd and by the closed form; their gradients are of the order of (1 - alpha)²."""
+    teacher = 2 * torch.randn(8, 500, generator=torch.manual_seed(0))
+    student = (teacher + torch.randn(8, 500, generator=torch.manual_seed(1))).requires_grad_()
+    divergence = get_divergence(name, alpha=share)
+    exact = student.detach().double().requires_grad_()
+    divergence(teacher.double().log_softmax(-1), exact.log_softmax(-1)).sum().backward()
+    p, q = teacher.log_softmax(-1), student.log_softmax(-1)
+    value = divergence(p, q)
+    assert value.dtype == torch.float32
+    value.sum().backward()
+    rule, q = closed_form(divergence), q.detach()
+    assert rule is not None
+    of_rule, gradient = rule(p - q, p.exp(), q.exp())
+    assert of_rule.dtype == gradient.dtype == torch.float32
+    for found in (student.grad, gradient):
+        assert relative_error(found, exact.grad) < 1e-5
+    torch.testing.assert_close(of_rule, value.detach(), rtol=1e-2, atol=0)
