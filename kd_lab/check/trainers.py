@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from kd_lab.check.batches import Finding
 from kd_lab.check.candidates import Candidate, candidates
@@ -238,32 +239,27 @@ def _gradients_of(
     how: str,
 ) -> Callable[[Candidate], Tensor]:
     """Of a candidate the exact gradient [1, M] on the step's rows."""
-    student_logits, teacher_logits, targets, weights = [], [], [], []
-    for row in step.rows:
-        answer = _answer(row, prompts, end)
-        if answer is None:
-            continue
+    answered = [(row, answer) for row in step.rows if (answer := _answer(row, prompts, end))]
+    if not answered:
+        raise ValueError("the student read none of the conversations that the trainer was given")
+    rows, positions, targets, weights = [], [], [], []
+    for i, (row, answer) in enumerate(answered):
         trained = {
             WHERE[0]: answer,
             WHERE[1]: range(1, answer.stop),
             WHERE[2]: range(answer.start, len(row)),
             WHERE[3]: range(1, len(row)),
         }[where]
-        ids = torch.tensor([row])
-        before = torch.tensor([position - 1 for position in trained])
-        student_logits.append(step.start(input_ids=ids, use_cache=False).logits[0, before])
-        with torch.no_grad():
-            teacher_logits.append(
-                teacher.float()(input_ids=ids, use_cache=False).logits[0, before].double()
-            )
+        rows += [i] * len(trained)
+        positions += [position - 1 for position in trained]
         targets += [row[position] for position in trained]
         weights += [1.0 if how == "tokens" else 1 / len(trained)] * len(trained)
-    if not targets:
-        raise ValueError("the student read none of the conversations that the trainer was given")
-    logits = torch.cat(student_logits)
-    at = Situations(
-        [""] * len(targets), torch.cat(teacher_logits), logits.detach(), torch.tensor(targets)
-    )
+    # One pass over all rows, padded on the right, where a causal model does not look.
+    ids = pad_sequence([torch.tensor(row) for row, _ in answered], batch_first=True)
+    logits = step.start(input_ids=ids, use_cache=False).logits[rows, positions]
+    with torch.no_grad():
+        read = teacher.float()(input_ids=ids, use_cache=False).logits[rows, positions].double()
+    at = Situations([""] * len(targets), read, logits.detach(), torch.tensor(targets))
     share = torch.tensor(weights, dtype=torch.float64)
     share = share / share.sum()
     parameters = list(step.start.parameters())
