@@ -6,8 +6,9 @@ words outside of the top k.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import NamedTuple
 
 import torch
@@ -28,12 +29,17 @@ FAMILIES = {
     "adaptive_kl": ("mu", (0.1, 0.3, 0.4, 0.5, 0.6, 0.7, 0.9)),
 }
 # Not among the candidates. alpha_beta has forward and reverse KL and the squared error of
-# probabilities in it: naming.py looks for its two exponents where no simpler name explains.
+# probabilities in it: families.py looks for its two exponents where no simpler name explains.
 # entropy_aware_kl is the sum of both KLs at the teachers of situations.py, which are all unsure.
 SEARCHED, NOT_NAMED = "alpha_beta", "entropy_aware_kl"
 # The log-probability that stands for a word that has none, where someone gives it one.
 NOTHING = -100.0
-TEMPERATURES = (0.5, 0.7, 0.8, 0.9, 1.5, 2.0, 3.0, 4.0, 5.0, 8.0)
+# Whose temperature is changed, and how a name says so.
+WARM = {
+    "both": "",
+    "teacher": " against a teacher whose temperature alone is changed",
+    "student": " of a student whose temperature alone is changed",
+}
 
 Value = Callable[[Situations, Tensor], Tensor]
 
@@ -150,46 +156,49 @@ def divergences() -> Iterator[tuple[str, tuple[tuple[str, float], ...], Divergen
             yield name, ((setting, value),), get_divergence(name, **{setting: value})
 
 
-def candidates(topk: int | None = None, whose: str = "teacher") -> list[Candidate]:
-    """All that a gradient is held against, the likeliest first.
+@cache
+def candidates(topk: int | None = None, whose: str = "teacher") -> tuple[Candidate, ...]:
+    """All that a gradient is held against, the likeliest first; the same objects always.
 
     Args:
         topk: of a loss that sees so many words; None: it sees them all.
         whose: likeliest words these are, the teacher's or the student's.
     """
     if topk is None:
-        return [
-            Candidate(name, settings, over_words(divergence))
-            for name, settings, divergence in divergences()
-        ] + RELATIVES
+        whole = (Candidate(name, settings, over_words(divergence))
+                 for name, settings, divergence in divergences())  # fmt: skip
+        return (*whole, *RELATIVES)
     of = "" if whose == "teacher" else " on the student's top k"
+    sums = [(tail, *one) for tail in TAILS for one in SUMS]
+    sums += [(TAILS[0], *one) for one in divergences()]
     return (
-        [
+        *(
             Candidate(f"{name}{of}, {tail.words}", settings, _over_top(sum_of, tail, topk, whose))
-            for tail in TAILS
-            for name, settings, sum_of in SUMS
-        ]
-        + [
-            Candidate(
-                f"{name}{of}, {TAILS[0].words}",
-                settings,
-                _over_top(divergence, TAILS[0], topk, whose),
-            )
-            for name, settings, divergence in divergences()
-        ]
-        + RELATIVES
+            for tail, name, settings, sum_of in sums
+        ),
+        *RELATIVES,
     )
 
 
-def tempered() -> Iterator[Candidate]:
-    """T²·D(p_T, q_T), and D(p_T, q) against a teacher that alone is tempered."""
-    for temperature in TEMPERATURES:
-        setting = (("T", temperature),)
-        for name in ("forward_kl", "reverse_kl", "jensen_shannon", "total_variation"):
-            divergence = get_divergence(name)
-            yield Candidate(name, setting, _at_temperature(divergence, temperature))
-            words = f"{name} against a teacher whose temperature alone is changed"
-            yield Candidate(words, setting, _sharpened(divergence, temperature))
+def warm(
+    name: str, settings: Mapping[str, float], temperature: float, whose: str = "both"
+) -> Candidate:
+    """A divergence at a temperature: T²·D(p_T, q_T), or D where one model's alone is changed.
+
+    Args:
+        whose: a key of ``WARM``.
+    """
+    divergence = partial(DIVERGENCES[name], **settings)
+    rounded = tuple((key, round(value, 4)) for key, value in {**settings, "T": temperature}.items())
+    of_teacher = temperature if whose != "student" else 1.0
+    of_student = temperature if whose != "teacher" else 1.0
+    scale = temperature**2 if whose == "both" else 1.0
+
+    def value(at: Situations, logits: Tensor) -> Tensor:
+        teacher_logp = (at.teacher_logits / of_teacher).log_softmax(-1)
+        return scale * divergence(teacher_logp, (logits / of_student).log_softmax(-1))
+
+    return Candidate(f"{name}{WARM[whose]}", rounded, value)
 
 
 def tempered_like(
@@ -234,22 +243,6 @@ def _over_top(sum_of: Divergence, tail: Tail, topk: int, whose: str) -> Value:
     return value
 
 
-def _at_temperature(divergence: Divergence, temperature: float) -> Value:
-    return lambda at, logits: (
-        temperature**2
-        * divergence(
-            (at.teacher_logits / temperature).log_softmax(-1),
-            (logits / temperature).log_softmax(-1),
-        )
-    )
-
-
-def _sharpened(divergence: Divergence, temperature: float) -> Value:
-    return lambda at, logits: divergence(
-        (at.teacher_logits / temperature).log_softmax(-1), logits.log_softmax(-1)
-    )
-
-
 def _cross_entropy(at: Situations, logits: Tensor) -> Tensor:
     return F.cross_entropy(logits, at.targets, reduction="none")
 
@@ -275,9 +268,10 @@ def _probability_error(at: Situations, logits: Tensor) -> Tensor:
     return (logits.softmax(-1) - at.teacher_logp.exp()).square().sum(-1)
 
 
+CROSS_ENTROPY = Candidate("cross_entropy", (), _cross_entropy)
 # What is no divergence of the registry, but is found where one was meant.
 RELATIVES = [
-    Candidate("cross_entropy", (), _cross_entropy),
+    CROSS_ENTROPY,
     Candidate("negative entropy of the student", (), _negative_entropy),
     Candidate("reverse_kl without the student's entropy", (), _against_teacher),
     Candidate("squared error of logits", (), _logit_error),

@@ -62,12 +62,15 @@ class CheckArguments:
         default=False,
         metadata={"help": "whether it shifts labels by itself, as transformers' own losses do"},
     )
-    topk: int = field(default=6, metadata={"help": "k, for the form topk"})
+    topk: int = field(
+        default=6, metadata={"help": "k, for the form topk, and where logits are cut to a top k"}
+    )
     dtype: str = field(default="float64", metadata={"help": "of what it gets: float32, float64"})
     expect: str | None = field(
         default=None,
         metadata={
-            "help": "a divergence, cross_entropy or sequence_reverse_kl; exit 1 if it is another"
+            "help": "a divergence, cross_entropy or sequence_reverse_kl, up to a constant factor; "
+            "exit 1 if it is another"
         },
     )
     expect_settings: dict[str, Any] = field(
@@ -106,7 +109,7 @@ def assert_optimises(
     expected_settings: dict[str, float] | None = None,
     **how: Any,
 ) -> Verdict:
-    """For a test: the loss is what it is said to be.
+    """For a test: the loss is what it is said to be, up to one constant factor.
 
     Args:
         expected: a divergence, "cross_entropy" or "sequence_reverse_kl".

@@ -170,7 +170,8 @@ def expected_gradient(
 def gradient(loss: Loss, teacher: Tensor, student: Tensor, labels: Tensor, **more: Any) -> Tensor:
     """The gradient to logits [B, T, V] of a loss of logits; 0 where there is none."""
     student = student.detach().clone().requires_grad_()
-    return _gradient(loss.of_logits(student, teacher, labels, **more), student)
+    given = teacher.clone()  # which a loss may change in place
+    return _gradient(loss.of_logits(student, given, labels, **more), student)
 
 
 def token_gradients(loss: Loss, teacher: Tensor, student: Tensor, **more: Any) -> Tensor:
@@ -180,7 +181,8 @@ def token_gradients(loss: Loss, teacher: Tensor, student: Tensor, **more: Any) -
     for word in range(len(student)):
         logits = student.detach().clone().requires_grad_()
         tokens = torch.tensor([[word]])
-        value = loss.of_tokens(logits[None, None], teacher[None, None], tokens, mask, **more)
+        given = teacher.clone()[None, None]  # which a loss may change in place
+        value = loss.of_tokens(logits[None, None], given, tokens, mask, **more)
         rows.append(_gradient(value, logits))
     return torch.stack(rows)
 

@@ -16,6 +16,7 @@ from kd_lab.check.situations import Situations
 
 SIZE, BATCHES = 64, 200  # tokens of a batch; batches in each situation
 LEVEL = 0.01  # how often a right name is refused
+SAME = 1e-4  # relative: no difference
 
 
 class Sampled(NamedTuple):
@@ -41,19 +42,25 @@ class Sampled(NamedTuple):
 
 
 def depends_on_batch(loss: Loss, at: Situations, seed: int = 0) -> bool:
-    """Whether a token's gradient changes with the other tokens of its batch, by more than a factor.
+    """Whether a token's gradient changes with the other tokens of its batch.
 
-    A loss that is not finite for one token alone depends on the others too.
+    Batches of one size may differ from their tokens alone by one factor, which is the division by
+    their number. A loss that is not finite for one token alone depends on the others too.
     """
     draw = torch.Generator().manual_seed(seed)
-    tokens = torch.randint(0, at.teacher_logits.shape[-1], (8,), generator=draw)
     teacher, student = at.teacher_logits[0], at.student_logits[0]
-    together = batch_gradient(loss, teacher, student, tokens)  # [8, V]
-    alone = torch.cat([batch_gradient(loss, teacher, student, token[None]) for token in tokens])
-    if not alone.isfinite().all():
-        return True
-    factor = (together * alone).sum() / alone.square().sum().clamp(min=1e-300)
-    return bool((together - factor * alone).norm() > 1e-4 * together.norm())
+    factors = []
+    for _ in range(2):
+        tokens = torch.randint(0, at.teacher_logits.shape[-1], (8,), generator=draw)
+        together = batch_gradient(loss, teacher, student, tokens)  # [8, V]
+        alone = torch.cat([batch_gradient(loss, teacher, student, token[None]) for token in tokens])
+        if not alone.isfinite().all():
+            return True
+        factor = (together * alone).sum() / alone.square().sum().clamp(min=1e-300)
+        if (together - factor * alone).norm() > SAME * together.norm():
+            return True
+        factors.append(float(factor))
+    return abs(factors[1] - factors[0]) > SAME * abs(factors[0])
 
 
 def sampled_gradients(loss: Loss, at: Situations, seed: int = 0) -> Sampled:

@@ -39,11 +39,13 @@ def with_temperature(loss: Loss, at: Situations, named: Named) -> list[Finding]:
         return []
     if parameter in loss.settings or (loss.samples and not loss.takes("student_logits")):
         return []
-    (candidate, coefficient) = named.parts[0]
     warm = {parameter: TEMPERATURE}
     plain, tempered = gradients(loss, at), gradients(loss, at, **warm)
     if (tempered - plain).norm() < 1e-6 * plain.norm():
         return [Finding("temperature", f"{parameter} has no effect", True)]
+    if named.times:  # no length to compare with
+        return []
+    (candidate, coefficient) = named.parts[0]
     ours = {"": tempered}
     if loss.samples:
         ours[f", where tokens are sampled at {parameter}"] = _sampled_warm(loss, at, warm)
@@ -82,6 +84,8 @@ def with_share(loss: Loss, at: Situations, known: Sequence[Candidate]) -> list[F
     (low, first), (high, second) = found
     if (high - low).norm() < 1e-6 * low.norm():
         return [Finding("share", f"{parameter} has no effect", True)]
+    if first.times or second.times:  # a direction has no share
+        return []
     parts = [{c.words: coefficient for c, coefficient in x.parts} for x in (first, second)]
     hard = [of.pop("cross_entropy", 0.0) for of in parts]
     if not (first.is_explained and second.is_explained) or {*parts[0]} != {*parts[1]}:

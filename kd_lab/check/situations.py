@@ -6,7 +6,7 @@ these and wrong in another. There are two teachers, since one alone hides what d
 of its top k.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -29,6 +29,18 @@ class Situations:
     def teacher_logp(self) -> Tensor:
         """[S, V]"""
         return self.teacher_logits.log_softmax(-1)
+
+    def as_bytes(self) -> bytes:
+        """All numbers, to know the same situations by."""
+        tensors = self.teacher_logits, self.student_logits, self.targets
+        return b"".join(tensor.numpy().tobytes() for tensor in tensors)
+
+    def rounded(self) -> "Situations":
+        """With logits that bfloat16 holds exactly."""
+        teacher, student = (
+            x.bfloat16().double() for x in (self.teacher_logits, self.student_logits)
+        )
+        return replace(self, teacher_logits=teacher, student_logits=student)
 
 
 def situations(seed: int = 0, words: int = WORDS) -> Situations:

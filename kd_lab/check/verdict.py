@@ -2,18 +2,19 @@
 
 import dataclasses
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from kd_lab.check.batches import Finding, examine_batch, in_bfloat16
+from kd_lab.check.batch_names import name_of_batches
+from kd_lab.check.batches import Finding, examine_batch, in_bfloat16, rounds_logits
 from kd_lab.check.candidates import NOT_NAMED, TAILS, Candidate, candidates
 from kd_lab.check.fixed_point import End, follow
 from kd_lab.check.forms import Loss
 from kd_lab.check.missing_words import missing_words
 from kd_lab.check.naming import Named, name_gradients
-from kd_lab.check.sampling import BATCHES, LEVEL, SIZE, depends_on_batch, sampled_gradients
+from kd_lab.check.sampling import depends_on_batch
 from kd_lab.check.scale import gradients, samples_needed, with_share, with_temperature
 from kd_lab.check.situations import Situations, situations
 from kd_lab.check.whole_answers import SMALL, Answers, examine_answers
@@ -21,7 +22,6 @@ from kd_lab.divergences import DIVERGENCES, get_divergence
 
 WHOLE = "sequence_reverse_kl"  # what --expect takes beside the divergences
 LATER = 1e-2
-AGAIN = 2**31  # to a seed: what one sample refuses must be refused by another
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Verdict:
         )
 
     def objections(self, expected: str, **settings: float) -> list[str]:
-        """Why this is not the loss that was expected; empty where it is.
+        """Why this is not the loss that was expected, up to one constant factor; empty where it is.
 
         Args:
             expected: a divergence, "cross_entropy", or "sequence_reverse_kl".
@@ -102,17 +102,19 @@ class Verdict:
         return objections
 
     def _is(self, name: str, settings: dict[str, float]) -> bool:
-        if self.named.is_zero or not self.named.is_explained or len(self.named.parts) != 1:
+        named = self.named
+        # A direction's factor varies: what was expected holds up to one constant factor.
+        if named.is_zero or named.times or not named.is_explained or len(named.parts) != 1:
             return False
-        candidate, coefficient = self.named.parts[0]
+        candidate, coefficient = named.parts[0]
         found = dict(candidate.settings)
         # A bucket merges words: what is left is the same divergence, of fewer outcomes.
         base = candidate.name.removesuffix(f", {TAILS[0].words}")
         base = base.removesuffix(" on the student's top k")
         found = {"T": 1.0, **_defaults(base), **found}
         same = all(_is_near(found[key], value) for key, value in settings.items() if key in found)
-        temperature = found["T"] == settings.get("T", 1.0)
-        return base == name and coefficient > 0 and same and temperature
+        is_warm = found["T"] != 1.0
+        return base == name and coefficient > 0 and same and is_warm <= ("T" in settings)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for a file."""
@@ -173,13 +175,18 @@ def examine(loss: Loss, seed: int = 0) -> Verdict:
     at = situations(seed)
     known = candidates(loss.topk if loss.form == "topk" else None)
     if loss.samples and depends_on_batch(loss, at, seed):
-        return _of_batches(loss, at, known, seed)
-    ours = gradients(loss, at)
-    named = name_gradients(ours, at, known)
-    if loss.form == "logits" and not named.is_explained:  # it may choose words by itself
-        of_top = name_gradients(ours, at, candidates(loss.topk, whose="student"))
-        named = of_top if of_top.is_explained else named
+        named, words = name_of_batches(loss, at, known, seed)
+        findings = [Finding("batch", words), *of_name(named)]
+        return Verdict(
+            loss.form, loss.prefixes, loss, seed, named, None, "unknown", findings, {}, None
+        )
+    rounds = not loss.samples and rounds_logits(loss, seed)
+    at = at.rounded() if rounds else at
+    named = name_of(loss, at, known)
     reduction, findings = examine_batch(loss, seed)
+    if rounds:
+        words = "it rounds logits to bfloat16, and its gradient: some of it is unexplained for that"
+        findings.append(Finding("rounded", words))
     findings += of_name(named) + with_temperature(loss, at, named) + with_share(loss, at, known)
     findings += missing_words(loss, seed)
     return Verdict(
@@ -196,30 +203,18 @@ def examine(loss: Loss, seed: int = 0) -> Verdict:
     )
 
 
-def _of_batches(loss: Loss, at: Situations, known: list[Candidate], seed: int) -> Verdict:
-    """By sampling, since a token's gradient depends on the others of its batch."""
-    named = _by_sampling(loss, at, known, seed)
-    if _complexity(named) > (False, 1, False, 0):  # gradients have heavier tails than a normal's
-        again = _by_sampling(loss, at, known, seed + AGAIN)
-        named = min(named, again, key=_complexity)
-    words = (
-        "a token's gradient depends on the other tokens of its batch: its name is by sampling, "
-        f"{SIZE * BATCHES:,} tokens in each situation; a draw refuses a right one in "
-        f"{100 * LEVEL:.0f}% of cases, and a second draw is asked before one is refused"
-    )
-    findings = [Finding("batch", words), *of_name(named)]
-    return Verdict(loss.form, loss.prefixes, loss, seed, named, None, "unknown", findings, {}, None)
-
-
-def _by_sampling(loss: Loss, at: Situations, known: list[Candidate], seed: int) -> Named:
-    sampled = sampled_gradients(loss, at, seed)
-    return name_gradients(sampled.mean, at, known, sampled)
-
-
-def _complexity(named: Named) -> tuple[bool, int, bool, int]:
-    """What a name takes: one divergence without settings is the simplest."""
-    settings = sum(len(candidate.settings) for candidate, _ in named.parts)
-    return not named.is_explained, len(named.parts), named.times is not None, settings
+def name_of(loss: Loss, at: Situations, known: Sequence[Candidate]) -> Named:
+    """The name of a loss whose gradient is known exactly."""
+    ours = gradients(loss, at)
+    named = name_gradients(ours, at, known)
+    if loss.form != "logits":
+        return named
+    for whose in ("teacher", "student"):  # it may choose words by itself
+        if named.is_explained:
+            break
+        of_top = name_gradients(ours, at, candidates(loss.topk, whose), thorough=False)
+        named = of_top if of_top.is_explained else named
+    return named
 
 
 def of_name(named: Named) -> list[Finding]:
