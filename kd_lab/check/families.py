@@ -27,12 +27,13 @@ TEMPERATURE_ENDS = (0.2, 40.0)
 # What a family that has the loss in it leaves at most: at what is tried, after a descent's first
 # evaluations.
 HOPELESS = 0.5
-FIRST_STEPS, HOPELESS_THEN = 24, 0.15
+FIRST_STEPS, HOPELESS_THEN = 30, 0.2
 AT_AN_END = 1e-3  # of a family's range: nearer than this to an end
 OUTSIDE = 1e6  # no candidate leaves so much
 REFINED = 4  # families, the nearest by what is tried
 EXPONENTS = (0.1, 0.4, 0.7, 1.0, 1.5)  # of alpha_beta, where its search begins
-BEGUN = ((0.05, 0.3, 0.7, 0.95), (0.7, 1.7, 4.0))  # shares and temperatures, likewise
+# Shares and temperatures, likewise.
+BEGUN = ((0.05, 0.3, 0.7, 0.95), (0.5, 0.8, 1.25, 2.2, 4.5, 12.0))
 
 Left = Callable[[Candidate], float]  # what a candidate leaves unexplained
 
@@ -117,8 +118,11 @@ def best_exponents(left: Left) -> Candidate:
     return at(_descended(lambda values: left(at(values)), product(EXPONENTS, repeat=2)))
 
 
-def warm_mixtures(left: Left, precise: float) -> Iterator[Candidate]:
-    """Each of ``MIXED`` with its best share and temperature, until one is ``precise``."""
+def warm_mixtures(left: Left) -> Iterator[Candidate]:
+    """Each of ``MIXED`` with its best share and temperature.
+
+    At a high temperature they differ by little, so that none is left out because another explains.
+    """
     ends = (SHARES, TEMPERATURE_ENDS)
     for name in MIXED:
         setting, _ = FAMILIES[name]
@@ -133,8 +137,6 @@ def warm_mixtures(left: Left, precise: float) -> Iterator[Candidate]:
         values = _descended(unexplained, product(*BEGUN))
         if all(_is_inside(*one) for one in zip(values, ends, strict=True)):
             yield at(values)
-            if unexplained(values) < precise:
-                return
 
 
 def _descended(

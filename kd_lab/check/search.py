@@ -138,4 +138,4 @@ def _beside_cross_entropy(fit: Fit) -> Found:
     best = min((found(candidate) for candidate in members), key=_left, default=((), math.inf))
     if best[1] < fit.precise:
         return best
-    return min([best, *map(found, warm_mixtures(left, PRECISE))], key=_left)
+    return min([best, *map(found, warm_mixtures(left))], key=_left)

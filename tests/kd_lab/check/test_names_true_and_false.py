@@ -76,6 +76,8 @@ KNOWN = {
         lambda s, t, labels: 1e-3 * mixed(0.5, plain("forward_kl", 2.0))(s, t, labels)
     ),
     "jensen_shannon (beta 0.1, T 2)": plain("jensen_shannon", 2.0, beta=0.1),
+    # 12.4 jensen_shannon (beta 0.0803, T 12.52) leaves less than 0.001% of it.
+    "skew_forward_kl (alpha 0.04, T 12.5)": plain("skew_forward_kl", 12.5, alpha=0.04),
     "0.6 jensen_shannon (beta 0.13) + 0.4 cross_entropy": mixed(
         0.6, plain("jensen_shannon", beta=0.13)
     ),
