@@ -67,6 +67,13 @@ class Loss:
             )
         if not callable(self.function):
             raise ValueError(f"a loss is a function, not {type(self.function).__name__}")
+        first, second = [*self.parameters, "", ""][:2]
+        if "teacher" in first.lower() and "student" in second.lower():
+            raise ValueError(
+                f"the form {self.form} gives the student's first, but the function calls its first "
+                f"parameter {first} and its second {second}: exchange them, or wrap it in a "
+                "function that does"
+            )
 
     @property
     def is_on_policy(self) -> bool:

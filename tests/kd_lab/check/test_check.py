@@ -37,6 +37,9 @@ def on_a_gpu(student_logits, teacher_logits, labels):
 def leaves(student_logits, teacher_logits, labels):
     raise SystemExit(0)
 
+def exchanged(teacher_logits, student_logits, labels):
+    return forward_kl(student_logits, teacher_logits, labels)
+
 NUMBER = 3
 """
 # Files that cannot be imported, and what is said of each.
@@ -102,6 +105,7 @@ def test_what_is_not_expected_exits_1(losses, capsys):
         ),
         (["losses.py:on_a_gpu"], "labels [B, T]): losses.py:24: AssertionError"),
         (["losses.py:leaves", "--expect", "forward_kl"], "losses.py:27: it calls sys.exit"),
+        (["losses.py:exchanged"], "its first parameter teacher_logits and its second student_log"),
         (["losses.py:forward_kl", "--expect_settings", "{T: 2}"], "give --expect too"),
         (
             ["none.py:loss", "--expect", "forward_kl", "--expect_settings", "{beta: 3}"],
