@@ -22,8 +22,9 @@ def trust_section(found: Mapping[str, Any]) -> str:
             f"The check refuses such a loss ({sampled['loss']}) at {sampled['alarms']} of "
             f"{sampled['seeds']} seeds, though it is right: {100 * sampled['rate']:.1f}% "
             f"[{100 * sampled['low']:.1f}, {100 * sampled['high']:.1f}], an exact 95% interval. "
-            f"The stated level is {100 * sampled['level']:.0f}%. A refusal takes two samples. "
-            "That rule was chosen on other seeds: one sample alone refused 4 of 87 of those.",
+            f"The stated level of a sample is {100 * sampled['level']:.0f}%. Each batch shifts the "
+            "weights of this loss alike, so an exact sum is asked before it is refused. Of other "
+            "seeds one sample alone refused 4 of 87.",
             f"<details>\n<summary>The {len(faults)} faults, and what the check says</summary>\n",
             "\n".join(
                 [
