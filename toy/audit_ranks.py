@@ -65,7 +65,7 @@ class Settings:
 
 
 FULL = Settings()
-QUICK = Settings(ranks=(2, 64), seeds=3, steps=(20, 60, 180), log_every=20)
+QUICK = Settings(ranks=(2, 64), seeds=3, steps=(5, 15, 45), log_every=5)
 
 
 def units(settings: Settings) -> dict[str, partial]:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -14,10 +15,16 @@ import numpy as np
 import pytest
 
 from kd_lab.files import sealed
+from tests.helpers.forked_processes import SERVER
 from toy import audit, audit_ranks
 from toy.audit_ranks import DISTANCES, DIVERGENCES, Settings, findings, summarise
 
 SMALL = Settings(ranks=(2, 64), seeds=4, steps=(10, 20), log_every=10)
+
+
+def forked_workers(jobs: int) -> ProcessPoolExecutor:
+    """``audit.workers``, forked from a process that has torch in memory."""
+    return ProcessPoolExecutor(jobs, SERVER, initializer=audit._prepare_worker)
 
 
 def made_up(settings: Settings, distance_of) -> dict:
@@ -107,19 +114,18 @@ def logged_unit(folder: Path, number: int) -> dict:
     return {"number": number}
 
 
-@pytest.mark.slow
 def test_finished_units_are_kept_when_another_fails(tmp_path):
     log, store = tmp_path / "log", tmp_path / "store"
     log.mkdir()
     units = {f"unit{n}": partial(logged_unit, log, n) for n in range(4)}
-    with audit.workers(1) as pool, pytest.raises(ValueError, match="unit 2 is broken"):
+    with forked_workers(1) as pool, pytest.raises(ValueError, match="unit 2 is broken"):
         audit.run_units(units, store, pool, title="test")
     kept = {path.stem for path in store.iterdir()}
     assert {"unit0", "unit1"} <= kept
     assert "unit2" not in kept
 
     (log / "mended").touch()
-    with audit.workers(1) as pool:
+    with forked_workers(1) as pool:
         results = audit.run_units(units, store, pool, title="test")
     assert results == {f"unit{n}": {"number": n} for n in range(4)}
     runs = [path.name.split("-")[0] for path in log.glob("ran*")]
@@ -168,9 +174,9 @@ def test_partial_results_of_other_settings_are_not_taken():
 
 
 @pytest.mark.slow
-def test_killed_audit_continues_where_it_was(tmp_path):
-    command = [sys.executable, "toy/audit.py", "--quick", "--only", "ranks", "--jobs", "1"]
-    command += ["--out", str(tmp_path)]
+def test_killed_audit_continues_where_it_was(tmp_path, monkeypatch):
+    words = ["--quick", "--only", "ranks", "--jobs", "1", "--out", str(tmp_path)]
+    command = [sys.executable, "toy/audit.py", *words]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
         deadline = time.monotonic() + 100
         while not (kept := list(tmp_path.glob("results/.partial/ranks/*/rank*.json"))):
@@ -188,7 +194,8 @@ def test_killed_audit_continues_where_it_was(tmp_path):
     others = tmp_path / "results/.partial/ranks/of-other-settings/rank2.json"
     others.parent.mkdir()
     others.write_text("{}")
-    subprocess.run(command, check=True, capture_output=True)
+    monkeypatch.setattr(audit, "workers", forked_workers)
+    audit.main(words)
     assert others.exists()
     assert [path.name for path in others.parents[1].iterdir()] == [others.parent.name]
     shutil.rmtree(others.parents[2])
