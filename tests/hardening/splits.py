@@ -7,7 +7,7 @@ under ZeRO-2 and ZeRO-3 (student and teacher sharded). The cases are those of on
 import contextlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,8 +34,9 @@ class Split(NamedTuple):
     stage: int = 0
 
 
-ONE_BATCH = Split(1, 8, 1)
+WHOLE = "one batch"
 SPLITS = {
+    WHOLE: Split(1, 8, 1),
     "four micro-batches": Split(1, 2, 4),
     "two processes": Split(2, 2, 2),
     "ZeRO-2": Split(2, 2, 2, 2),
@@ -45,19 +46,18 @@ SPLITS = {
 }
 
 
-def steps_of_splits(folder: Path, names: Iterable[str] = SPLITS) -> Iterator[Case]:
+def steps_of_splits(folder: Path) -> Iterator[Case]:
     """Every case of one_step_worker.py in these splits, compared with one batch.
 
     Args:
         folder: an empty one.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    caches = teacher_caches(folder)
-    whole = steps_of(ONE_BATCH, folder / "one batch", caches)
-    for name in names:
-        found = steps_of(SPLITS[name], folder / name, caches)
-        for case, steps in found.items():
-            fault = difference(SPLITS[name], steps, whole[case])
+    steps = steps_of(SPLITS, folder)
+    whole = steps.pop(WHOLE)
+    for name, cases in steps.items():
+        for case, found in cases.items():
+            fault = difference(SPLITS[name], found, whole[case])
             yield Case(KIND, f"{case}, {name}", "silent" if fault else "held", fault)
 
 
@@ -70,20 +70,30 @@ def teacher_caches(folder: Path) -> dict[str, str]:
     return {signal: str(folder / signal) for signal in ("hidden", "topk")}
 
 
-def steps_of(split: Split, folder: Path, caches: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """What each case logs, split so."""
-    folder.mkdir()
-    out, log = folder / "steps.json", folder / "log"
-    settings = (split.batch, split.accumulate, split.stage)
-    if split.processes == 1:
-        one_process(write_steps, out, caches, *settings, log=log).join()
-        assert out.exists(), log.read_text()[-3000:]
-    else:
-        # Gloo may abort a process that is already done, so that what was written counts.
-        with contextlib.suppress(ChildFailedError):
-            two_processes(write_steps, out, caches, *settings, logs=log)
-        assert out.exists(), [file.read_text()[-3000:] for file in log.rglob("stderr.log")]
-    return json.loads(out.read_text())
+def steps_of(splits: Mapping[str, Split], folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """What each case logs, split in each of these ways.
+
+    The ways with as many processes follow each other in the same ones. DeepSpeed comes last: what
+    it sets lasts as long as its process.
+    """
+    caches = teacher_caches(folder)
+    files = {name: folder / f"{name}.json" for name in splits}
+    for count in sorted({split.processes for split in splits.values()}):
+        mine = [name for name, split in splits.items() if split.processes == count]
+        mine.sort(key=lambda name: splits[name].stage)
+        settings = {files[name]: splits[name][1:] for name in mine}
+        logs = folder / f"logs of {count}"
+        if count == 1:
+            one_process(write_steps, settings, caches, log=logs).join()
+            told = [logs]
+        else:
+            # Gloo may abort a process that is already done, so that what was written counts.
+            with contextlib.suppress(ChildFailedError):
+                two_processes(write_steps, settings, caches, logs=logs)
+            told = [*logs.rglob("stderr.log")]
+        for name in mine:
+            assert files[name].exists(), [name, *(file.read_text()[-3000:] for file in told)]
+    return {name: json.loads(file.read_text()) for name, file in files.items()}
 
 
 def difference(split: Split, found: Mapping[str, Any], whole: Mapping[str, Any]) -> str:

@@ -34,7 +34,7 @@ SERVER.set_forkserver_preload(
         "kd_lab.teacher.cache", "kd_lab.planning.plan", "kd_lab.data.prepare", "kd_lab.doctor",
         "kd_lab.check.check", "kd_lab.report.report", "peft", "scipy.stats",
         "rouge_score.rouge_scorer", "ipykernel.kernelapp", "matplotlib.pyplot", __name__,
-        *([] if torch.cuda.is_available() else ["deepspeed"]),
+        *([] if torch.cuda.is_available() else ["tests.helpers.deepspeed_uncompiled"]),
     ]
 )  # fmt: skip
 

@@ -4,6 +4,7 @@ The same rows whatever they are split into, and caches of the teacher for two ca
 each step's loss and gradient norm, and the figures of an evaluation.
 """
 
+import gc
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -128,19 +129,20 @@ def one_case(
     return found
 
 
-def write_steps(
-    out: Path, caches: Mapping[str, str], batch: int, accumulate: int, stage: int
-) -> None:
-    """Writes each case's steps as JSON; without an error where gloo is done too early.
+def write_steps(splits: Mapping[Path, tuple[int, int, int]], caches: Mapping[str, str]) -> None:
+    """Writes each split's steps as JSON; without an error where gloo is done too early.
 
     Args:
+        splits: a file -> rows of a process at a time, micro-batches of a step, ZeRO stage.
         caches: signal -> a folder of the teacher's signal on rows of the toy language.
-        batch, accumulate, stage: rows of a process at a time, micro-batches of a step, ZeRO stage.
     """
-    folder = out.with_suffix("")
-    steps = {case: one_case(case, folder, caches, batch, accumulate, stage) for case in CASES}
-    if not dist.is_initialized() or dist.get_rank() == 0:
-        out.write_text(json.dumps(steps))
+    for out, split in splits.items():
+        steps = {}
+        for case in CASES:
+            gc.freeze()  # accelerate collects garbage twice a case, and earlier cases are no news
+            steps[case] = one_case(case, out.with_suffix(""), caches, *split)
+        if not dist.is_initialized() or dist.get_rank() == 0:
+            out.write_text(json.dumps(steps))
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()

@@ -1,5 +1,6 @@
 """A small teacher and student with random weights, and rows of the toy language, for the tests."""
 
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -41,7 +42,11 @@ def saved_toy_model(folder: Path, width: int, layers: int, seed: int) -> str:
     return str(folder)
 
 
+@cache
 def toy_rows(count: int, seed: int = 0, two_turn_share: float = 0.5) -> Dataset:
-    """Training rows; half of them have two turns, so that their lengths differ."""
+    """Training rows; half of them have two turns, so that their lengths differ.
+
+    Kept for the next who asks: a Dataset's methods give new ones.
+    """
     talks = Dataset.from_list(conversations(count, seed, two_turn_share=two_turn_share))
     return training_examples(talks, TOKENIZER, max_length=None).rows

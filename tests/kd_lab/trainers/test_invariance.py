@@ -7,25 +7,19 @@ figures of an evaluation.
 
 import pytest
 
-from tests.hardening.splits import ONE_BATCH, SPLITS, difference, steps_of, teacher_caches
+from tests.hardening.splits import SPLITS, WHOLE, difference, steps_of
 
 TESTED = ("four micro-batches", "two processes", "ZeRO-2", "ZeRO-3")
 
 
 @pytest.fixture(scope="module")
-def caches(tmp_path_factory) -> dict[str, str]:
-    return teacher_caches(tmp_path_factory.mktemp("caches"))
-
-
-@pytest.fixture(scope="module")
-def one_batch(tmp_path_factory, caches) -> dict[str, dict]:
-    return steps_of(ONE_BATCH, tmp_path_factory.mktemp("whole") / "one", caches)
+def steps(tmp_path_factory) -> dict[str, dict]:
+    return steps_of({name: SPLITS[name] for name in (WHOLE, *TESTED)}, tmp_path_factory.mktemp("s"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("split", TESTED)
-def test_steps_and_evaluation_are_those_of_one_batch(split, one_batch, caches, tmp_path):
-    cases = steps_of(SPLITS[split], tmp_path / "split", caches)
-    assert cases.keys() == one_batch.keys()
-    for name, case in cases.items():
-        assert not difference(SPLITS[split], case, one_batch[name]), name
+def test_steps_and_evaluation_are_those_of_one_batch(split, steps):
+    assert steps[split].keys() == steps[WHOLE].keys()
+    for name, case in steps[split].items():
+        assert not difference(SPLITS[split], case, steps[WHOLE][name]), name
