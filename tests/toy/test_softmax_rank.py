@@ -1,12 +1,13 @@
 """The script of Figure 4, called as a reader would call it."""
 
 import json
-import subprocess
+import runpy
 import sys
 
 import pytest
 from PIL import Image
 
+from toy import softmax_rank
 from toy.rank_race import METRICS, race, teacher_weights
 from toy.softmax_rank import main
 
@@ -82,12 +83,14 @@ def test_bad_input_is_refused_and_leaves_the_old_picture(tmp_path, arguments, me
     assert list(tmp_path.iterdir()) == [old]
 
 
-@pytest.mark.parametrize("how", [["toy/softmax_rank.py"], ["-m", "toy.softmax_rank"]])
-def test_script_refuses_in_one_line_with_code_2(how):
-    run = subprocess.run(
-        [sys.executable, *how, "--ranks", "0"], capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 2
-    assert run.stderr == (
+@pytest.mark.parametrize("run", [runpy.run_path, runpy.run_module])
+def test_script_refuses_in_one_line_with_code_2(run, monkeypatch, capsys):
+    """As ``python toy/softmax_rank.py`` and ``python -m toy.softmax_rank`` run it."""
+    script = softmax_rank.__file__ if run is runpy.run_path else softmax_rank.__name__
+    monkeypatch.setattr(sys, "argv", [softmax_rank.__file__, "--ranks", "0"])
+    with pytest.raises(SystemExit) as ended:
+        run(script, run_name="__main__")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == (
         "softmax_rank.py: error: a rank of a 64x64 matrix lies in 1 to 64, not 0\n"
     )
