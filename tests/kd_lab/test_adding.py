@@ -10,7 +10,6 @@ import filecmp
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import pytest
 
 import kd_lab
 from kd_lab.methods import PREFIX_SOURCES
+from tests.helpers.forked_processes import one_process
 from tests.helpers.toy_pair import TOKENIZER, toy_model
 
 PACKAGE = Path(kd_lab.__file__).parent
@@ -88,12 +88,19 @@ class BackwardsDistilTrainer(SeqDistilTrainer):
         )
     ],
 }
-COMMANDS = r"""
-import json, sys
-from kd_lab.cli import main
-for words in json.loads(sys.argv[1]):
-    assert main(words) == 0, words
-"""
+
+
+def run_from(folder: Path, commands: list[list[str]]) -> None:
+    """Runs commands of the copy; for a process forked from one that has imported the package."""
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "kd_lab"]:
+        del sys.modules[name]
+    from kd_lab import cli
+
+    assert Path(cli.__file__).parent == folder / "kd_lab"
+    for words in commands:
+        assert cli.main(words) == 0, words
 
 
 def add(package: Path, addition: dict[str, list[tuple[str, str]]]) -> None:
@@ -133,10 +140,10 @@ def grown(tmp_path_factory) -> Path:
         commands.append(["evaluate", "--model_name_or_path", name, *teacher, *evaluated])
     commands.append(["report", *runs, "--output_dir", "report"])
     commands.append(["plan", *student, *runs["backwards"], "--output_dir", "planned"])
-    subprocess.run(
-        [sys.executable, "-c", COMMANDS, json.dumps(commands)],
-        cwd=folder, check=True, env={**os.environ, "PYTHONPATH": str(folder)},
-    )  # fmt: skip
+    log = folder / "log"
+    process = one_process(run_from, folder, commands, log=log)
+    process.join()
+    assert process.exitcode == 0, log.read_text()[-3000:]
     return folder
 
 

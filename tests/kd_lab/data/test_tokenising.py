@@ -1,12 +1,14 @@
 """The rows do not hang on how many processes make them, or on how the batches are cut."""
 
-import pytest
+import multiprocessing
+
 from datasets import Dataset
 
 from kd_lab.data import tokenising
 from kd_lab.data.row_kinds import Prompts, TrainingRows
 from kd_lab.data.tokenising import tokenised
 from kd_lab.data.toy_language import conversations
+from tests.helpers.forked_processes import SERVER
 from tests.helpers.toy_pair import TOKENIZER
 
 
@@ -24,8 +26,8 @@ def rows_of(batches):
     return rows, dropped, noted
 
 
-@pytest.mark.slow  # two processes start and import what they need
-def test_any_number_of_processes_gives_the_same_rows():
+def test_any_number_of_processes_gives_the_same_rows(monkeypatch):
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: SERVER)  # not each with imports
     kind = TrainingRows(30)
     alone = rows_of([*tokenised(talks(), TOKENIZER, kind, processes=1)])
     assert rows_of([*tokenised(talks(), TOKENIZER, kind, processes=2)]) == alone
