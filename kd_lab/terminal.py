@@ -24,9 +24,9 @@ def written_out() -> Iterator[None]:
     try:
         yield
     except SystemExit:
-        sys.stdout.flush()
+        print(end="", flush=True)  # also where there is no stdout at all
         raise
-    sys.stdout.flush()
+    print(end="", flush=True)
 
 
 def nobody_reads() -> bool:
@@ -36,7 +36,9 @@ def nobody_reads() -> bool:
     """
     try:
         place = sys.stdout.fileno()
-    except (OSError, ValueError):  # it is no file
+    except (AttributeError, OSError, ValueError):  # it is nothing, or no file
+        return False
+    if not hasattr(select, "poll"):  # Windows
         return False
     watched = select.poll()
     watched.register(place, 0)
