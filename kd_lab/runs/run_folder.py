@@ -36,7 +36,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from kd_lab.files import SEAL, delete_remains, sealed, write_text
 from kd_lab.machine.peak_memory import own_peak
-from kd_lab.runs.evaluations import read_sealed
+from kd_lab.runs.evaluations import read_sealed, read_yaml
 from kd_lab.runs.marker import mark_whole
 from kd_lab.runs.model_card import model_card
 from kd_lab.runs.resuming import changes, marked_checkpoints, step_of
@@ -185,7 +185,7 @@ def _without_seconds(line: Mapping[str, Any]) -> str:
 def _mark_complete(model_folder: Path, *, run_folder: Path) -> None:
     _wait_for_everyone()  # each process writes a part
     if _is_main_process():
-        config = yaml.safe_load((run_folder / CONFIG).read_text(encoding="utf-8"))
+        config = read_yaml(run_folder / CONFIG)
         versions = read_sealed(run_folder / VERSIONS)
         card = model_card(config, versions, read_metrics(run_folder))
         write_text(model_folder / "README.md", card)
