@@ -80,7 +80,7 @@ slides: site  ## the slides of two lectures as a PDF, build/slides.pdf, by the C
 # Chromium without windows (Debian has it as a package) runs the tests at a third of the cost; any
 # other Chromium does as well. A package index that cannot be reached stops nobody who has one.
 browser:  ## install Chromium for the tests of the pages, where there is none (Debian, Ubuntu)
-	@command -v chromium-headless-shell || { apt-get -qq update \
+	@command -v chromium-headless-shell || { apt-get -qq -o Acquire::Retries=0 -o Acquire::http::Timeout=20 update \
 		&& apt-get -qq install --yes --no-install-recommends chromium-headless-shell; } 2>/dev/null \
 	|| command -v chromium || command -v chromium-browser || command -v google-chrome \
 	|| command -v google-chrome-stable || { \
