@@ -7,8 +7,9 @@
         tiles.py             plain passes, on a CPU and for a new divergence
           closed_forms.py    each divergence's gradient, without autograd
         gpu_tiles.py         kernels, on a GPU
-          kernels.py         their Triton code
-          adaptive_kernel.py and that of adaptive KL's head
+          read_once.py       in Triton: each logit read once, for most divergences
+          adaptive_kernel.py the head of adaptive KL
+          kernels.py         the divergences' terms, and passes for the others
       products.py            16-bit operands, 32-bit sums
     two_divergences.py       positions of two kinds, each with a divergence of its own
     sharded_head.py          an LM head that ZeRO-3 or FSDP2 has sharded

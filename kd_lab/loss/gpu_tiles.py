@@ -8,12 +8,14 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+import triton
 from torch import Tensor
 
 from kd_lab import divergences
 from kd_lab.divergences import Divergence
 from kd_lab.loss.adaptive_kernel import head_weights
-from kd_lab.loss.kernels import LOWEST, TERMS, Terms, gradients, log_sums, means, scale_unless_one
+from kd_lab.loss.kernels import LOWEST, TERMS, Terms, gradients, log_sums, scale_unless_one
+from kd_lab.loss.read_once import NUMBERS, row_losses
 from kd_lab.loss.tiles import (
     Objective,
     StoredDistribution,
@@ -25,6 +27,8 @@ from kd_lab.loss.tiles import (
 
 BLOCK = 2048  # words of a row at a time
 WARPS = 8
+# Of read_once.py: logits that a program keeps, of one model or of both together.
+KEPT, KEEPING_WARPS = 4096, 4
 # Of adaptive_kernel.py: levels a pass, tokens that are kept, and warps that share so many numbers.
 WAYS, CAPACITY, HEAD_WARPS = 16, 1024, 16
 # What a skewed KL is where its alpha is 0; its own terms cut log-ratios off.
@@ -92,21 +96,67 @@ def tile_loss(
     """
     if isinstance(teacher, StoredDistribution):
         return _stored_loss(student, teacher, targets, objective, gradient)
-    temperature = objective.temperature
-    of_student = sums(student, temperature)
-    target_logits = student.gather(-1, targets[:, None])[:, 0]
-    cross_entropy = _log(of_student.plain, 1.0) - target_logits
     if teacher is None:
-        zeros = torch.zeros_like(target_logits)
-        alone = Teacher(student, of_student.tempered, None, zeros, zeros)
-        _write(student, of_student, alone, targets, objective, gradient)
-        every = torch.ones_like(of_student.finite)
+        return _read_once(student, None, Terms(None), {}, targets, objective, gradient)
+    found = terms_of(objective.divergence)
+    assert found is not None
+    terms, settings = found
+    if terms is TERMS[divergences.adaptive_kl]:
+        return _adaptive_loss(student, teacher, settings, targets, objective, gradient)
+    return _read_once(student, teacher, terms, settings, targets, objective, gradient)
+
+
+def _read_once(
+    student: Tensor,
+    teacher: Tensor | None,
+    terms: Terms,
+    settings: dict[str, Any],
+    targets: Tensor,
+    objective: Objective,
+    gradient: Tensor | None,
+) -> TileLoss:
+    """Without a teacher, or against logits by a divergence of one share."""
+    rows, vocab_size = student.shape
+    compared = student if teacher is None else teacher
+    width = _width(student, compared)
+    part = part_size(width, 1 if teacher is None else 2, student.device)
+    parts = triton.cdiv(width, part)
+    slots = triton.next_power_of_2(parts)
+    told = student.new_empty(rows, NUMBERS.value, slots)
+    values = student.new_empty(rows, parts)
+    cross_entropy = torch.empty(rows, dtype=torch.float64, device=student.device)
+    finite = torch.empty(2, rows, dtype=torch.bool, device=student.device)
+    into = student if gradient is None else gradient
+    on_divergence, on_targets = _factors(student, objective)
+    row_losses[(rows * parts,)](
+        student, student.stride(0), compared, compared.stride(0), into, into.stride(0),
+        width, vocab_size, 1 / objective.temperature,
+        float(settings.get(terms.setting or "", 0.0)), float(terms.mean or 0.0),
+        targets, on_divergence, on_divergence.stride(0), on_targets, on_targets.stride(0),
+        torch.zeros(rows, dtype=torch.int32, device=student.device), told,
+        cross_entropy, finite, values, rows,
+        TERMS=terms.terms, AVERAGED=terms.mean is None, TEMPERED=objective.temperature != 1,
+        CROSS_ENTROPY=not is_zero(objective.weights.cross_entropy), WRITE=gradient is not None,
+        PARTS=parts, SLOTS=slots, BLOCK=part, num_warps=KEEPING_WARPS,
+    )  # fmt: skip
+    if teacher is None:
         nothing = torch.full_like(cross_entropy, torch.nan)
-        return TileLoss(nothing, cross_entropy, of_student.finite, every)
-    of_teacher = sums(teacher, temperature)
-    live = _live(student, of_student, teacher, of_teacher, objective)
-    values = _write(student, of_student, live, targets, objective, gradient)
-    return TileLoss(values, cross_entropy, of_student.finite, of_teacher.finite)
+        return TileLoss(nothing, cross_entropy, finite[0], torch.ones_like(finite[0]))
+    return TileLoss(values.sum(-1, dtype=torch.float64), cross_entropy, finite[0], finite[1])
+
+
+def part_size(width: int, models: int, device: torch.device) -> int:
+    """Words of a row that a program of read_once.py keeps.
+
+    The programs of a row wait for one another. There are no more than the GPU has processors, each
+    of which has room for several. An interpreter runs one after another: there is one.
+    """
+    is_gpu = device.type == "cuda"
+    most = torch.cuda.get_device_properties(device).multi_processor_count if is_gpu else 1
+    size = KEPT // models
+    while triton.cdiv(width, size) > most:
+        size *= 2
+    return size
 
 
 def sums(logits: Tensor, temperature: float) -> Sums:
@@ -122,34 +172,31 @@ def sums(logits: Tensor, temperature: float) -> Sums:
     return Sums(plain, tempered, finite)
 
 
-def _live(
-    student: Tensor, of_student: Sums, teacher: Tensor, of_teacher: Sums, objective: Objective
-) -> Teacher:
-    found = terms_of(objective.divergence)
-    assert found is not None
-    terms, settings = found
+def _adaptive_loss(
+    student: Tensor,
+    teacher: Tensor,
+    settings: dict[str, Any],
+    targets: Tensor,
+    objective: Objective,
+    gradient: Tensor | None,
+) -> TileLoss:
+    """The head is searched in the teacher's logits, so that they are read a few times."""
     rows, vocab_size = student.shape
-    shares = student.new_full((rows,), settings.get(terms.setting or "", 0.0))
-    live = Teacher(teacher, of_teacher.tempered, terms.terms, shares, torch.empty_like(shares))
-    if terms.mean is not None:
-        live.means.fill_(terms.mean)
-        return live
-    sides = (
+    target_logits = student.gather(-1, targets[:, None])[:, 0]
+    of_student, of_teacher = (sums(tile, objective.temperature) for tile in (student, teacher))
+    shares, averages = student.new_empty(rows), student.new_empty(rows)
+    head_weights[(rows,)](
         student, student.stride(0), teacher, teacher.stride(0), _width(student, teacher),
         vocab_size, 1 / objective.temperature, of_student.tempered, of_teacher.tempered,
+        float(settings["mu"]), shares, averages, student.new_empty(rows, 2, CAPACITY), rows,
+        TAIL=settings["crossing"] == "tail", CAPACITY=CAPACITY, WAYS=WAYS, BLOCK=BLOCK,
+        num_warps=HEAD_WARPS,
     )  # fmt: skip
-    if terms is TERMS[divergences.adaptive_kl]:
-        head_weights[(rows,)](
-            *sides, float(settings["mu"]), shares, live.means,
-            student.new_empty(rows, 2, CAPACITY), rows,
-            TAIL=settings["crossing"] == "tail", CAPACITY=CAPACITY, WAYS=WAYS, BLOCK=BLOCK,
-            num_warps=HEAD_WARPS,
-        )  # fmt: skip
-    else:
-        means[(rows,)](
-            *sides, shares, live.means, rows, TERMS=terms.terms, BLOCK=BLOCK, num_warps=WARPS
-        )
-    return live
+    terms = TERMS[divergences.adaptive_kl].terms
+    compared = Teacher(teacher, of_teacher.tempered, terms, shares, averages)
+    values = _write(student, of_student, compared, targets, objective, gradient)
+    cross_entropy = _log(of_student.plain, 1.0) - target_logits
+    return TileLoss(values, cross_entropy, of_student.finite, of_teacher.finite)
 
 
 def _write(
@@ -162,25 +209,30 @@ def _write(
 ) -> Tensor:
     """The divergence's value, float64, [R]; and the gradient, where it is wanted."""
     rows, vocab_size = student.shape
-    weights = objective.weights
-    on_divergence, on_targets = (
-        factor(weight, times, objective, student).expand(rows, 1).contiguous()
-        for weight, times in (
-            (weights.divergence, objective.temperature),
-            (weights.cross_entropy, 1.0),
-        )
-    )
+    on_divergence, on_targets = _factors(student, objective)
     values = torch.empty(rows, dtype=torch.float64, device=student.device)
     into = student if gradient is None else gradient
     gradients[(rows,)](
         student, student.stride(0), teacher.logits, teacher.logits.stride(0),
         into, into.stride(0), _width(student, teacher.logits), vocab_size,
         1 / objective.temperature, of_student.plain, of_student.tempered, teacher.sums,
-        teacher.shares, teacher.means, values, targets, on_divergence, on_targets, rows,
-        TERMS=teacher.terms, CROSS_ENTROPY=not is_zero(weights.cross_entropy),
+        teacher.shares, teacher.means, values, targets,
+        on_divergence, on_divergence.stride(0), on_targets, on_targets.stride(0), rows,
+        TERMS=teacher.terms, CROSS_ENTROPY=not is_zero(objective.weights.cross_entropy),
         WRITE=gradient is not None, BLOCK=BLOCK, num_warps=WARPS,
     )  # fmt: skip
     return values
+
+
+def _factors(student: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
+    """Of the gradient's two parts, one for all positions or one each; the step says which."""
+    weights = objective.weights
+    return (
+        factor(weights.divergence, objective.temperature, objective, student).expand(
+            len(student), 1
+        ),
+        factor(weights.cross_entropy, 1.0, objective, student).expand(len(student), 1),
+    )
 
 
 def _stored_loss(

@@ -1,17 +1,17 @@
-"""The loss of a tile of logits on a GPU: Triton kernels that read it as rarely as they can.
+"""What a GPU computes of a tile of logits: each divergence's terms, and two passes, in Triton.
 
-A GPU waits for memory, not for arithmetic. One program goes through one row of both models' logits:
+``read_once.py`` reads each logit once, for most losses. A stored teacher and adaptive KL read them
+more often, by one program a row:
 
     log_sums    the highest logit and the sum of exponentials      each model's logits once
-    means       Σ q·h, where it is no constant (closed_forms.py)   both once
     gradients   the value, and the gradient in the logits' place   both once, and one write
 
 Logits and sums are float32. The gradient is written in the dtype of the products that take it. With
 16 bits it fills the first half of its row: what is written has been read. A row's blocks are masked
 by its padded width, since an odd vocabulary would make vector loads scalar.
 
-``adaptive_kernel.py`` finds the head of adaptive KL, and ``gpu_tiles.py`` calls them all. Imported
-only where kernels run: on CUDA, or by tests under ``TRITON_INTERPRET=1``.
+``gpu_tiles.py`` calls them all. Imported only where kernels run: on CUDA, or by tests under
+``TRITON_INTERPRET=1``.
 """
 
 from collections.abc import Callable
@@ -45,17 +45,21 @@ def probability(x, highest, scale, inverse_temperature):
 @triton.jit
 def log1p(x):
     """log(1 + x), precise also near 0: there 2·artanh(x / (2 + x))."""
+    return tl.where(tl.abs(x) < 0.4, _log1p_near_0(x), tl.log(1 + x))
+
+
+@triton.jit
+def _log1p_near_0(x):
     s = x / (2 + x)
     t = s * s
-    series = 1 + t * (1 / 3 + t * (1 / 5 + t * (1 / 7 + t * (1 / 9 + t * (1 / 11)))))
-    return tl.where(tl.abs(x) < 0.4, 2 * s * series, tl.log(1 + x))
+    return 2 * s * (1 + t * (1 / 3 + t * (1 / 5 + t * (1 / 7 + t * (1 / 9 + t * (1 / 11))))))
 
 
 @triton.jit
 def expm1(x):
     """exp(x) - 1, precise also near 0."""
-    series = 1 + x / 5 * (1 + x / 6 * (1 + x / 7 * (1 + x / 8)))
-    series = x * (1 + x / 2 * (1 + x / 3 * (1 + x / 4 * series)))
+    series = 1 + x * (1 / 5) * (1 + x * (1 / 6) * (1 + x * (1 / 7) * (1 + x * (1 / 8))))
+    series = x * (1 + x * (1 / 2) * (1 + x * (1 / 3) * (1 + x * (1 / 4) * series)))
     return tl.where(tl.abs(x) < 0.5, series, tl.exp(x) - 1)
 
 
@@ -70,8 +74,14 @@ def normalizers(of_student, of_teacher, row, rows, inverse_temperature):
     """Both models' normalizers, and log Z of the teacher minus that of the student."""
     z_top, z_scale = normalizer(of_student, row, rows)
     t_top, t_scale = normalizer(of_teacher, row, rows)
-    between = (t_top - z_top) * inverse_temperature + log1p((z_scale - t_scale) / t_scale)
+    between = log_z_between(z_top, z_scale, t_top, t_scale, inverse_temperature)
     return z_top, z_scale, t_top, t_scale, between
+
+
+@triton.jit
+def log_z_between(z_top, z_scale, t_top, t_scale, inverse_temperature):
+    """log Z of the teacher minus that of the student."""
+    return (t_top - z_top) * inverse_temperature + log1p((z_scale - t_scale) / t_scale)
 
 
 @triton.jit
@@ -101,8 +111,11 @@ def mixture(log_ratio, share):
     """share + (1 - share)·exp(log_ratio), and its log: precise near 1, and for shares near 0."""
     log_ratio = tl.clamp(log_ratio, -MAX_LOG_RATIO, MAX_LOG_RATIO)
     mixed = share + (1 - share) * tl.exp(log_ratio)
-    near = log1p((1 - share) * expm1(log_ratio))
-    return mixed, tl.where(log_ratio < -1, tl.log(mixed), near)
+    above_1 = (1 - share) * expm1(log_ratio)
+    is_low = log_ratio < -1
+    log_mixed = tl.log(tl.where(is_low, mixed, 1 + above_1))
+    is_near = ~is_low & (tl.abs(above_1) < 0.4)
+    return mixed, tl.where(is_near, _log1p_near_0(above_1), log_mixed)
 
 
 @triton.jit
@@ -158,7 +171,7 @@ TERMS: dict[Callable[..., Tensor], Terms] = {
 }
 
 
-# ---- the three passes
+# ---- the two passes
 
 
 @triton.jit
@@ -192,40 +205,17 @@ def log_sums(
 
 
 @triton.jit
-def means(
-    student, student_stride, teacher, teacher_stride, width, vocab, inverse_temperature,
-    of_student, of_teacher, shares, averages, rows, TERMS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    row = tl.program_id(0).to(tl.int64)
-    share = tl.load(shares + row)
-    z_top, z_scale, t_top, t_scale, between = normalizers(
-        of_student, of_teacher, row, rows, inverse_temperature
-    )
-    total = tl.zeros([BLOCK], tl.float32)
-    for start in range(0, width, BLOCK):
-        at = start + tl.arange(0, BLOCK)
-        z = read(student + row * student_stride, at, width, vocab)
-        t = read(teacher + row * teacher_stride, at, width, vocab)
-        log_ratio, p, q = compare(
-            z, t, z_top, z_scale, t_top, t_scale, between, inverse_temperature
-        )
-        _, pull = TERMS(log_ratio, p, q, share)
-        total += pull
-    tl.store(averages + row, tl.sum(total, 0))
-
-
-@triton.jit
 def gradients(
     student, student_stride, teacher, teacher_stride, gradient, gradient_stride, width, vocab,
     inverse_temperature, plain, of_student, of_teacher, shares, averages, values, targets,
-    on_divergence, on_targets, rows,
+    on_divergence, divergence_step, on_targets, targets_step, rows,
     TERMS: tl.constexpr, CROSS_ENTROPY: tl.constexpr, WRITE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     # All of the row's numbers are read before anything is written.
     target = tl.load(targets + row)
-    divergence_weight = tl.load(on_divergence + row)
-    target_weight = tl.load(on_targets + row)
+    divergence_weight = tl.load(on_divergence + row * divergence_step)
+    target_weight = tl.load(on_targets + row * targets_step)
     average = tl.load(averages + row)
     share = tl.load(shares + row)
     plain_top, plain_scale = normalizer(plain, row, rows)

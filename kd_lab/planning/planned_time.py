@@ -13,15 +13,15 @@ from kd_lab.planning.planned_run import Job, drawn
 # Bytes that the loss's passes read and write for each token and word, by divergence: counted by
 # benchmarks/traffic.py. Others go through torch.compile, which needs about 32.
 BYTES_PER_CELL = {
-    "forward_kl": 18.0,
-    "reverse_kl": 26.0,
-    "jensen_shannon": 26.0,
+    "forward_kl": 10.62,
+    "reverse_kl": 10.77,
+    "jensen_shannon": 10.77,
     "adaptive_kl": 34.09,
-    "skew_forward_kl": 26.0,
-    "skew_reverse_kl": 26.0,
-    "total_variation": 26.0,
+    "skew_forward_kl": 10.77,
+    "skew_reverse_kl": 10.77,
+    "total_variation": 10.77,
 }
-COMPILED_BYTES, SFT_BYTES, STORED_BYTES = 32.0, 10.0, 10.19
+COMPILED_BYTES, SFT_BYTES, STORED_BYTES = 32.0, 6.08, 10.19
 BFLOAT16, CAST = 2, 8  # bytes of a weight that is read; of a float32 one read, cast and read again
 REACHED = 0.8  # of a memory's bandwidth, as benchmarks/traffic.py assumes for an H100 and an A100
 

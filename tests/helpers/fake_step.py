@@ -37,7 +37,7 @@ from tests.helpers.toy_pair import TOKENIZER, toy_model, toy_rows
 
 VOCABULARY = 151_665  # tokens of Qwen2.5
 LAYERS = 3
-KERNELS = ("log_sums", "means", "gradients", "head_weights", "scale_unless_one")
+KERNELS = ("log_sums", "row_losses", "gradients", "head_weights", "scale_unless_one")
 
 
 class Micro(NamedTuple):
@@ -141,6 +141,7 @@ def as_on_a_gpu() -> Iterator[None]:
         patch.setattr(by_device, "KERNEL_DEVICES", ("cpu",))
         for kernel in KERNELS:
             patch.setattr(gpu_tiles, kernel, Silent())
+        patch.setattr(gpu_tiles, "part_size", lambda width, models, _: gpu_tiles.KEPT // models)
         for module in (chunks, products):
             patch.setattr(module, "vocabulary_parts", lambda size, *_: [slice(0, size)])
         patch.setattr(chunks, "product", lambda a, b, out, add=False: out)

@@ -17,25 +17,28 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from kd_lab import divergences
-from kd_lab.loss import adaptive_kernel, by_device, gpu_tiles, kernels, tiles
+from kd_lab.loss import adaptive_kernel, by_device, gpu_tiles, kernels, read_once, tiles
 from kd_lab.loss.closed_forms import RULES
 from kd_lab.loss.tiles import Objective, Weights
 
 HERE = Path(__file__).parent
 TYPES = {
-    "finite": "*i1", "values": "*fp64", "targets": "*i64", "gradient": "*bf16",
-    "inverse_temperature": "fp32", "mu": "fp32",
+    "finite": "*i1", "values": "*fp64", "targets": "*i64", "gradient": "*bf16", "arrivals": "*i32",
+    **dict.fromkeys(("inverse_temperature", "mu", "share", "average"), "fp32"),
+    "cross_entropy": "*fp64", **dict.fromkeys(("divergence_step", "targets_step"), "i32"),
     **dict.fromkeys(("student_stride", "teacher_stride", "gradient_stride", "stride"), "i32"),
     **dict.fromkeys(("width", "vocab", "rows"), "i32"),
 }  # fmt: skip
+WIDTH = 151_680  # of a row of Qwen2.5's logits
 PADDED = ("stride", "width")  # multiples of 16, unlike the vocabulary and the rows
 
 
 @pytest.mark.slow
 def test_the_kernels_under_tritons_interpreter():
     """In a process of its own: Triton reads the variable when it is imported."""
+    files = [HERE / f"interpreted_{what}.py" for what in ("kernels", "parts")]
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", HERE / "interpreted_kernels.py"],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *files],
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
         cwd=HERE.parents[2],
         capture_output=True,
@@ -70,16 +73,30 @@ def assembled(kernel, constants: dict, warps: int, arch: int, folder: Path) -> t
     return ptx, told.stderr
 
 
+def in_parts(size: int) -> dict[str, int]:
+    """The constants of a row in parts of so many words."""
+    parts = triton.cdiv(WIDTH, size)
+    return {"PARTS": parts, "SLOTS": triton.next_power_of_2(parts), "BLOCK": size}
+
+
 def cases() -> list:
+    """Kernels, their constants, and the vectors of four that each thread reads."""
     block = {"BLOCK": gpu_tiles.BLOCK}
+    write = {"CROSS_ENTROPY": True, "WRITE": True}
     found = [("log_sums", kernels.log_sums, {"TEMPERED": True, **block}, 2)]
-    write = {"CROSS_ENTROPY": True, "WRITE": True, **block}
+    vectors = gpu_tiles.KEPT // (4 * 32 * gpu_tiles.KEEPING_WARPS)
     for divergence, terms in kernels.TERMS.items():
-        name, constants = divergence.__name__, {"TERMS": terms.terms}
-        found.append((f"gradients-{name}", kernels.gradients, {**constants, **write}, 4))
-        if terms.mean is None and divergence is not divergences.adaptive_kl:
-            found.append((f"means-{name}", kernels.means, {**constants, **block}, 4))
-    found.append(("gradients-alone", kernels.gradients, {"TERMS": None, **write}, 2))
+        if divergence is not divergences.adaptive_kl:
+            constants = {"TERMS": terms.terms, "AVERAGED": terms.mean is None, "TEMPERED": True}
+            constants |= write | in_parts(gpu_tiles.KEPT // 2)
+            found.append((divergence.__name__, read_once.row_losses, constants, vectors))
+    constants = {"TERMS": None, "AVERAGED": False, "TEMPERED": False}
+    constants |= write | in_parts(gpu_tiles.KEPT)
+    found.append(("no teacher", read_once.row_losses, constants, vectors))
+    adaptive = kernels.TERMS[divergences.adaptive_kl].terms
+    for name, terms, vectors in (("adaptive_kl", adaptive, 4), ("alone", None, 2)):
+        constants = {"TERMS": terms, **write, **block}
+        found.append((f"gradients-{name}", kernels.gradients, constants, vectors))
     sizes = {"CAPACITY": gpu_tiles.CAPACITY, "WAYS": gpu_tiles.WAYS, **block}
     weights = adaptive_kernel.head_weights
     found += [
@@ -99,10 +116,11 @@ def test_a_kernel_is_assembled_with_vector_loads_and_without_spills(
     """Each block of logits is read 128 bits at a time, although the vocabulary is odd."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
     warps = gpu_tiles.HEAD_WARPS if "WAYS" in constants else gpu_tiles.WARPS
+    if kernel is read_once.row_losses:
+        warps = gpu_tiles.KEEPING_WARPS
     ptx, told = assembled(kernel, constants, warps, arch, tmp_path)
     (stores, loads) = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", told).groups()
     assert int(stores) + int(loads) <= 16, told
-    # a vector of four for each thread and model in a block of 1,024 or, by 16 warps, 2,048 words
     assert len(re.findall(r"ld\.global\S*\.v4\.", ptx)) == vectors
     if constants.get("WRITE"):
         assert re.search(r"st\.global\S*\.v4\.", ptx), "eight 16-bit numbers at a time"

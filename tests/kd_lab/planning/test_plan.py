@@ -118,8 +118,8 @@ def test_the_hours_of_the_readme_by_hand():
     looked_at += tested * 0.8 * 3 * 2 * (1536 * 151_936 + 3584 * 152_064)
     assert time.evaluation_flops == pytest.approx(looked_at, rel=1e-3)
     hours = (operations + looked_at) / (8 * 0.4 * 312e12) / 3600
-    # 18 bytes a token and word, at four fifths of 2.039 TB/s; each tested token three times.
-    passes = (trained + 3 * 0.8 * tested) * 151_936 * 18 / (8 * 0.8 * 2.039e12) / 3600
+    # 10.62 bytes a token and word, at four fifths of 2.039 TB/s; each tested token three times.
+    passes = (trained + 3 * 0.8 * tested) * 151_936 * 10.62 / (8 * 0.8 * 2.039e12) / 3600
     assert time.loss_hours == pytest.approx(passes, rel=1e-3)
     assert time.hours == pytest.approx(hours + passes, rel=1e-3)
 
