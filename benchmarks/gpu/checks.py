@@ -1,7 +1,4 @@
-"""All checks of ``make gpu``, in their order, with the minutes that each took on an H200.
-
-Those of ``compiled_decode`` are a guess: one case of it took 0.8.
-"""
+"""All checks of ``make gpu``, in their order, with the minutes that each took on an H200."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

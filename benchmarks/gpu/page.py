@@ -22,7 +22,9 @@ FIRST = (
     ("runs", "minillm: divergence, gpu against cpu, all steps"),
     ("writing", "1.5B, float32 under autocast, 64 rows"),
     ("writing", "7B, bfloat16, 64 rows"),
+    ("compiled_decode", "1.5B, float32 under autocast, 64 rows: over the plain step"),
     ("compiled_decode", "1.5B, bfloat16, 64 rows: over the plain step"),
+    ("compiled_decode", "7B, bfloat16, 64 rows: over the plain step"),
 )
 
 

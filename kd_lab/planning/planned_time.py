@@ -11,7 +11,8 @@ from kd_lab.model_shapes import ModelShape
 from kd_lab.planning.planned_run import Job, drawn
 
 # Bytes that the loss's passes read and write for each token and word, by divergence: counted by
-# benchmarks/traffic.py. Others go through torch.compile, which needs about 32.
+# benchmarks/traffic.py. Others go through torch.compile, which needs about 32. An H200's memory is
+# so fast that arithmetic counts too: its passes took twice as long, 2% of a training step.
 BYTES_PER_CELL = {
     "forward_kl": 10.62,
     "reverse_kl": 10.77,
@@ -22,8 +23,11 @@ BYTES_PER_CELL = {
     "total_variation": 10.77,
 }
 COMPILED_BYTES, SFT_BYTES, STORED_BYTES = 32.0, 6.08, 10.19
-BFLOAT16, CAST = 2, 8  # bytes of a weight that is read; of a float32 one read, cast and read again
+BFLOAT16, CAST = 2, 6  # bytes of a weight that is read; of a float32 one that is cast before
 REACHED = 0.8  # of a memory's bandwidth, as benchmarks/traffic.py assumes for an H100 and an A100
+# Of it where a product of 64 rows reads weights: as `compiled_decode` found on an H200, of 1.5 and
+# 7 billion weights.
+REACHED_BY_PRODUCTS = 0.37
 
 
 class Time(NamedTuple):
@@ -110,22 +114,29 @@ def _writing_seconds(job: Job) -> float:
     each = 0.0  # a token of a batch
     for name, model in _writing_models(job).items():
         if job.engine == "vllm":
-            each += plan.vllm_token_ms / 1000 + _read_seconds(job, model, rows, BFLOAT16)
+            weights = model.parameters * BFLOAT16 / _bandwidth(job)
+            each += plan.vllm_token_ms / 1000 + weights + _cached_seconds(job, model, rows)
         elif config.compile_decode:
-            width = CAST if name == "student" and job.product < job.held else BFLOAT16
-            each += model.layers * plan.compiled_layer_ms / 1000
-            each += _read_seconds(job, model, min(rows, config.rollout_batch_size), width)
+            each += _compiled_seconds(job, name, model, min(rows, config.rollout_batch_size))
         else:
             each += model.layers * plan.layer_ms / 1000
     updates = config.updates_per_rollout if config.policy_gradient else 1
     return math.ceil(job.steps / updates) * batches * config.max_new_tokens * each
 
 
-def _read_seconds(job: Job, model: ModelShape, rows: int, width: int) -> float:
-    """A token of all rows at once: weights of ``width`` bytes, keys and values are read once."""
+def _compiled_seconds(job: Job, name: str, model: ModelShape, rows: int) -> float:
+    """A token of all rows at once, by a compiled step."""
+    products = model.parameters * BFLOAT16 / _bandwidth(job) * REACHED / REACHED_BY_PRODUCTS
+    is_cast = name == "student" and job.product < job.held
+    cast = model.parameters * CAST / _bandwidth(job) if is_cast else 0.0
+    each_layer = model.layers * job.plan.compiled_layer_ms / 1000
+    return each_layer + products + cast + _cached_seconds(job, model, rows)
+
+
+def _cached_seconds(job: Job, model: ModelShape, rows: int) -> float:
+    """Keys and values of all rows, read once."""
     context = min(job.plan.conversation_tokens, job.longest)
-    cached = rows * context * model.layers * 2 * model.keys * BFLOAT16
-    return (model.parameters * width + cached) / _bandwidth(job)
+    return rows * context * model.layers * 2 * model.keys * BFLOAT16 / _bandwidth(job)
 
 
 def _writing_models(job: Job) -> dict[str, ModelShape]:

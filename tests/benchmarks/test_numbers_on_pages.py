@@ -111,5 +111,10 @@ def test_the_time_of_a_compiled_step():
     found = {
         figure["name"]: figure["value"] for figure in load("gpu")["compiled_decode"]["figures"]
     }
-    of_plain = found["1.5B, bfloat16, 64 rows: over the plain step"]
+    of_plain, under_autocast, large = (
+        found[f"{case}, 64 rows: over the plain step"]
+        for case in ("1.5B, bfloat16", "1.5B, float32 under autocast", "7B, bfloat16")
+    )
     assert f"On an H200 it took {of_plain:.2f} of the plain step's time" in TEXT
+    words = f"Under autocast, as training writes, it took {under_autocast:.2f} of it, and at 7B"
+    assert f"{words} {large:.2f}" in TEXT
