@@ -12,7 +12,7 @@ from kd_lab.planning.planned_run import Job, drawn
 
 # Bytes that the loss's passes read and write for each token and word, by divergence: counted by
 # benchmarks/traffic.py. Others go through torch.compile, which needs about 32. An H200's memory is
-# so fast that arithmetic counts too: its passes took twice as long, 2% of a training step.
+# so fast that arithmetic counts too: its passes took twice as long, 1.4% of a training step.
 BYTES_PER_CELL = {
     "forward_kl": 10.62,
     "reverse_kl": 10.77,
