@@ -87,15 +87,17 @@ class AnswerTree:
         return mixture_logp(self.student_logp.detach(), self.teacher_logp, teacher_mix)
 
     def leaves(self) -> Iterator[Paths]:
-        """All cut answers, some at a time."""
+        """All cut answers, some at a time, each part padded to its own longest."""
         nodes, vocabulary = self.children.shape
         for block in torch.arange(nodes).split(max(1, LEAVES // vocabulary)):
             row, word = (self.children[block] < 0).nonzero(as_tuple=True)
             node = block[row]
-            words, depth = self.words[node].clone(), self.depth[node]
+            depth = self.depth[node]
+            longest = int(self.depth[block].max()) + 1
+            words = self.words[node, :longest]
             words[torch.arange(len(node)), depth] = word
-            mask = torch.arange(words.shape[1]) <= depth[:, None]
-            yield Paths(self.ancestors[node], words, mask)
+            mask = torch.arange(longest) <= depth[:, None]
+            yield Paths(self.ancestors[node, :longest], words, mask)
 
     def sample(self, count: int, teacher_mix: float, seed: int) -> Paths:
         """Cut answers drawn from a·p + (1-a)·q, with a = ``teacher_mix``."""

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import cosine_similarity
 
 from evidence.gradients.answer_tree import AnswerTree, Paths
 from kd_lab.divergences import Divergence, reverse_kl
@@ -43,6 +44,7 @@ if TYPE_CHECKING:  # importing transformers takes seconds
 TEACHER_MIX = 0.2  # MiniLLM's
 TOP = 8  # the student's likeliest words, where a baseline sums over no more
 ANSWERS_AT_A_TIME = 64  # whose gradients are taken together
+ROWS = 16  # gradients that are compared together
 
 
 class Written(NamedTuple):
@@ -194,9 +196,9 @@ def measure_estimators(
         found[name] = Quality(
             bias=float((mean - exact).norm() / size),
             cosine_of_mean=_cosines(mean[None], exact).item(),
-            variance=float((each - mean).div_(size).square_().sum(1).mean()),
+            variance=float(_squared_errors(each, mean, size).mean()),
             error={
-                n: float((of_n - exact).div_(size).square_().sum(1).mean().sqrt())
+                n: float(_squared_errors(of_n, exact, size).mean().sqrt())
                 for n, of_n in blocks.items()
             },
             cosine={n: float(_cosines(of_n, exact).mean()) for n, of_n in blocks.items()},
@@ -306,7 +308,7 @@ def what_is_known(tree: AnswerTree) -> Callable[[Paths], Written]:
     )  # of answers that have a t-th word, and E[r_t + …] over them times it
     mass = mass.clamp(min=torch.finfo(torch.float64).tiny)
     # Of the answers with a t-th word, those that end there have nothing of what comes later.
-    later = torch.cat([total[1:], total.new_zeros(1)]) / mass
+    mean_value, later = total / mass, torch.cat([total[1:], total.new_zeros(1)]) / mass
     student_logp, teacher_logp = tree.student_logp.detach(), tree.teacher_logp
     next_kl, terms = tree.node_kl().detach().double(), student_logp.exp()
     terms = (terms * (student_logp - teacher_logp)).double()
@@ -314,12 +316,13 @@ def what_is_known(tree: AnswerTree) -> Callable[[Paths], Written]:
     next_kl_top = terms.gather(-1, likeliest).sum(-1)
 
     def know(paths: Paths) -> Written:
+        longest = paths.words.shape[1]
         student, teacher = (
             logp[paths.nodes, paths.words].double() for logp in (student_logp, teacher_logp)
         )
         return Written(
             student, teacher, paths.mask, value[paths.nodes],
-            (total / mass).expand_as(student), later.expand_as(student),
+            mean_value[:longest].expand_as(student), later[:longest].expand_as(student),
             next_kl[paths.nodes], next_kl_top[paths.nodes],
         )  # fmt: skip
 
@@ -332,5 +335,13 @@ def _gradient(student: "PreTrainedModel", loss: Tensor) -> Tensor:
     return torch.cat([gradient.flatten() for gradient in gradients])
 
 
+def _squared_errors(gradients: Tensor, due: Tensor, size: Tensor) -> Tensor:
+    """‖g - due‖² / size² of each g of [B, d]; a few at a time, which stay in a core's cache."""
+    parts = gradients.split(ROWS)
+    return torch.cat([(part - due).div_(size).square_().sum(1) for part in parts])
+
+
 def _cosines(gradients: Tensor, exact: Tensor) -> Tensor:
-    return torch.nn.functional.cosine_similarity(gradients, exact[None], dim=1)
+    """The cosine of each of [B, d] and one of [d]."""
+    parts = gradients.split(ROWS)
+    return torch.cat([cosine_similarity(part, exact[None], dim=1) for part in parts])
