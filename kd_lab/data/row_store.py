@@ -18,7 +18,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -98,7 +98,11 @@ class RowStore:
         else:
             path = folder / self._key(split, kind)
             try:
-                examples, about = _read(path) or self._kept(path, split, kind)
+                examples, about = (
+                    _read(path)
+                    or self._all_answered(folder, split, kind)
+                    or self._kept(path, split, kind)
+                )
             except _NotKept as error:
                 _say_not_kept(folder, str(error))
                 examples, about = self._made(split, kind)
@@ -111,6 +115,15 @@ class RowStore:
             raise NoRows(total, examples.dropped, what)
         say_what_became(examples, total, self.tokenizer, what)
         return examples
+
+    def _all_answered(
+        self, folder: Path, split: str, kind: RowKind
+    ) -> tuple[Examples, dict[str, Any]] | None:
+        """The rows with answers, if they are there: where none is missing, prompts add none."""
+        if not isinstance(kind, TrainingRows) or not kind.prompts_suffice:
+            return None
+        there = _read(folder / self._key(split, replace(kind, prompts_suffice=False)))
+        return None if there is None or there[0].dropped else there
 
     def _kept(self, path: Path, split: str, kind: RowKind) -> tuple[Examples, dict[str, Any]]:
         """The rows, made and written to ``path`` by this process or by another one meanwhile."""

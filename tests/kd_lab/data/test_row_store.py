@@ -60,6 +60,25 @@ def test_rows_are_made_once_and_are_those_of_the_conversations(folder, never_rea
     assert len(files(folder, ".arrow")) == len(files(folder, ".json")) == 3
 
 
+def test_where_all_conversations_are_answered_prompts_are_no_rows_of_their_own(
+    folder, never_read, tmp_path
+):
+    answered = RowStore(DATA, TOKENIZER).training_rows("train", 40)
+    mine = tmp_path / "mine.jsonl"
+    question = {"role": "user", "content": "Hi"}
+    talks = [[question, {"role": "assistant", "content": "Hello"}], [question]]
+    mine.write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in talks))
+    data = DataArguments(str(mine), test_dataset="toy", num_test_conversations=5)
+    one = RowStore(data, TOKENIZER).training_rows("train", 40)
+    both = RowStore(data, TOKENIZER).training_rows("train", 40, prompts_suffice=True)
+    assert (len(one.rows), len(both.rows)) == (1, 2)
+    never_read()
+    found = RowStore(DATA, TOKENIZER).training_rows("train", 40, prompts_suffice=True)
+    assert found.rows.to_list() == answered.rows.to_list()
+    assert found[1:] == answered[1:]
+    assert len(files(folder, ".arrow")) == 3
+
+
 def test_test_rows_are_prompts_and_whole_rows_side_by_side(folder):
     talks = load_conversations(DATA)["test"]
     both = RowStore(DATA, TOKENIZER).test_rows(64, 128).rows.to_list()
