@@ -104,28 +104,34 @@ def check_lengths(
     Raises:
         ValueError: as ``check_positions``.
     """
-    lengths, written, longest = _lengths(train_rows), args.written_share, {}
+    lengths, written, longest = row_lengths(train_rows), args.written_share, {}
     by_teacher = args.point.source.writer == "teacher" and not answers_are_stored
     if not by_teacher and written < 1:
         longest["the longest training row"] = pc.max(lengths).as_py()
         if args.packing and args.packing_strategy == "wrapped":  # one row, cut anywhere
             longest["a packed row"] = args.max_length or pc.sum(lengths).as_py()
     for rows in _by_name(eval_rows).values():
-        row = pc.max(_lengths(rows)).as_py()
+        row = pc.max(row_lengths(rows)).as_py()
         longest["the longest test row"] = max(longest.get("the longest test row", 0), row)
+    if by_teacher or written:
+        prompt = pc.max(_column(train_rows, "prompt_length")).as_py()
     for name, config in models.items():
         for what, tokens in longest.items():
             check_positions(name, config, what, tokens, "max_length")
         if by_teacher or written:
-            prompt = max(train_rows["prompt_length"])
             lower = "max_new_tokens or max_length"
             check_positions(name, config, "the longest prompt", prompt, lower, args.max_new_tokens)
 
 
-def _lengths(rows: Dataset) -> pa.ChunkedArray:
+def row_lengths(rows: Dataset) -> pa.ChunkedArray:
     """The tokens of each row."""
-    table: Any = rows.select_columns("input_ids").with_format("arrow")[:]
-    return pc.list_value_length(table["input_ids"])
+    return pc.list_value_length(_column(rows, "input_ids"))
+
+
+def _column(rows: Dataset, name: str) -> pa.ChunkedArray:
+    """A column as it is stored: row by row, datasets takes 17 µs for each."""
+    table: Any = rows.select_columns(name).with_format("arrow")[:]
+    return table[name]
 
 
 def _by_name(eval_dataset: Any) -> dict[str, Any]:

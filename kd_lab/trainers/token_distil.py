@@ -44,7 +44,7 @@ from kd_lab.trainers.batches import (
 )
 from kd_lab.trainers.distil_config import DistilConfig
 from kd_lab.trainers.figures import LOSSES, SFT_LOSSES, TokenMeans, loss_of
-from kd_lab.trainers.given import causal_lm, check_both_models, check_given
+from kd_lab.trainers.given import causal_lm, check_both_models, check_given, row_lengths
 from kd_lab.trainers.row_order import LengthGroupedByEpoch, TellEpoch
 from kd_lab.trainers.saved_model import SavingTrainer
 from kd_lab.vocabulary import IGNORED, shared_vocabulary_size
@@ -341,7 +341,7 @@ class TokenDistilTrainer(SavingTrainer):
             self.args.train_batch_size
             * self.args.gradient_accumulation_steps
             * self.accelerator.num_processes,
-            lengths=[len(ids) for ids in rows["input_ids"]],
+            lengths=row_lengths(rows).to_pylist(),
             seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
         )
         return self._sampler
