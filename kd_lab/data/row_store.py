@@ -160,8 +160,13 @@ class RowStore:
             "sources": sources(self.data),
             "tokenizer": _tokenizer_sha256(self.tokenizer),
             "code": _code_sha256(),
-            "versions": {name: version(name) for name in LIBRARIES},
+            "versions": _versions(),
         }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in LIBRARIES}
 
 
 def _tokenizer_sha256(tokenizer: Any) -> str:

@@ -1,5 +1,6 @@
 """The versions behind a run: git commit, libraries, devices."""
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -36,6 +37,7 @@ def process_count() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+@functools.cache  # parsing a package's metadata takes 1 to 3 ms
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
