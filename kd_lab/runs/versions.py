@@ -64,8 +64,13 @@ def _git_commit() -> tuple[str | None, bool | None]:
 
     try:
         git("ls-files", "--error-unmatch", "__init__.py")  # not some repository around a venv
-        changes = git("status", "--porcelain", "--", ":/", ":(top,exclude,glob)assets/*")
-        return git("rev-parse", "HEAD"), bool(changes)
+        status = git(
+            *("status", "--porcelain=v2", "--branch"), "--", ":/", ":(top,exclude,glob)assets/*"
+        ).splitlines()
+        (commit,) = (line.split()[2] for line in status if line.startswith("# branch.oid "))
+        if commit == "(initial)":  # there is none yet
+            return None, None
+        return commit, not all(line.startswith("# ") for line in status)
     except (OSError, subprocess.CalledProcessError):
         return None, None
 

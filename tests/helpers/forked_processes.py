@@ -4,7 +4,6 @@ A server imports them once and is forked for each process; it is clean of what t
 """
 
 import functools
-import gc
 import multiprocessing
 import os
 import sys
@@ -35,6 +34,7 @@ SERVER.set_forkserver_preload(
         "kd_lab.check.check", "kd_lab.report.report", "peft", "scipy.stats",
         "rouge_score.rouge_scorer", "ipykernel.kernelapp", "matplotlib.pyplot", __name__,
         *([] if torch.cuda.is_available() else ["tests.helpers.deepspeed_uncompiled"]),
+        "tests.helpers.first_calls",
     ]
 )  # fmt: skip
 
@@ -126,6 +126,5 @@ def _logged(log: Path, function: Callable, *arguments: object) -> None:
 
 def _with_threads(threads: int, function: Callable, *arguments: object) -> object:
     """With as many threads as the tests have: their number decides the last bits."""
-    gc.freeze()  # each trainer collects garbage: half a second, if it walks all that is imported
     torch.set_num_threads(threads)
     return function(*arguments)
