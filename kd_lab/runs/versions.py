@@ -52,20 +52,12 @@ def _git_commit() -> tuple[str | None, bool | None]:
     otherwise, and then trains. assets/results/ counts.
     """
 
-    def git(*words: str) -> str:
-        here = Path(__file__).parent
-        return subprocess.run(
-            ["git", "--no-optional-locks", *words],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-
+    here = Path(__file__).parent
     try:
-        git("ls-files", "--error-unmatch", "__init__.py")  # not some repository around a venv
-        status = git(
-            *("status", "--porcelain=v2", "--branch"), "--", ":/", ":(top,exclude,glob)assets/*"
+        if not _is_checked_in(here):
+            return None, None
+        status = _git(
+            here, "status", "--porcelain=v2", "--branch", "--", ":/", ":(top,exclude,glob)assets/*"
         ).splitlines()
         (commit,) = (line.split()[2] for line in status if line.startswith("# branch.oid "))
         if commit == "(initial)":  # there is none yet
@@ -73,6 +65,22 @@ def _git_commit() -> tuple[str | None, bool | None]:
         return commit, not all(line.startswith("# ") for line in status)
     except (OSError, subprocess.CalledProcessError):
         return None, None
+
+
+@functools.cache
+def _is_checked_in(package: Path) -> bool:
+    """Whether a repository has the package itself, and is not only around its environment."""
+    return bool(_git(package, "ls-files", "__init__.py"))
+
+
+def _git(folder: Path, *words: str) -> str:
+    return subprocess.run(
+        ["git", "--no-optional-locks", *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
 
 
 def _devices() -> list[str]:

@@ -4,7 +4,9 @@ They are written with the writers of ``kd-lab train`` and ``kd-lab evaluate``.
 """
 
 import json
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,26 +38,41 @@ def write_run(folder: Path, values: dict[str, np.ndarray], *words: str, **evalua
     log = [{"step": s, "eval_forward_kl": 1 / s, "eval_reverse_kl": 2 / s} for s in (1, 2, 4)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
 
-    rng = np.random.default_rng(sum(folder.name.encode()))
+    side = {"parameters": 57_536, "tokens_per_second": 100.0, "device": "cpu"}
+    result = {
+        **(_measured(folder.name, values) if values else _noise(folder.name)),
+        "speed": {"student": side, "teacher": side, "batch_size": 8, "tokens_each": 32},
+        "student": {"name": folder.name, "sha256": folder.name},
+        "teacher": {"name": "teacher", "sha256": "of the teacher"},
+        "test_set": {"examples": EXAMPLES, "prompts_sha256": "of the prompts"},
+        "settings": {"model_name_or_path": str(folder), "sampling_temperature": 1.0},
+        "versions": _versions(config["seed"]),
+        **evaluation,
+    }
+    (folder / "evaluation.json").write_text(json.dumps(result))
+    return folder
+
+
+def _measured(name: str, values: dict[str, np.ndarray]) -> dict[str, Any]:
+    rng = np.random.default_rng(sum(name.encode()))
     found = Measurements(missing={"bartscore": "no BART model here"})
     found.weights["reference_tokens"] = np.arange(EXAMPLES) % 7 + 5.0
     for metric in METRIC.keys() - found.missing.keys():
         weighted = metric in ("forward_kl", "reverse_kl", "jensen_shannon")
         given = values.get(metric, rng.uniform(0.4, 0.6, EXAMPLES))
         found.add({metric: given}, "reference_tokens" if weighted else None)
-    side = {"parameters": 57_536, "tokens_per_second": 100.0, "device": "cpu"}
-    result = {
-        **found.to_json(seed=0),
-        "speed": {"student": side, "teacher": side, "batch_size": 8, "tokens_each": 32},
-        "student": {"name": folder.name, "sha256": folder.name},
-        "teacher": {"name": "teacher", "sha256": "of the teacher"},
-        "test_set": {"examples": EXAMPLES, "prompts_sha256": "of the prompts"},
-        "settings": {"model_name_or_path": str(folder), "sampling_temperature": 1.0},
-        "versions": run_versions(config),
-        **evaluation,
-    }
-    (folder / "evaluation.json").write_text(json.dumps(result))
-    return folder
+    return found.to_json(seed=0)
+
+
+@cache
+def _noise(name: str) -> dict[str, Any]:
+    """What is measured of a run without values of a test's own: its intervals are drawn once."""
+    return _measured(name, {})
+
+
+@cache
+def _versions(seed: int) -> dict[str, Any]:
+    return run_versions({"seed": seed})
 
 
 def write_study(folder: Path) -> list[Path]:

@@ -1,5 +1,8 @@
 """How a report reads its runs: what each row is called, and which runs are refused."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from kd_lab.cli import main, parse
@@ -11,6 +14,18 @@ from kd_lab.runs.marker import mark_whole
 from kd_lab.runs.run_files import resolved_config
 from kd_lab.runs.run_folder import record_run
 from tests.helpers.written_runs import FKL, write_run, write_study
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> list[Path]:
+    """Two seeds of SFT and of FKL, one of RKL; not to be changed."""
+    return write_study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture
+def copies(study, tmp_path) -> list[Path]:
+    """The same runs, to be changed."""
+    return [Path(shutil.copytree(run, tmp_path / run.name)) for run in study]
 
 
 @pytest.mark.parametrize(
@@ -85,8 +100,7 @@ NOWHERE = {"model_name_or_path": ""}
         (lambda run: (mark_whole(run), (run / "config.yaml").unlink()), "config.yaml is missing"),
     ],
 )  # fmt: skip
-def test_a_run_that_cannot_be_reported_on_is_one_line(tmp_path, capsys, break_it, told):
-    copies = write_study(tmp_path)
+def test_a_run_that_cannot_be_reported_on_is_one_line(copies, capsys, break_it, told):
     out = copies[0].parent / "report"
     out.mkdir()
     (out / "report.md").write_text("an earlier report")
@@ -146,8 +160,7 @@ def test_seeds_of_other_teachers_are_no_row(tmp_path):
         read_rows([runs[2], runs[0], runs[3]])
 
 
-def test_runs_given_twice_and_seeds_run_twice_are_refused(tmp_path, capsys):
-    study = write_study(tmp_path)
+def test_runs_given_twice_and_seeds_run_twice_are_refused(study, tmp_path, capsys):
     again = write_run(tmp_path / "again" / "sft-1", {})
     for runs, told in (
         ([study[0], study[0]], "is given twice"),
