@@ -1,4 +1,5 @@
 import gc
+import sys
 from collections import Counter
 
 import pytest
@@ -24,6 +25,28 @@ def pytest_collection_finish():
     """What was imported stays: collections of garbage need not walk through it every time."""
     gc.collect()
     gc.freeze()
+    if "datasets" in sys.modules:  # else it costs a second
+        from datasets import arrow_dataset, fingerprint
+
+        # It names files that tests do not keep, and takes 2 ms of each new Dataset.
+        arrow_dataset.generate_fingerprint = lambda _: fingerprint.generate_random_fingerprint()
+
+
+@pytest.fixture(autouse=True)
+def what_a_test_imports_stays_too():
+    """The next collections need not walk through it either."""
+    before = len(sys.modules)
+    yield
+    if len(sys.modules) > before + 100:
+        gc.collect()
+        gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def speeds_are_measured_in_one_round():
+    """No test asks how fast a model writes; three rounds are half of a small evaluation."""
+    if speed := sys.modules.get("kd_lab.evaluation.speed"):
+        speed.SPEED_ROUNDS = 1
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import importlib
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
 from kd_lab.data.toy_language import conversations
+from kd_lab.evaluation import speed
 
 for module in (
     "kd_lab.rollout.generate", "kd_lab.rollout.transformers_engine", "trl.scripts.utils",
@@ -19,5 +20,6 @@ for module in (
     importlib.import_module(module)
 get_checkpoint_conversion_mapping("qwen2")  # compiles 900 patterns, whatever the model
 conversations(1, seed=0)
+speed.SPEED_ROUNDS = 1  # half of a small evaluation's time is three
 gc.collect()
 gc.freeze()  # each trainer collects garbage: half a second, if it walks all that is imported

@@ -141,7 +141,7 @@ def serving(little: LittleServer) -> Iterator[LittleServer]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     little.address = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
         yield little

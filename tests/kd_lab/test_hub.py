@@ -53,7 +53,7 @@ def endpoint(monkeypatch, tmp_path):
 @pytest.fixture
 def hub(endpoint):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     endpoint(f"http://127.0.0.1:{server.server_port}")
     yield
     server.shutdown()
