@@ -253,7 +253,7 @@ def test_answers_of_another_teacher_are_refused(teacher, tmp_path, capsys):
 def test_a_killed_run_goes_on_to_the_same_weights(prefixes, teacher, tmp_path):
     words = [
         *STUDENT, "--use_cpu", "true", "--disable_tqdm", "true", "--learning_rate", "1e-2",
-        "--max_steps", "40", "--save_steps", "5", "--logging_steps", "5",
+        "--max_steps", "90", "--save_steps", "10", "--logging_steps", "10",
         "--save_total_limit", "2", "--per_device_train_batch_size", "8", "--prefixes", prefixes,
         "--teacher_model_name_or_path", teacher, "--max_new_tokens", "12", "--alpha", "1",
     ]  # fmt: skip
@@ -261,7 +261,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(prefixes, teacher, tmp_path):
     command = ["train", *words, "--output_dir"]
     log = tmp_path / "log"
     process = one_process(main, [*command, str(cut)], log=log)
-    while not (cut / "checkpoint-10" / "complete").exists():
+    while not (cut / "checkpoint-20" / "complete").exists():
         assert process.is_alive(), log.read_text()
         time.sleep(0.005)
     process.kill()
@@ -271,7 +271,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(prefixes, teacher, tmp_path):
     assert main([*command, str(cut), "--resume_from_checkpoint", "true"]) == 0
     assert main([*command, str(whole)]) == 0
     assert (cut / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
-    assert logged_steps(cut) == [*range(5, 41, 5), 40]  # none twice; the last is the summary
+    assert logged_steps(cut) == [*range(10, 91, 10), 90]  # none twice; the last is the summary
 
 
 def test_a_run_that_lacks_its_end_alone_trains_no_further_step(teacher, tmp_path, capsys):

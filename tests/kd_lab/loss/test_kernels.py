@@ -37,8 +37,9 @@ PADDED = ("stride", "width")  # multiples of 16, unlike the vocabulary and the r
 def test_the_kernels_under_tritons_interpreter():
     """In a process of its own: Triton reads the variable when it is imported."""
     files = [HERE / f"interpreted_{what}.py" for what in ("kernels", "parts")]
+    without = ("-p", "no:cacheprovider", "-p", "no:nbmake")  # which takes a second to import
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *files],
+        [sys.executable, "-m", "pytest", *without, *files],
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
         cwd=HERE.parents[2],
         capture_output=True,
