@@ -95,7 +95,8 @@ smol: $(VENV)/.demo  ## fetch SmolLM2-135M-Instruct once, into models/ (93 MB)
 	$(PY) -m kd_lab.smollm2
 
 test: $(VENV)/.dev  ## all notebooks and all tests
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder \
+	OMP_NUM_THREADS=1 $(PY) -m pytest -p tests.helpers.without_address_grammars \
+		-n $(CORES) --dist loadfile --no-loadscope-reorder \
 		--nbmake --nbmake-timeout=600 notebooks tests
 
 test-vllm: $(VLLM_VENV)/.ready  ## vLLM's answers against transformers' (4 GB more; no GPU needed)
