@@ -21,5 +21,6 @@ for module in (
 get_checkpoint_conversion_mapping("qwen2")  # compiles 900 patterns, whatever the model
 conversations(1, seed=0)
 speed.SPEED_ROUNDS = 1  # half of a small evaluation's time is three
+gc.set_threshold(50_000, 20, 20)  # as tests/conftest.py does
 gc.collect()
 gc.freeze()  # each trainer collects garbage: half a second, if it walks all that is imported
