@@ -4,15 +4,16 @@ from collections import Counter
 
 import pytest
 
-from tests.helpers.forked_kernel import start_kernels_by_fork
 
-
-def pytest_configure():
+def pytest_configure(config):
     """Notebooks' kernels import torch and TRL once for all of them.
 
     Garbage is looked for less often: what tests leave is little, and looking took 2% of their time.
     """
-    start_kernels_by_fork()
+    if config.pluginmanager.hasplugin("nbmake"):  # vLLM's environment runs no notebooks
+        from tests.helpers.forked_kernel import start_kernels_by_fork
+
+        start_kernels_by_fork()
     gc.set_threshold(50_000, 20, 20)
 
 
