@@ -5,6 +5,7 @@ trainers of ``methods.py``) does not: these are addresses, and nothing is built 
 """
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -113,3 +114,15 @@ def test_files_of_one_folder_import_each_other_in_one_direction():
 
     for name in files:
         visit(name, ())
+
+
+def test_what_all_tests_import_is_there_in_every_environment():
+    """vLLM's has neither Jupyter nor what notebooks need: ``make test-vllm`` reads conftest too."""
+    tree = ast.parse((ROOT / "tests/conftest.py").read_text(encoding="utf-8"))
+    names = [
+        alias.name if isinstance(node, ast.Import) else node.module
+        for node in tree.body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    ]
+    assert set(names) - sys.stdlib_module_names == {"pytest"}
