@@ -190,6 +190,27 @@ def test_a_story_that_was_changed_says_so(page: Any, site_url: str) -> None:
     assert page.locator(".says").inner_text() == told
 
 
+def test_back_is_not_undone_by_what_was_to_be_written(page: Any, site_url: str) -> None:
+    """The address is written a little later: here between Back and the page's answer to it."""
+    open_gaussians(page, site_url)
+    page.evaluate(
+        """() => {
+            window.late = [];
+            window.setTimeout = (call) => window.late.push(call);
+            location.hash = '#story=figure2';
+        }"""
+    )
+    page.wait_for_selector('#gaussians[data-components="2"]')
+    assert page.evaluate("window.late.length")
+    page.evaluate(
+        """() => {
+            addEventListener('popstate', () => window.late.splice(0).forEach((call) => call()));
+            history.back();
+        }"""
+    )
+    page.wait_for_selector('#gaussians[data-components="1"]')
+
+
 def test_handles_stay_on_the_curve(page: Any, site_url: str) -> None:
     open_gaussians(page, site_url)
     page.get_by_label("weight of the left mode").focus()

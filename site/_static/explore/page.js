@@ -111,9 +111,11 @@ let putHash = () => {};
  */
 export function writeHash(view) {
   clearTimeout(hashTimer);
+  const address = location.href;
   putHash = () => {
     clearTimeout(hashTimer);
     putHash = () => {};
+    if (location.href !== address) return; // Back was quicker: the page will hold another view
     const hash = new URLSearchParams(view).toString().replaceAll("%2C", ",");
     history.replaceState(null, "", hash ? `#${hash}` : location.pathname + location.search);
   };
