@@ -166,7 +166,7 @@ TERMS: dict[Callable[..., Tensor], Terms] = {
     divergences.jensen_shannon: Terms(_jensen_shannon, "beta"),
     divergences.skew_forward_kl: Terms(_skew_forward_kl, "alpha"),
     divergences.skew_reverse_kl: Terms(_skew_reverse_kl, "alpha"),
-    divergences.adaptive_kl: Terms(_adaptive_kl, "mu"),
+    divergences.adaptive_kl: Terms(_adaptive_kl),  # its share is found for each row
     divergences.total_variation: Terms(_total_variation),
 }
 
